@@ -1,0 +1,1 @@
+"""Runs virtual machines on this node: the service, its pure core, and the drivers below."""

@@ -1,0 +1,1 @@
+"""Thin hands on the hypervisor. They decide nothing and know no state."""

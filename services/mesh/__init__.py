@@ -1,0 +1,1 @@
+"""What every service is joined to the others with: server, channels, errors, identity, configuration, loops."""

@@ -1,0 +1,111 @@
+"""The one way in which PVC says no: a reason for programs, a sentence for people, and the field at fault.
+
+`PvcError` is raised anywhere, becomes a google.rpc.Status at the server's edge, is kept in failed operations as the same
+Status, and comes out of a channel as a `PvcError` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from pvc.core.v1 import options_pb2, reason_pb2
+
+DOMAIN = "pvc"
+_PREFIX = "REASON_"
+_GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class PvcError(Exception):
+    """A refusal or failure, for the caller to act on.
+
+    reason: which case it is. message: what, why, and what to do next. field: path of the field at fault, "" for none.
+    metadata: further facts for programs.
+    """
+
+    def __init__(
+        self,
+        reason: reason_pb2.Reason.ValueType,
+        message: str,
+        *,
+        field: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.metadata = dict(metadata or {})
+
+    @property
+    def reason_name(self) -> str:
+        """The reason without its prefix: "NOT_FOUND"."""
+        return reason_pb2.Reason.Name(self.reason).removeprefix(_PREFIX)
+
+    @property
+    def code(self) -> int:
+        """The google.rpc.Code that goes with the reason."""
+        value = reason_pb2.Reason.DESCRIPTOR.values_by_number[self.reason]
+        return int(value.GetOptions().Extensions[options_pb2.code])
+
+    def to_status(self) -> status_pb2.Status:
+        """The error as it is sent and stored."""
+        status = status_pb2.Status(code=self.code, message=self.message)
+        _pack(
+            status,
+            error_details_pb2.ErrorInfo(
+                reason=self.reason_name, domain=DOMAIN, metadata=self.metadata
+            ),
+        )
+        if self.field:
+            violation = error_details_pb2.BadRequest.FieldViolation(
+                field=self.field, description=self.message
+            )
+            _pack(status, error_details_pb2.BadRequest(field_violations=[violation]))
+        return status
+
+    @classmethod
+    def from_status(cls, status: status_pb2.Status) -> PvcError:
+        """The error that a Status stands for, also one that PVC did not make."""
+        reason = reason_pb2.REASON_INTERNAL
+        if status.code == code_pb2.UNAVAILABLE:
+            reason = reason_pb2.REASON_UNREACHABLE
+        elif status.code == code_pb2.DEADLINE_EXCEEDED:
+            reason = reason_pb2.REASON_DEADLINE
+        field, metadata = "", {}
+        for detail in status.details:
+            info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            if (
+                detail.Unpack(info)
+                and _PREFIX + info.reason in reason_pb2.Reason.DESCRIPTOR.values_by_name
+            ):
+                reason, metadata = reason_pb2.Reason.Value(_PREFIX + info.reason), info.metadata
+            elif detail.Unpack(bad) and bad.field_violations:
+                field = bad.field_violations[0].field
+        return cls(reason, status.message, field=field, metadata=dict(metadata))
+
+    @property
+    def grpc_code(self) -> grpc.StatusCode:
+        """The status code as grpc spells it."""
+        return _GRPC_CODES[self.code]
+
+
+def _pack(
+    status: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest
+) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def refuse(reason: reason_pb2.Reason.ValueType, message: str, field: str = "") -> NoReturn:
+    """Raises PvcError; reads better than `raise` where a check is one line."""
+    raise PvcError(reason, message, field=field)
+
+
+def not_found(name: str, field: str = "name") -> PvcError:
+    """The named resource does not exist."""
+    return PvcError(reason_pb2.REASON_NOT_FOUND, f"{name} does not exist", field=field)

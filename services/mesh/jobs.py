@@ -1,0 +1,260 @@
+"""Runs operations of one service on one node: takes them from the store, does the work, writes the outcome.
+
+A job may be cut at any point: by an error, a cancel, or the end of the process. What it did is on its undo stack, or is
+safe to do again: an operation whose worker died is taken up again from its beginning.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from google.protobuf import symbol_database
+from google.protobuf.message import Message
+from pvc.core.v1 import operation_pb2, reason_pb2
+
+from services.mesh import rows
+from services.mesh.clock import Clock
+from services.mesh.errors import PvcError
+from services.state.store import Change, Conflict, Put, Store
+
+Operation = operation_pb2.Operation
+
+ATTEMPTS_MAX = 3
+"""A job whose worker died this often fails: it may be what kills the worker."""
+PROGRESS_PERIOD_S = 0.5
+"""Progress is written at most this often, except for a new stage."""
+COMMIT_TRIES = 20
+
+log = logging.getLogger("pvc.jobs")
+
+
+class Task:
+    """A running job's hold on its operation. Used by the job's thread alone."""
+
+    def __init__(self, store: Store, clock: Clock, operation: Operation) -> None:
+        self.store = store
+        self.clock = clock
+        self.name = operation.name
+        self.target = operation.target
+        self.caller = operation.caller
+        self.attempt = operation.attempts
+        self.undo = ExitStack()
+        """What to do, last first, when the job fails or is cancelled. Dropped when it succeeds."""
+        self._written_at = clock.monotonic()
+
+    def request(self, kind: type[Any]) -> Any:
+        """The request, as the message type that it was."""
+        request = kind()
+        unpacked = self._operation().request.Unpack(request)
+        assert unpacked, f"{self.name} does not carry a {kind.DESCRIPTOR.full_name}"
+        return request
+
+    def stage(self, text: str, percent: int = 0) -> None:
+        """Says what is done now, writes it to the log too. Raises CANCELLED if somebody asked for that."""
+        self.check()
+
+        def change(operation: Operation) -> None:
+            operation.stage = text
+            operation.percent = max(operation.percent, percent)
+            rows.log_line(operation, text, self.clock.now())
+
+        self._update(change)
+
+    def progress(self, percent: int) -> None:
+        """Says how far it is, not more often than worth it. Raises CANCELLED if somebody asked for that."""
+        self.check()
+        if self.clock.monotonic() - self._written_at < PROGRESS_PERIOD_S:
+            return
+
+        def change(operation: Operation) -> None:
+            operation.percent = max(operation.percent, min(percent, 99))
+
+        self._update(change)
+
+    def log(self, text: str) -> None:
+        """Adds a line to the operation's log."""
+        self._update(lambda operation: rows.log_line(operation, text, self.clock.now()))
+
+    def check(self) -> None:
+        """Raises CANCELLED when somebody asked to cancel; call it wherever stopping is safe."""
+        if self._operation().cancel_requested:
+            raise PvcError(reason_pb2.REASON_CANCELLED, "cancelled by request")
+
+    def _operation(self) -> Operation:
+        operation = self.store.snapshot().find(Operation, self.name)
+        if operation is None or operation.worker != self.store.session():
+            raise PvcError(reason_pb2.REASON_INTERRUPTED, "another worker took the operation over")
+        return operation
+
+    def _update(self, change: Callable[[Operation], None]) -> None:
+        for _ in range(COMMIT_TRIES):
+            operation = rows.copied(self._operation())
+            change(operation)
+            try:
+                self.store.commit([Put(operation)])
+            except Conflict:
+                continue
+            self._written_at = self.clock.monotonic()
+            return
+
+
+Job = Callable[[Task], "Outcome | Message | None"]
+"""Does the work of one method; returns the result, or an Outcome with changes to commit along with it."""
+
+
+class Outcome:
+    """A job's result together with rows to write in the same commit that ends the operation."""
+
+    def __init__(self, result: Message | None, changes: Callable[[], list[Change]]) -> None:
+        self.result = result
+        self.changes = changes
+        """Called for every try to commit, so that it reads the rows afresh."""
+
+
+class Jobs:
+    """The worker. `step` takes up what is there for it; the loop calls it when the store changed."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        service: str,
+        node: str,
+        jobs: Mapping[str, Job],
+        parallel: int = 4,
+    ) -> None:
+        """jobs: method name ("pvc.storage.v1.StorageService/CreateVolume") → what does it."""
+        self._store = store
+        self._clock = clock
+        self._service = service
+        self._node = node
+        self._jobs = jobs
+        self._pool = ThreadPoolExecutor(parallel, thread_name_prefix=f"{service}-job")
+        self._lock = threading.Lock()
+        self._mine: set[str] = set()
+
+    def step(self) -> None:
+        """Starts every operation of this service and node that nobody alive works on, oldest first, one at a time
+        for each target."""
+        for operation in self._waiting():
+            with self._lock:
+                if operation.name in self._mine:
+                    continue
+                if (taken := self._take(operation)) is None:
+                    continue
+                self._mine.add(taken.name)
+            if taken.state not in rows.FINAL:
+                self._pool.submit(self._run, taken)
+            else:
+                self._mine.discard(taken.name)
+
+    def idle(self) -> bool:
+        """No job runs."""
+        with self._lock:
+            return not self._mine
+
+    def stop(self) -> None:
+        """Takes up nothing more. Jobs that run go on until the process ends; they are taken up again later."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _waiting(self) -> list[Operation]:
+        found: list[Operation] = []
+        busy: set[str] = set()
+        session = self._store.session()
+        for operation in self._store.snapshot().rows(Operation):
+            if operation.state in rows.FINAL or operation.method not in self._jobs:
+                continue
+            if operation.service != self._service or operation.node != self._node:
+                continue
+            if operation.target not in busy and operation.worker != session:
+                found.append(operation)
+            busy.add(operation.target)
+        return found
+
+    def _take(self, operation: Operation) -> Operation | None:
+        """The operation with our name on it, or None when another was quicker."""
+        now = self._clock.now()
+        if operation.attempts >= ATTEMPTS_MAX:
+            error = PvcError(
+                reason_pb2.REASON_INTERRUPTED,
+                f"the worker died {operation.attempts} times while doing this; it was given up",
+            )
+            taken = rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error)
+        elif operation.cancel_requested and operation.state == Operation.STATE_PENDING:
+            error = PvcError(reason_pb2.REASON_CANCELLED, "cancelled before it began")
+            taken = rows.enter_operation(operation, Operation.STATE_CANCELLED, now, error=error)
+        else:
+            taken = rows.enter_operation(operation, Operation.STATE_RUNNING, now)
+            taken.attempts += 1
+            taken.worker = self._store.session()
+        try:
+            self._store.commit([Put(taken)])
+        except Conflict:
+            return None
+        return taken
+
+    def _run(self, operation: Operation) -> None:
+        try:
+            self._end(operation, *self._outcome(operation))
+        except PvcError as error:
+            # The store is away or the operation is another's now; either way it is taken up again later.
+            log.warning("%s: outcome not written: %s", operation.name, error.message)
+        finally:
+            with self._lock:
+                self._mine.discard(operation.name)
+
+    def _outcome(self, operation: Operation) -> tuple[Outcome | Message | None, PvcError | None]:
+        task = Task(self._store, self._clock, operation)
+        try:
+            result = self._jobs[operation.method](task)
+            task.undo.pop_all()
+            return result, None
+        except PvcError as error:
+            return None, self._undone(task, error)
+        except Exception as error:
+            log.exception("%s: %s failed", operation.name, operation.method)
+            failure = PvcError(reason_pb2.REASON_INTERNAL, f"{operation.name} failed: {error}")
+            return None, self._undone(task, failure)
+
+    @staticmethod
+    def _undone(task: Task, error: PvcError) -> PvcError:
+        try:
+            task.undo.close()
+        except Exception as left:
+            log.exception("%s: undo failed", task.name)
+            error.message += f"; undoing it failed too ({left}), so something of it may remain"
+        return error
+
+    def _end(
+        self, operation: Operation, result: Outcome | Message | None, error: PvcError | None
+    ) -> None:
+        for _ in range(COMMIT_TRIES):
+            now = self._clock.now()
+            current = Task(self._store, self._clock, operation)._operation()
+            outcome = result if isinstance(result, Outcome) else Outcome(result, list)
+            if error is None:
+                ended = rows.enter_operation(
+                    current, Operation.STATE_SUCCEEDED, now, result=outcome.result
+                )
+            else:
+                cancelled = error.reason == reason_pb2.REASON_CANCELLED
+                state = Operation.STATE_CANCELLED if cancelled else Operation.STATE_FAILED
+                ended = rows.enter_operation(current, state, now, error=error)
+            try:
+                self._store.commit([Put(ended), *(outcome.changes() if error is None else ())])
+                return
+            except Conflict:
+                continue
+
+
+def request_of(operation: Operation) -> Message:
+    """An operation's request, unpacked."""
+    kind = symbol_database.Default().GetSymbol(operation.request.TypeName())
+    request: Message = kind()
+    operation.request.Unpack(request)
+    return request

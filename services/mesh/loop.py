@@ -1,0 +1,70 @@
+"""Drives a `step()` function in a thread of its own: on wake-up or after a period, never overlapping, backing off.
+
+The only place in the services that sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 30.0
+
+log = logging.getLogger("pvc.loop")
+
+
+class Loop:
+    """Calls `step` when woken and at least every `period_s`; after a failure later and later."""
+
+    def __init__(self, name: str, step: Callable[[], None], period_s: float) -> None:
+        self.name = name
+        self._step = step
+        self._period_s = period_s
+        self._wakened = threading.Event()
+        self._stopping = threading.Event()
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begins with a first step at once."""
+        self._wakened.set()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Has a step done soon. Wakes that come during a step make one more, not many."""
+        self._wakened.set()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ends after the step that is being done; False if that takes longer than the timeout."""
+        self._stopping.set()
+        self._wakened.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wakened.wait(self._pause_s())
+            if self._stopping.is_set():
+                return
+            self._wakened.clear()
+            self._guarded_step()
+            if self._failures:
+                self._stopping.wait(self._pause_s())
+
+    def _guarded_step(self) -> None:
+        try:
+            self._step()
+            self._failures = 0
+        except Exception as error:
+            self._failures += 1
+            log.error("%s: %s (failure %d; next try in %.1f s)", self.name, error, self._failures,
+                      self._pause_s(), exc_info=self._failures == 1)  # fmt: skip
+
+    def _pause_s(self) -> float:
+        if not self._failures:
+            return self._period_s
+        backoff: float = BACKOFF_FIRST_S * 2.0 ** (self._failures - 1)
+        return min(backoff, BACKOFF_MAX_S)
