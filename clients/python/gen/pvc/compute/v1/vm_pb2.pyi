@@ -663,7 +663,9 @@ class VmDecision(_message.Message):
     restarts: _builtins.int
     """Restarts in a row after crashes."""
     crashes_seen: _builtins.int
-    """The crash (status.crashes) that `restarts` has already counted."""
+    """How many of status.crashes this decision has taken in. While there are more, the agent does not start the VM
+    again by itself.
+    """
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
         """Not to be started before this."""
@@ -770,7 +772,7 @@ class VmStatus(_message.Message):
     accelerator: _builtins.str
     """The emulator's acceleration: "kvm" or "tcg" (emulation)."""
     crashes: _builtins.int
-    """How often it crashed since it was last started by request."""
+    """How often it crashed, or failed to start, since it was made. Never goes back."""
     guest_shutdown: _builtins.bool
     """The guest switched itself off: it was not asked to, and it did not crash."""
     @_builtins.property

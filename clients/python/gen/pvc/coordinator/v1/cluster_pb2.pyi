@@ -94,10 +94,13 @@ class NodeDecision(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     STATE_TIME_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     """Where it stands."""
     why: _builtins.str
     """Why."""
+    boot_id: _builtins.str
+    """The start of the machine (status.boot_id) whose autostarts have been decided."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
@@ -108,10 +111,11 @@ class NodeDecision(_message.Message):
         state: Global___NodeState.ValueType = ...,
         why: _builtins.str = ...,
         state_time: _timestamp_pb2.Timestamp | None = ...,
+        boot_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "state_time", b"state_time", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "state", b"state", "state_time", b"state_time", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
