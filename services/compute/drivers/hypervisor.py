@@ -1,7 +1,8 @@
 """What the compute agent asks of a hypervisor: repeatable verbs, one domain at a time.
 
-Implemented by `libvirt` and by `fake`; one suite proves both. A driver never decides and never retries.
-All verbs raise PvcError HYPERVISOR_FAILED with the hypervisor's own words, and REASON_DEADLINE when it hangs.
+Implemented by `libvirt` and by `fake`; one suite proves both. A driver never decides and never
+retries. All verbs raise PvcError HYPERVISOR_FAILED with the hypervisor's own words, and
+REASON_DEADLINE when it hangs.
 """
 
 from __future__ import annotations

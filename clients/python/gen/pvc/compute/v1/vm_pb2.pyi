@@ -774,7 +774,7 @@ class VmStatus(_message.Message):
     crashes: _builtins.int
     """How often it crashed, or failed to start, since it was made. Never goes back."""
     guest_shutdown: _builtins.bool
-    """The guest switched itself off: it was not asked to, and it did not crash."""
+    """The guest switched itself off: it was not asked to, and it did not crash. Cleared once the decision is off too."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""

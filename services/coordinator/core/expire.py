@@ -1,0 +1,42 @@
+"""Which rows have been kept long enough. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pvc.core.v1 import event_pb2, operation_pb2
+
+OPERATIONS_KEPT_S = 24 * 3600
+OPERATIONS_KEPT_MAX = 2_000
+EVENTS_KEPT_S = 7 * 24 * 3600
+EVENTS_KEPT_MAX = 10_000
+REQUESTS_KEPT_S = 24 * 3600
+ROWS_AT_ONCE = 200
+"""Rows that one round drops, so that no transaction grows large."""
+
+Expiring = operation_pb2.Operation | event_pb2.Event | operation_pb2.AnsweredRequest
+
+
+def expired(
+    now: Timestamp,
+    operations: Iterable[operation_pb2.Operation],
+    events: Iterable[event_pb2.Event],
+    requests: Iterable[operation_pb2.AnsweredRequest],
+) -> Sequence[Expiring]:
+    """The rows to drop now, at most ROWS_AT_ONCE. Operations and events must come oldest first."""
+    ended = [operation for operation in operations if operation.HasField("end_time")]
+    told = list(events)
+    drop: list[Expiring] = []
+    drop += _surplus(ended, OPERATIONS_KEPT_MAX)
+    drop += _surplus(told, EVENTS_KEPT_MAX)
+    drop += [x for x in ended if now.seconds - x.end_time.seconds > OPERATIONS_KEPT_S]
+    drop += [x for x in told if now.seconds - x.time.seconds > EVENTS_KEPT_S]
+    drop += [x for x in requests if now.seconds - x.meta.create_time.seconds > REQUESTS_KEPT_S]
+    unique = {row.name: row for row in drop}
+    return list(unique.values())[:ROWS_AT_ONCE]
+
+
+def _surplus(rows: Sequence[Expiring], limit: int) -> Sequence[Expiring]:
+    return rows[: max(len(rows) - limit, 0)]

@@ -1,0 +1,67 @@
+"""The cluster at a glance, counted together from its rows. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.network.v1 import network_pb2
+from pvc.storage.v1 import storage_pb2
+from services.coordinator.core.world import ONLINE, WANT_MEMORY, is_online
+
+Health = cluster_pb2.Cluster
+
+
+def state_name(enum: type, state: int, prefix: str) -> str:
+    """An enum's value as people read it: "RUNNING"."""
+    name: str = enum.Name(state)  # type: ignore[attr-defined]
+    return name.removeprefix(prefix).replace("UNSPECIFIED", "NEW")
+
+
+def count_nodes(cluster: cluster_pb2.Cluster, nodes: Sequence[cluster_pb2.Node]) -> None:
+    """Fills in what comes from the nodes."""
+    states = (state_name(cluster_pb2.NodeState, n.decision.state, "NODE_STATE_") for n in nodes)
+    cluster.nodes.update(Counter(states))
+    online = [node for node in nodes if is_online(node)]
+    cluster.memory_mib = sum(node.status.memory_for_vms_mib for node in online)
+    cluster.cpus = sum(node.status.cpus for node in online)
+    cluster.version = min((node.status.version for node in online), default="")
+
+
+def count_vms(cluster: cluster_pb2.Cluster, vms: Sequence[vm_pb2.Vm]) -> None:
+    """Fills in what comes from the VMs."""
+    states = (state_name(vm_pb2.VmState, vm.status.state, "VM_STATE_") for vm in vms)
+    cluster.vms.update(Counter(states))
+    wanted = [vm for vm in vms if vm.decision.power in WANT_MEMORY]
+    cluster.memory_promised_mib = sum(vm.spec.memory.memory_mib for vm in wanted)
+    cluster.vcpus_promised = sum(vm.spec.cpu.vcpus for vm in wanted)
+
+
+def faults(
+    leader: str,
+    nodes: Iterable[cluster_pb2.Node],
+    vms: Iterable[vm_pb2.Vm],
+    pools: Iterable[storage_pb2.Pool],
+    networks: Iterable[network_pb2.Network],
+) -> Iterable[tuple[Health.Health.ValueType, str]]:
+    """What wants a person's attention, each with how much."""
+    if not leader:
+        yield Health.HEALTH_ERROR, "no coordinator leads"
+    for node in nodes:
+        if node.decision.state != ONLINE:
+            yield Health.HEALTH_ERROR, f"{node.name} is not online: {node.decision.why}"
+        for fault in node.status.faults:
+            yield Health.HEALTH_WARNING, f"{node.name}: {fault}"
+    for pool in pools:
+        if pool.status.state == storage_pb2.PoolStatus.STATE_FAILED:
+            yield Health.HEALTH_ERROR, f"{pool.name} cannot be used: {pool.status.why}"
+    for network in networks:
+        if network.status.state == network_pb2.NetworkStatus.STATE_FAILED:
+            yield Health.HEALTH_ERROR, f"{network.name} cannot be used: {network.status.why}"
+    for vm in vms:
+        if vm.status.state in (vm_pb2.VM_STATE_CRASHED, vm_pb2.VM_STATE_FAILED):
+            yield Health.HEALTH_WARNING, f"{vm.name}: {vm.decision.why or vm.status.why}"
+        elif vm.spec.power in WANT_MEMORY and vm.spec.power_request != vm.decision.power_request:
+            yield Health.HEALTH_WARNING, f"{vm.name} does not run: {vm.decision.why}"

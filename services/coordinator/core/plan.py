@@ -1,0 +1,58 @@
+"""What a decision consists of: steps for the leader to write, each with its why.
+
+Steps are data. They carry the version of the row that they were decided on, so that a plan that
+came too late writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
+
+INFO = event_pb2.Event.SEVERITY_INFO
+WARNING = event_pb2.Event.SEVERITY_WARNING
+ERROR = event_pb2.Event.SEVERITY_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class DecideVm:
+    """Writes a VM's decision; `vm` is the whole row as it is to be."""
+
+    vm: vm_pb2.Vm
+    what: str
+    why: str
+    severity: event_pb2.Event.Severity.ValueType = INFO
+
+
+@dataclass(frozen=True, slots=True)
+class DecideNode:
+    """Writes a node's decision; `node` is the whole row as it is to be."""
+
+    node: cluster_pb2.Node
+    what: str
+    why: str
+    severity: event_pb2.Event.Severity.ValueType = INFO
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetVm:
+    """Removes the row of a deleted VM that no node ever had."""
+
+    vm: vm_pb2.Vm
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailOperation:
+    """Ends an operation that cannot succeed."""
+
+    operation: operation_pb2.Operation
+    reason: reason_pb2.Reason.ValueType
+    why: str
+
+
+Step = DecideVm | DecideNode | ForgetVm | FailOperation
+Plan = tuple[Step, ...]

@@ -1,0 +1,37 @@
+"""Everything that a decision is made from: an immutable picture of the cluster at one revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import operation_pb2
+
+ONLINE = cluster_pb2.NODE_STATE_ONLINE
+UNKNOWN = cluster_pb2.NODE_STATE_UNKNOWN
+
+WANT_MEMORY = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
+"""Powers with which a VM takes memory on its node."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Nodes and VMs by name, and what placement asks about besides. Never changed after it was
+    made."""
+
+    nodes: Mapping[str, cluster_pb2.Node] = field(default_factory=lambda: MappingProxyType({}))
+    vms: Mapping[str, vm_pb2.Vm] = field(default_factory=lambda: MappingProxyType({}))
+    present: frozenset[str] = frozenset()
+    """Nodes that hold their session."""
+    volume_nodes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Volume → the only node that can open it; volumes that every node can open are not here."""
+    operations: tuple[operation_pb2.Operation, ...] = ()
+    """Those that have not ended."""
+
+
+def is_online(node: cluster_pb2.Node) -> bool:
+    """VMs can be started on it."""
+    return node.decision.state == ONLINE
