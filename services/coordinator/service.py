@@ -1,4 +1,4 @@
-"""Answers about nodes, the cluster, operations and events. Changes nothing but `cancel_requested`."""
+"""The answers about nodes, the cluster, operations and events; changes only `cancel_requested`."""
 
 from __future__ import annotations
 

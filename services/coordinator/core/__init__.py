@@ -1,1 +1,1 @@
-"""Decides for the whole cluster. No I/O, no clock, no chance: the same world gives the same plan."""
+"""Decides for the whole cluster, without I/O or a clock: the same world gives the same plan."""

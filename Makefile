@@ -1,0 +1,36 @@
+# What one does with this repository. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PY := .venv/bin/python
+
+.PHONY: help setup demo demo-stop test lint proto proto-check bench clean
+
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
+
+setup: ## Installs the Debian packages that are missing and the virtual environment
+	@tools/setup.sh
+
+demo: setup ## Starts PVC on this machine, boots a real VM and shows it answering
+	@$(PY) -m lab.demo
+
+demo-stop: setup ## Ends the demo and leaves nothing behind
+	@$(PY) -m lab.demo --stop
+
+test: lint ## Checks and tests everything
+	@$(PY) -m pytest
+
+lint: setup ## Format, style, types, and whether the generated code is what the contracts make
+	@.venv/bin/ruff format --check -q . || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
+	@.venv/bin/ruff check -q .
+	@.venv/bin/mypy --no-error-summary
+	@tools/proto.sh check
+
+proto: setup ## Generates the Python and OpenAPI code from the contracts
+	@tools/proto.sh generate
+
+bench: setup ## Measures PVC beside what one would use instead
+	@$(PY) -m bench
+
+clean: ## Removes everything that can be made again
+	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,117 @@
+"""The coordinator at work: it leads alone, writes under its lease, tells why, and tidies up."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2
+from services.coordinator.core.expire import EVENTS_KEPT_MAX, OPERATIONS_KEPT_S, expired
+from services.coordinator.loop import LEADER, Coordinator
+from services.coordinator.service import cluster_of
+from services.mesh.clock import sortable_id
+from services.state.memory import MemoryCluster, MemoryStore
+from services.state.store import Put
+
+
+class ManualClock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000
+        self.ids = 0
+
+    def now(self) -> Timestamp:
+        return Timestamp(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return float(self.seconds)
+
+    def new_id(self) -> str:
+        self.ids += 1
+        return sortable_id(self.seconds * 1000, self.ids)
+
+
+def cluster() -> tuple[MemoryCluster, MemoryStore]:
+    """A cluster of one node with 4 GiB, whose agent is there."""
+    shared = MemoryCluster()
+    agent = MemoryStore(shared)
+    node = cluster_pb2.Node(name="nodes/n1")
+    node.status.memory_for_vms_mib = 4096
+    node.status.cpus = 4
+    agent.commit([Put(node)])
+    agent.acquire("nodes/n1", "nodes/n1")
+    return shared, agent
+
+
+def vm(name: str, power: vm_pb2.PowerState.ValueType, asked: int) -> vm_pb2.Vm:
+    row = vm_pb2.Vm(name=f"vms/{name}")
+    row.spec.power, row.spec.power_request = power, asked
+    row.spec.memory.memory_mib = 512
+    return row
+
+
+def test_it_brings_the_node_online_and_places_the_vm() -> None:
+    shared, agent = cluster()
+    agent.commit([Put(vm("web", vm_pb2.POWER_STATE_RUNNING, 1))])
+    Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1").step()
+    state = agent.snapshot()
+    placed = state.find(vm_pb2.Vm, "vms/web")
+    assert placed is not None and placed.decision.node == "nodes/n1"
+    events = [f"{x.message}: {x.why}" for x in state.rows(event_pb2.Event)]
+    assert events[0] == "node n1 NEW → ONLINE: it holds its session"
+    assert events[-1].startswith("vm web nowhere → n1: placed on n1")
+    assert all(x.cause == "coordinator n1" for x in state.rows(event_pb2.Event))
+
+
+def test_only_one_leads_and_the_other_takes_over() -> None:
+    shared, agent = cluster()
+    clock, first_store = ManualClock(), MemoryStore(shared)
+    first = Coordinator(first_store, clock, "nodes/n1")
+    second = Coordinator(MemoryStore(shared), clock, "nodes/n2")
+    first.step()
+    agent.commit([Put(vm("web", vm_pb2.POWER_STATE_OFF, 0))])
+    second.step()
+    assert agent.snapshot().leases[LEADER] == "nodes/n1"
+    assert not agent.snapshot().find(vm_pb2.Vm, "vms/web").decision.node  # type: ignore[union-attr]
+    first_store.lose_session()
+    second.step()
+    assert agent.snapshot().leases[LEADER] == "nodes/n2"
+    assert agent.snapshot().find(vm_pb2.Vm, "vms/web").decision.node  # type: ignore[union-attr]
+
+
+def test_old_rows_are_dropped_and_running_ones_kept() -> None:
+    shared, agent = cluster()
+    clock = ManualClock()
+    for number, ended in enumerate((0, 1)):
+        row = operation_pb2.Operation(name=f"operations/{number}")
+        if ended:
+            row.end_time.seconds = 500
+        agent.commit([Put(row)])
+    clock.seconds += OPERATIONS_KEPT_S
+    Coordinator(MemoryStore(shared), clock, "nodes/n1").step()
+    assert [x.name for x in agent.snapshot().rows(operation_pb2.Operation)] == ["operations/0"]
+
+
+def test_events_are_bounded_in_number() -> None:
+    told = [
+        event_pb2.Event(name=f"events/{n:06}", time=Timestamp(seconds=1000), meta=meta_pb2.Meta())
+        for n in range(EVENTS_KEPT_MAX + 3)
+    ]
+    assert [x.name for x in expired(Timestamp(seconds=1000), [], told, [])] == [
+        "events/000000",
+        "events/000001",
+        "events/000002",
+    ]
+
+
+def test_the_cluster_at_a_glance() -> None:
+    shared, agent = cluster()
+    store = MemoryStore(shared)
+    assert cluster_of(agent.snapshot(), "home").health == cluster_pb2.Cluster.HEALTH_ERROR
+    agent.commit([Put(vm("big", vm_pb2.POWER_STATE_RUNNING, 1))])
+    Coordinator(store, ManualClock(), "nodes/n1").step()
+    seen = cluster_of(agent.snapshot(), "home")
+    assert (seen.leader, seen.health) == ("nodes/n1", cluster_pb2.Cluster.HEALTH_OK)
+    assert (dict(seen.nodes), seen.memory_promised_mib) == ({"ONLINE": 1}, 512)
