@@ -1,0 +1,35 @@
+"""Puts the coordinator together."""
+
+from __future__ import annotations
+
+from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
+from services.coordinator.loop import Coordinator
+from services.coordinator.service import (
+    ClusterService,
+    EventService,
+    NodeService,
+    OperationService,
+)
+from services.mesh.clock import Clock
+from services.mesh.desk import Desk
+from services.mesh.loop import Loop
+from services.mesh.parts import Parts
+from services.state.store import Store
+
+PERIOD_S = 5.0
+"""A round without any change: for what becomes due by time alone."""
+
+
+def build(store: Store, clock: Clock, node: str, cluster_name: str) -> Parts:
+    """node: "nodes/n1"."""
+    desk = Desk(store, clock, node)
+    coordinator = Coordinator(store, clock, node)
+    return Parts(
+        servicers=(
+            (api_grpc.add_NodeServiceServicer_to_server, NodeService(desk)),
+            (api_grpc.add_ClusterServiceServicer_to_server, ClusterService(desk, cluster_name)),
+            (api_grpc.add_OperationServiceServicer_to_server, OperationService(desk)),
+            (api_grpc.add_EventServiceServicer_to_server, EventService(desk)),
+        ),
+        loops=(Loop("coordinator", coordinator.step, PERIOD_S),),
+    )
