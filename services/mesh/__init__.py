@@ -1,1 +1,1 @@
-"""What every service is joined to the others with: server, channels, errors, identity, configuration, loops."""
+"""What joins the services: server, channels, errors, identity, configuration, loops."""

@@ -1,6 +1,7 @@
 """Time and chance: the only place in the services that asks the machine for either.
 
-Everything that decides gets its time and ids as arguments; whoever calls it takes them from a Clock.
+Everything that decides gets its time and ids as arguments; whoever calls it takes them from a
+Clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How a service answers: reads from the mirror, mutations through one narrow gate.
 
-A mutation is a pure function of the snapshot, the request and a Call; the desk gives it a fresh snapshot again when its
-commit collides, remembers request ids, holds validate_only back, and tells the caller the revision to read at.
+A mutation is a pure function of the snapshot, the request and a Call; the desk gives it a fresh
+snapshot again when its commit collides, remembers request ids, holds validate_only back, and tells
+the caller the revision to read at.
 """
 
 from __future__ import annotations
@@ -85,13 +86,16 @@ class Desk:
     async def watch(
         self, kind: type[Message], request: Any, response: type[A], context: Context
     ) -> AsyncIterator[A]:
-        """The opening snapshot, then every change, until the caller goes. Raises INVALID_QUERY, REVISION_TOO_OLD."""
+        """The opening snapshot, then every change, until the caller goes.
+
+        Raises INVALID_QUERY, REVISION_TOO_OLD.
+        """
         await self.fresh(context)
         async for change in query.follow(self.store, kind, request, response):
             yield change
 
     async def mutate(self, request: Any, response: type[A], plan: Plan, context: Context) -> A:
-        """Commits what `plan` makes of the newest state, and answers. Raises what the plan raises."""
+        """Commits what `plan` makes of the newest state, and answers. Raises what plan raises."""
         await self.fresh(context)
         caller = _metadata(context).get(CALLER, "unknown")
         answer = await asyncio.to_thread(self._mutate, request, plan, caller)
@@ -126,7 +130,7 @@ class Desk:
         raise PvcError(reason_pb2.REASON_BUSY, "others keep changing the same resources; try again")
 
     def _stamped(self, response: Message) -> Message:
-        """The answer as the store has it now, so that it carries the etag of what was just written."""
+        """The answer as the store has it now, with the etag of what was just written."""
         name = getattr(response, "name", "")
         if name and hasattr(response, "meta"):
             return self.store.snapshot().named(name) or response

@@ -1,7 +1,7 @@
-"""The one way in which PVC says no: a reason for programs, a sentence for people, and the field at fault.
+"""How PVC says no: a reason for programs, a sentence for people, and the field at fault.
 
-`PvcError` is raised anywhere, becomes a google.rpc.Status at the server's edge, is kept in failed operations as the same
-Status, and comes out of a channel as a `PvcError` again.
+`PvcError` is raised anywhere, becomes a google.rpc.Status at the server's edge, is kept in failed
+operations as the same Status, and comes out of a channel as a `PvcError` again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 class PvcError(Exception):
     """A refusal or failure, for the caller to act on.
 
-    reason: which case it is. message: what, why, and what to do next. field: path of the field at fault, "" for none.
-    metadata: further facts for programs.
+    reason: which case it is. message: what, why, and what to do next. field: path of the field
+    at fault, "" for none. metadata: further facts for programs.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""Runs operations of one service on one node: takes them from the store, does the work, writes the outcome.
+"""Runs operations of one service on one node: takes them up, does the work, writes the outcome.
 
-A job may be cut at any point: by an error, a cancel, or the end of the process. What it did is on its undo stack, or is
-safe to do again: an operation whose worker died is taken up again from its beginning.
+A job may be cut at any point: by an error, a cancel, or the end of the process. What it did is on
+its undo stack, or is safe to do again: an operation whose worker died is taken up again from its
+beginning.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Task:
         return request
 
     def stage(self, text: str, percent: int = 0) -> None:
-        """Says what is done now, writes it to the log too. Raises CANCELLED if somebody asked for that."""
+        """Says what is done now, in the log too. Raises CANCELLED if somebody asked for that."""
         self.check()
 
         def change(operation: Operation) -> None:
@@ -66,7 +67,7 @@ class Task:
         self._update(change)
 
     def progress(self, percent: int) -> None:
-        """Says how far it is, not more often than worth it. Raises CANCELLED if somebody asked for that."""
+        """Says how far it is, as often as worth it. Raises CANCELLED if somebody asked for it."""
         self.check()
         if self.clock.monotonic() - self._written_at < PROGRESS_PERIOD_S:
             return
@@ -104,7 +105,7 @@ class Task:
 
 
 Job = Callable[[Task], "Outcome | Message | None"]
-"""Does the work of one method; returns the result, or an Outcome with changes to commit along with it."""
+"""Does the work of one method; returns the result, or an Outcome with changes to commit as well."""
 
 
 class Outcome:
@@ -117,7 +118,7 @@ class Outcome:
 
 
 class Jobs:
-    """The worker. `step` takes up what is there for it; the loop calls it when the store changed."""
+    """The worker. `step` takes up what is there for it; a loop calls it when the store changed."""
 
     def __init__(
         self,
@@ -139,8 +140,10 @@ class Jobs:
         self._mine: set[str] = set()
 
     def step(self) -> None:
-        """Starts every operation of this service and node that nobody alive works on, oldest first, one at a time
-        for each target."""
+        """Starts every operation of this service and node that nobody alive works on.
+
+        Oldest first, and one at a time for each target.
+        """
         for operation in self._waiting():
             with self._lock:
                 if operation.name in self._mine:
@@ -159,7 +162,7 @@ class Jobs:
             return not self._mine
 
     def stop(self) -> None:
-        """Takes up nothing more. Jobs that run go on until the process ends; they are taken up again later."""
+        """Takes up nothing more. What runs goes on until the process ends; it is begun again."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _waiting(self) -> list[Operation]:
@@ -202,7 +205,7 @@ class Jobs:
         try:
             self._end(operation, *self._outcome(operation))
         except PvcError as error:
-            # The store is away or the operation is another's now; either way it is taken up again later.
+            # The store is away or the operation is another's now: it is taken up again later.
             log.warning("%s: outcome not written: %s", operation.name, error.message)
         finally:
             with self._lock:

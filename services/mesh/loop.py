@@ -1,6 +1,6 @@
-"""Drives a `step()` function in a thread of its own: on wake-up or after a period, never overlapping, backing off.
+"""Drives a `step()` in a thread of its own: on wake-up or after a period, once at a time.
 
-The only place in the services that sleeps.
+Backs off after failures. The only place in the services that sleeps.
 """
 
 from __future__ import annotations

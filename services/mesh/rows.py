@@ -66,7 +66,7 @@ def new_operation(
     node: str = "",
     **fields: Any,
 ) -> operation_pb2.Operation:
-    """An accepted operation. method: "pvc.compute.v1.VmService/StartVm"; fields: power_request, generation…"""
+    """An accepted operation. method: "pvc.compute.v1.VmService/StartVm"; fields: generation…"""
     operation = operation_pb2.Operation(
         name=f"operations/{call.new_id()}",
         meta=new_meta(call),
@@ -90,7 +90,7 @@ def enter_operation(
     error: PvcError | None = None,
     result: Message | None = None,
 ) -> operation_pb2.Operation:
-    """A copy of the operation in another state. The only way an operation changes state; final ones never do."""
+    """A copy in another state: the only way to change it, and final ones never do."""
     assert operation.state not in FINAL, f"{operation.name} has ended"
     after = copied(operation)
     after.state = state
