@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from pvc.core.v1 import meta_pb2, operation_pb2, reason_pb2
 
+from pvc.core.v1 import meta_pb2, operation_pb2, reason_pb2
 from services.mesh import query
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, not_found
@@ -91,8 +92,9 @@ class Desk:
         Raises INVALID_QUERY, REVISION_TOO_OLD.
         """
         await self.fresh(context)
-        async for change in query.follow(self.store, kind, request, response):
-            yield change
+        async with aclosing(query.follow(self.store, kind, request, response)) as changes:
+            async for change in changes:
+                yield change
 
     async def mutate(self, request: Any, response: type[A], plan: Plan, context: Context) -> A:
         """Commits what `plan` makes of the newest state, and answers. Raises what plan raises."""

@@ -6,12 +6,14 @@ operations as the same Status, and comes out of a channel as a `PvcError` again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
 from pvc.core.v1 import options_pb2, reason_pb2
 
 DOMAIN = "pvc"
@@ -109,3 +111,24 @@ def refuse(reason: reason_pb2.Reason.ValueType, message: str, field: str = "") -
 def not_found(name: str, field: str = "name") -> PvcError:
     """The named resource does not exist."""
     return PvcError(reason_pb2.REASON_NOT_FOUND, f"{name} does not exist", field=field)
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value that somebody sent, safe to print: quoted, escaped, cut."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    cut = text[:limit]
+    safe = "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in cut)
+    return f'"{safe}"' + ("…" if len(text) > limit else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to say after an unknown word: `; did you mean "memory"?`, or what there is."""
+    there = sorted(known)
+    close = difflib.get_close_matches(word, there, 1, 0.5)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    return f"; there are: {', '.join(there[:20])}{', …' if len(there) > 20 else ''}"
+
+
+def _escaped(character: str) -> str:
+    return f"\\{character}" if character in '"\\' else ascii(character)[1:-1]

@@ -16,8 +16,8 @@ from typing import Any
 
 from google.protobuf import symbol_database
 from google.protobuf.message import Message
-from pvc.core.v1 import operation_pb2, reason_pb2
 
+from pvc.core.v1 import operation_pb2, reason_pb2
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError

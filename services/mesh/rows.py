@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2, reason_pb2
 
+from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2, reason_pb2
 from services.mesh.desk import Call
 from services.mesh.errors import PvcError
 from services.state.store import Put
