@@ -21,8 +21,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pvc.core.v1 import meta_pb2, operation_pb2, reason_pb2
 from services.mesh import query
 from services.mesh.clock import Clock
-from services.mesh.errors import PvcError, not_found
-from services.state.store import ANY_VERSION, Change, Conflict, Put, Snapshot, Store
+from services.mesh.errors import PvcError, not_found, shown
+from services.mesh.watches import arrival
+from services.state.store import Change, Conflict, Put, Snapshot, Store
 
 R = TypeVar("R", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -107,10 +108,14 @@ class Desk:
 
     async def fresh(self, context: Context) -> Snapshot:
         """The newest snapshot, at least as new as the caller has seen."""
-        wanted = int(_metadata(context).get(MIN_REVISION, "0"))
-        if self.store.snapshot().revision < wanted:
-            await asyncio.to_thread(self.store.wait, wanted, FRESHNESS_WAIT_S)
-        snapshot = self.store.snapshot()
+        wanted = _revision(_metadata(context).get(MIN_REVISION, "0"))
+        snapshot = await arrival(self.store, wanted, FRESHNESS_WAIT_S)
+        if snapshot.revision < wanted:
+            raise PvcError(
+                reason_pb2.REASON_STORE_UNAVAILABLE,
+                f"this process has not heard of revision {wanted} within {FRESHNESS_WAIT_S:g} s "
+                f"(it is at {snapshot.revision}); try again",
+            )
         _tell_revision(context, snapshot.revision)
         return snapshot
 
@@ -175,12 +180,19 @@ def _remember(key: str, request: Message, mutation: Mutation, call: Call) -> Seq
         return ()
     row = operation_pb2.AnsweredRequest(
         name=key,
-        meta=meta_pb2.Meta(create_time=call.now, etag=ANY_VERSION),
+        meta=meta_pb2.Meta(create_time=call.now),
         fingerprint=fingerprint(request),
     )
     row.response.Pack(mutation.response)
-    row.meta.etag = ""
     return (Put(row),)
+
+
+def _revision(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise PvcError(
+            reason_pb2.REASON_INVALID_FIELD, f"{MIN_REVISION} is a revision, not {shown(text)}"
+        )
+    return int(text)
 
 
 def _metadata(context: Context) -> dict[str, str]:

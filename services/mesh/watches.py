@@ -89,6 +89,7 @@ async def arrival(store: Store, revision: int, timeout_s: float) -> Snapshot:
 class _Stream:
     """What one watch sends."""
 
+    kind: type[Message]
     test: Test | None
     mask: tuple[str, ...]
     response: Callable[..., Any]
@@ -101,21 +102,19 @@ class _Stream:
         shown = masks.cut(row, self.mask)
         return self.response(kind=kind, revision=revision, **{self.field: shown})
 
-    def changes(self, commit: Commit, collection: type[Message]) -> list[Any]:
+    def changes(self, commit: Commit) -> list[Any]:
         """What a commit means for this watch. Only the last change carries the commit's revision,
         so that a reader who resumes from the middle of it gets the rest."""
-        found = [change for row in commit.rows if (change := self._seen(row, collection))]
+        found = [change for row in commit.rows if (change := self._seen(row))]
         last = len(found) - 1
         return [
             self.change(kind, row, commit.revision - (place < last))
             for place, (kind, row) in enumerate(found)
         ]
 
-    def _seen(
-        self, row: Row, collection: type[Message]
-    ) -> tuple[meta_pb2.ChangeKind.ValueType, Message] | None:
-        before = row.before if self._means(row.before, collection) else None
-        after = row.value if self._means(row.value, collection) else None
+    def _seen(self, row: Row) -> tuple[meta_pb2.ChangeKind.ValueType, Message] | None:
+        before = row.before if self._means(row.before) else None
+        after = row.value if self._means(row.value) else None
         match before, after:
             case None, None:
                 return None
@@ -127,8 +126,8 @@ class _Stream:
                 assert changed is not None
                 return meta_pb2.CHANGE_KIND_MODIFIED, changed
 
-    def _means(self, row: Message | None, collection: type[Message]) -> bool:
-        return isinstance(row, collection) and (self.test is None or self.test(row))
+    def _means(self, row: Message | None) -> bool:
+        return isinstance(row, self.kind) and (self.test is None or self.test(row))
 
 
 async def follow(
@@ -146,6 +145,7 @@ async def follow(
     snapshot = await arrival(store, request.from_revision, ARRIVAL_WAIT_S)
     masks.check_mask(descriptor(kind), request.read_mask.paths, "read_mask")
     stream = _Stream(
+        kind,
         selects(snapshot, kind, request),
         tuple(request.read_mask.paths),
         response,
@@ -157,8 +157,7 @@ async def follow(
         if not request.from_revision:
             for row in selected(snapshot, kind, request):
                 yield stream.change(meta_pb2.CHANGE_KIND_PRESENT, row, 0)
-            yield stream.bookmark(begin)
-        live = _live(store, watch, kind, stream, begin, bookmark_period_s)
+        live = _live(store, watch, stream, begin, bookmark_period_s)
         async with aclosing(live):
             async for change in live:
                 yield change
@@ -167,30 +166,24 @@ async def follow(
 
 
 async def _live(
-    store: Store,
-    watch: Watch,
-    kind: type[Message],
-    stream: _Stream,
-    begin: int,
-    bookmark_period_s: float,
+    store: Store, watch: Watch, stream: _Stream, begin: int, bookmark_period_s: float
 ) -> AsyncGenerator[Any, None]:
-    """Changes after revision `begin`, and a bookmark whenever it has been quiet for long."""
+    """Changes after revision `begin`; a bookmark once all there is was sent, and after every
+    period of quiet."""
     loop = asyncio.get_running_loop()
-    revision, said_at, silent = begin, loop.time(), 0
+    revision, said_at, silent, bookmarked = begin, loop.time(), 0, False
     with woken_by(store) as wake:
         while True:
-            commit = watch.next(0.0)
-            if commit is None:
-                silent = 0
+            if (commit := watch.next(0.0)) is None:
                 quiet_s = loop.time() - said_at
-                if quiet_s < bookmark_period_s:
+                if bookmarked and quiet_s < bookmark_period_s:
                     await wake.wait(bookmark_period_s - quiet_s)
                     continue
                 yield stream.bookmark(revision)
-                said_at = loop.time()
+                said_at, silent, bookmarked = loop.time(), 0, True
                 continue
             revision, silent = commit.revision, silent + 1
-            for change in stream.changes(commit, kind):
+            for change in stream.changes(commit):
                 yield change
                 said_at, silent = loop.time(), 0
             if silent >= COMMITS_AT_ONCE:
