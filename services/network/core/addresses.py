@@ -31,7 +31,8 @@ def allocate(
 ) -> dict[str, IPv4Address]:
     """An address for every MAC that can have one: what it held before, or else a free one.
 
-    `held` may name MACs that are gone; their addresses are free again. `taken` are addresses that
+    `held` may name MACs that are gone; their addresses are free again. A held address
+    may be outside of the range: the range may have been another one. `taken` are addresses that
     nobody may get anew: the gateway's, and those that strangers have leased. A MAC is missing in
     the answer when the range is full. Of two MACs that hold the same address the smaller keeps
     it."""
@@ -40,7 +41,7 @@ def allocate(
     used: set[IPv4Address] = set()
     for mac in wanted:
         before = held.get(mac)
-        if before is not None and before in within and before not in used:
+        if before is not None and before not in used:
             given[mac] = before
             used.add(before)
     for mac in wanted:

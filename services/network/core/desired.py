@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from pvc.compute.v1.vm_pb2 import Vm
 from pvc.network.v1.network_pb2 import AddressAssignment, Network, NetworkSpec, NetworkStatus
+
 from services.network.core import firewall, naming, spec
 from services.network.core.addresses import allocate
-from services.network.core.diff import Bridge, Wanted
+from services.network.core.plan import Bridge, Wanted
 from services.network.core.servers import LEASE_S, Host, ServerPlan, Service, server_plan
 
 BRIDGE_CALLS = tuple(f"net/bridge/bridge-nf-call-{kind}" for kind in ("arptables", "iptables"))
@@ -109,7 +110,7 @@ def status(
         bridge=bridge_of(network),
         namespace=place.namespace,
         generation=network.meta.generation if ready else network.status.generation,
-        addresses=network.status.addresses if plan.why else _assignments(plan, leases),
+        addresses=network.status.addresses if plan.why else assignments(plan, leases),
     )
 
 
@@ -127,6 +128,11 @@ def interfaces(vms: Iterable[Vm], network: str) -> tuple[Interface, ...]:
             if nic.network == network and nic.mac:
                 found.setdefault(nic.mac, Interface(vm.name, nic.id, nic.mac))
     return tuple(found.values())
+
+
+def users(network: str, vms: Iterable[Vm]) -> tuple[str, ...]:
+    """The VMs that have an interface on the network."""
+    return tuple(vm.name for vm in vms if any(nic.network == network for nic in vm.spec.nics))
 
 
 def _network_plan(
@@ -163,10 +169,10 @@ def _hosts(
 ) -> tuple[tuple[Host, ...], tuple[Interface, ...]]:
     """The interfaces that have an address, and those that the range has none for."""
     macs = {one.mac for one in wanted}
-    gateway = IPv4Address(full.ipv4.gateway)
+    subnet, gateway = IPv4Network(full.ipv4.cidr), IPv4Address(full.ipv4.gateway)
     leased = {row.mac: IPv4Address(row.address) for row in leases}
     held = leased | {row.mac: IPv4Address(row.address) for row in network.status.addresses}
-    held = {mac: address for mac, address in held.items() if address != gateway}
+    held = {mac: found for mac, found in held.items() if found != gateway and found in subnet}
     taken = {address for mac, address in leased.items() if mac not in macs} | {gateway}
     given = allocate(macs, held, spec.range_of(full), taken)
     named: set[str] = set()
@@ -179,7 +185,7 @@ def _hosts(
     return tuple(hosts), tuple(one for one in wanted if one.mac not in given)
 
 
-def _assignments(plan: NetworkPlan, leases: Iterable[Lease]) -> list[AddressAssignment]:
+def assignments(plan: NetworkPlan, leases: Iterable[Lease]) -> list[AddressAssignment]:
     asked = {(row.mac, row.address): row.expires - LEASE_S for row in leases if row.expires}
     rows = []
     for host in sorted(plan.hosts, key=lambda host: (host.vm, host.nic)):

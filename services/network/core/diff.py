@@ -4,176 +4,30 @@ order in which each can succeed, and after them the difference is empty."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from services.network.core.firewall import Json, Zone, fingerprint, ruleset
+from services.network.core.firewall import fingerprint, ruleset
 from services.network.core.naming import bridge_mac, is_our_bridge
-from services.network.core.servers import ServerPlan
-
-
-class Namespace(Enum):
-    """The place all of it happens in."""
-
-    HOST = "the machine's own"
-    MISSING = "missing"
-    OURS = "ours"
-    FOREIGN = "somebody else's"
-
-
-@dataclass(frozen=True, slots=True)
-class Bridge:
-    """A bridge as it should be, with the address that the node has on it."""
-
-    name: str
-    mark: str
-    mac: str
-    mtu: int
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the node's network should look like, as far as PVC is concerned.
-
-    `namespace` says that a namespace of our own is needed for it."""
-
-    bridges: Mapping[str, Bridge] = field(default_factory=dict)
-    servers: Mapping[str, ServerPlan] = field(default_factory=dict)
-    zones: Mapping[str, Zone] = field(default_factory=dict)
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-    namespace: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SeenLink:
-    """An interface, ours or not."""
-
-    name: str
-    kind: str
-    mark: str
-    mac: str
-    mtu: int
-    up: bool
-    addresses: frozenset[str]
-    ports: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class SeenServer:
-    """A running server; `fresh` and `answers` as the driver says."""
-
-    bridge: str
-    tag: str
-    tables: str
-    fresh: bool
-    answers: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SeenSysctl:
-    """A kernel setting, and what it was before we changed it (None: we did not)."""
-
-    value: str
-    before: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the node's network looks like."""
-
-    namespace: Namespace
-    links: Mapping[str, SeenLink] = field(default_factory=dict)
-    servers: Mapping[str, SeenServer] = field(default_factory=dict)
-    rules: tuple[Json, ...] = ()
-    sysctls: Mapping[str, SeenSysctl] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class MakeNamespace:
-    """Make our namespace."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveNamespace:
-    """Take our namespace away."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class PutBridge:
-    """Make a bridge or bring it to these values."""
-
-    bridge: Bridge
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveBridge:
-    """Remove a bridge of ours."""
-
-    name: str
-    mark: str
-    mac: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRules:
-    """Replace our table; without rules there is none."""
-
-    rules: tuple[Json, ...]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetSysctl:
-    """Change a kernel setting; None puts back what was before."""
-
-    key: str
-    value: str | None
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunServer:
-    """Start a server, in place of the one that may run."""
-
-    plan: ServerPlan
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class FeedServer:
-    """Give a running server new hosts."""
-
-    plan: ServerPlan
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopServer:
-    """End a server."""
-
-    bridge: str
-    why: str
-
-
-Step = (
-    MakeNamespace
-    | RemoveNamespace
-    | PutBridge
-    | RemoveBridge
-    | LoadRules
-    | SetSysctl
-    | RunServer
-    | FeedServer
-    | StopServer
+from services.network.core.plan import (
+    Bridge,
+    FeedServer,
+    LoadRules,
+    MakeNamespace,
+    Namespace,
+    PutBridge,
+    RemoveBridge,
+    RemoveNamespace,
+    RunServer,
+    Seen,
+    SeenLink,
+    SeenServer,
+    SetSysctl,
+    Step,
+    StopServer,
+    Wanted,
 )
+from services.network.core.servers import ServerPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,3 +181,13 @@ def _unwanted_servers(
             yield StopServer(name, "no network needs it")
         elif name in obstacles:
             yield StopServer(name, obstacles[name])
+
+
+def left_over(seen: Seen) -> tuple[str, ...]:
+    """What is there of ours, for people and for the proof that nothing is left."""
+    found = [f"bridge {link.name}" for link in seen.links.values() if _is_ours(link)]
+    found += [f"server of {name}" for name in seen.servers]
+    found += ["table inet pvc"] if seen.rules else []
+    found += [f"setting {key}" for key, row in seen.sysctls.items() if row.before is not None]
+    found += ["the namespace"] if seen.namespace is Namespace.OURS else []
+    return tuple(sorted(found))

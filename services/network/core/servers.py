@@ -119,7 +119,7 @@ def _dhcp_lines(service: Service, at: str) -> list[str]:
         "quiet-dhcp",
         f"dhcp-leasefile={at}.leases",
         f"dhcp-hostsfile={at}.hosts",
-        f"dhcp-lease-max={len(service.leases)}",
+        f"dhcp-lease-max={service.subnet.num_addresses}",
         f"dhcp-range={first},{last},{mask},{LEASE_S}",
         f"dhcp-option=option:router,{service.gateway}",
         f"dhcp-option=option:dns-server,{service.gateway}",

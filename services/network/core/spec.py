@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from pvc.network.v1.network_pb2 import Network, NetworkSpec
+
 from services.network.core.addresses import Range
 from services.network.core.servers import DOMAIN
 
@@ -42,6 +43,20 @@ def filled(network_id: str, spec: NetworkSpec) -> NetworkSpec:
     full.ipv4.dhcp_first = spec.ipv4.dhcp_first or str(first)
     full.ipv4.dhcp_last = spec.ipv4.dhcp_last or str(subnet.broadcast_address - 1)
     return full
+
+
+def revised(network_id: str, before: NetworkSpec, after: NetworkSpec) -> NetworkSpec:
+    """The changed spec with defaults written out. Addresses that followed from the network's former
+    ones, and were not given anew, follow from the new ones."""
+    spec = NetworkSpec()
+    spec.CopyFrom(after)
+    if before.ipv4.cidr != after.ipv4.cidr:
+        for field in ("gateway", "dhcp_first", "dhcp_last"):
+            if getattr(before.ipv4, field) == getattr(after.ipv4, field):
+                spec.ipv4.ClearField(field)
+    if not after.HasField("ipv4"):
+        spec.ClearField("ipv4")
+    return filled(network_id, spec)
 
 
 def mistakes(spec: NetworkSpec) -> list[Mistake]:
