@@ -3,8 +3,9 @@ agent does, and ends the operations that are begun here."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
+from google.protobuf.message import Message
 from pvc.compute.v1.vm_pb2 import Vm
 from pvc.core.v1 import reason_pb2
 from pvc.core.v1.operation_pb2 import Operation
@@ -145,9 +146,20 @@ def _merged(before: Network, request: api.UpdateNetworkRequest) -> Network:
             text = f"'{path}' cannot be changed: take meta.labels, spec, or a field of spec"
             refuse(reason_pb2.REASON_INVALID_FIELD, text, "update_mask")
     if mask.paths:
-        mask.MergeMessage(request.network, row, True, True)
+        mask.MergeMessage(_with_parents(request.network, mask.paths), row, True, True)
     row.spec.CopyFrom(revised(before.name.removeprefix("networks/"), before.spec, row.spec))
     return row
+
+
+def _with_parents(asked: Network, paths: Iterable[str]) -> Network:
+    """What was asked for, so that a mask can clear a field of a message that was left out."""
+    full = rows.copied(asked)
+    for path in paths:
+        message: Message = full
+        for part in path.split(".")[:-1]:
+            message = getattr(message, part)
+            message.SetInParent()
+    return full
 
 
 def _check_spec(spec: NetworkSpec, field: str = "network.spec") -> None:
