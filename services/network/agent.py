@@ -11,7 +11,6 @@ from pvc.compute.v1.vm_pb2 import Vm
 from pvc.core.v1.event_pb2 import Event
 from pvc.core.v1.operation_pb2 import Operation
 from pvc.network.v1.network_pb2 import AddressAssignment, Network, NetworkStatus
-
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError

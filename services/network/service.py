@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 
 from google.protobuf.message import Message
+
 from pvc.compute.v1.vm_pb2 import Vm
 from pvc.core.v1 import reason_pb2
 from pvc.core.v1.operation_pb2 import Operation
 from pvc.network.v1 import network_service_pb2 as api
 from pvc.network.v1.network_pb2 import Network, NetworkSpec
 from pvc.network.v1.network_service_pb2_grpc import NetworkServiceServicer
-
 from services.mesh import rows
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import PvcError, not_found, refuse

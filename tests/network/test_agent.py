@@ -11,13 +11,13 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pvc.compute.v1.vm_pb2 import Vm
 from pvc.core.v1 import reason_pb2
 from pvc.core.v1.event_pb2 import Event
 from pvc.core.v1.operation_pb2 import Operation
 from pvc.network.v1 import network_service_pb2 as api
 from pvc.network.v1.network_pb2 import Network, NetworkStatus
-
 from services.mesh import rows
 from services.mesh.errors import PvcError
 from services.network.agent import NetworkAgent

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pvc.compute.v1.vm_pb2 import Vm
 from pvc.network.v1.network_pb2 import Network
-
 from services.network.converge import clean_up, converge, observe
 from services.network.core.desired import Place, desired
 from services.network.core.diff import difference, left_over
@@ -127,6 +127,13 @@ def test_addresses_that_the_machine_reaches_otherwise_are_an_obstacle() -> None:
     obstacles = settle(machine, wanted(network("a", "192.0.0.0/16"), place=HOST), namespaced=False)
     assert "overlaps 192.0.2.9/24 of interface eth0" in obstacles["pvcbr-a"]
     assert set(machine.links) == {"lo", "eth0"}
+
+
+def test_a_loopback_that_is_down_is_an_obstacle() -> None:
+    machine = Machine(namespace=True)
+    machine.links["lo"] = replace(machine.links["lo"], up=False)
+    assert "loopback interface is down" in settle(machine, ONE)["pvcbr-default"]
+    assert set(machine.links) == {"lo"}
 
 
 def test_a_bridge_in_use_is_not_removed() -> None:

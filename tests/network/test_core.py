@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pvc.network.v1.network_pb2 import NetworkSpec
 
+from pvc.network.v1.network_pb2 import NetworkSpec
 from services.network.core import firewall, naming, spec
 from services.network.core.addresses import Range, allocate
 from services.network.core.firewall import Zone, fingerprint, ruleset

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+
 from pvc.network.v1 import network_service_pb2 as api
 from pvc.network.v1.network_pb2 import Network
-
 from services.mesh.errors import PvcError
 from services.network.core.spec import mistakes
 from services.network.service import (

@@ -7,9 +7,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from pvc.compute.v1.vm_pb2 import Vm
 from pvc.network.v1.network_pb2 import Network
-
 from services.mesh.desk import Call
 from services.network.core.desired import Place
 from services.network.core.spec import filled

@@ -9,7 +9,6 @@ from ipaddress import IPv4Address, IPv4Network
 
 from pvc.compute.v1.vm_pb2 import Vm
 from pvc.network.v1.network_pb2 import AddressAssignment, Network, NetworkSpec, NetworkStatus
-
 from services.network.core import firewall, naming, spec
 from services.network.core.addresses import allocate
 from services.network.core.plan import Bridge, Wanted

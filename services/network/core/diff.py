@@ -59,8 +59,11 @@ def difference(wanted: Wanted, seen: Seen) -> Difference:
 
 def _obstacles(wanted: Wanted, seen: Seen) -> Iterator[tuple[str, str]]:
     foreign = [link for link in seen.links.values() if not _is_ours(link)]
+    deaf = any(link.name == "lo" and not link.up for link in foreign)
     for name, bridge in wanted.bridges.items():
-        if name in {link.name for link in foreign}:
+        if deaf:
+            yield name, "the loopback interface is down, so the node cannot reach itself: set it up"
+        elif name in {link.name for link in foreign}:
             yield name, f"an interface {name} that is not ours is in the way: remove or rename it"
         elif name not in seen.links and (clash := _overlapping(bridge, foreign)):
             yield name, f"{clash}: give the network other addresses"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from pvc.network.v1.network_pb2 import Network, NetworkSpec
-
 from services.network.core.addresses import Range
 from services.network.core.servers import DOMAIN
 
