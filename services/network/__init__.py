@@ -1,0 +1,1 @@
+"""The network service: the networks that virtual machines are attached to."""
