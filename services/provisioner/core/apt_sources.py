@@ -18,7 +18,7 @@ _LINE = re.compile(r"(?P<type>deb(?:-src)?)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P
 _URI = re.compile(r"(https?|file)://[^\s\[\]\"'`$;|&<>\\]+|(https?|file):/[A-Za-z0-9/._-]+")
 _KEYRING = re.compile(r"/[A-Za-z0-9._/+-]+")
 _COMPONENT = re.compile(r"[a-z][a-z0-9/-]*")
-# What of the machine's apt settings a build needs as well: how to reach the archive, and how strictly.
+# Of the machine's apt settings a build needs these: how to reach the archive, and how strictly.
 _SETTING = re.compile(
     r'(Acquire::(?:https?::Proxy|Check-Valid-Until|Check-Date|Retries)) "([^"\\\s]+)";'
 )

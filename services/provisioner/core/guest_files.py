@@ -13,7 +13,7 @@ from services.provisioner.core.recipe import ImageFile, Recipe
 SYSTEM = "/etc/systemd/system"
 UNITS = "/lib/systemd/system"
 
-# Made by the packages' installation, and different (or unwanted) in every machine made of the image.
+# Left by the packages' installation; different or unwanted in every machine made of the image.
 REMOVED = (
     "etc/ssh/ssh_host_*",
     "var/lib/apt/lists/*_*",
@@ -78,10 +78,9 @@ def grub_config(recipe: Recipe) -> str:
 
     Both consoles get the kernel's messages; the last one named is the guest's /dev/console.
     """
-    arguments = " ".join(
-        (f"root=LABEL={recipe.root_label}", "ro", "console=tty0", "console=ttyS0,115200")
-        + recipe.kernel_arguments
-    )
+    consoles = ("console=tty0", "console=ttyS0,115200")
+    root = (f"root=LABEL={recipe.root_label}", "ro")
+    arguments = " ".join((*root, *consoles, *recipe.kernel_arguments))
 
     def entry(title: str, suffix: str) -> str:
         return (
@@ -140,9 +139,7 @@ def _cloud_init_files(recipe: Recipe) -> tuple[ImageFile, ...]:
     settings = {
         "datasource_list": ["NoCloud", "None"],
         "ssh_genkeytypes": ["ed25519"],
-        "ssh": {"emit_keys_to_console": False},
-        "locale": False,
-        "apt_preserve_sources_list": True,
+        "ssh_quiet_keygen": True,
         "cloud_init_modules": list(recipe.cloud_init.init),
         "cloud_config_modules": list(recipe.cloud_init.config),
         "cloud_final_modules": list(recipe.cloud_init.final),

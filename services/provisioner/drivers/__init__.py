@@ -1,1 +1,1 @@
-"""What the provisioner does to the machine: thin verbs over programs and files; they decide nothing."""
+"""What the provisioner does to the machine: thin verbs over programs; they decide nothing."""

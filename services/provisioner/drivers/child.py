@@ -3,6 +3,7 @@
 It runs what it is told and judges nothing but the exit status.
 """
 
+import contextlib
 import os
 import selectors
 import signal
@@ -53,8 +54,10 @@ def run_child(
     child = _start(arguments, environment)
     try:
         assert child.stdin is not None
-        child.stdin.write(stdin)
-        child.stdin.close()
+        # A child that is gone already tells why by its status.
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(stdin)
+            child.stdin.close()
         last = _follow(child, time.monotonic() + timeout_s, cancelled, on_line)
     except BaseException:
         _end(child)
