@@ -12,10 +12,11 @@ import yaml
 from pycdlib import dates
 
 LABEL = "cidata"
-# 2000-01-01, as a directory record (7 bytes) and a volume descriptor (17 bytes) spell it.
+# 2000-01-01, as a directory record spells it, and as a volume descriptor spells its four dates:
+# creation, modification, expiration (none) and effect (none).
 _RECORD_DATE = bytes((100, 1, 1, 0, 0, 0, 0))
-_VOLUME_DATE = b"2000010100000000\0"
-_NO_DATE = b"0000000000000000\0"
+_DATES = 2 * b"2000010100000000\0" + 2 * b"0000000000000000\0"
+_FIRST_DESCRIPTOR, _VOLUME_DATES, _TERMINATOR = 16 * 2048, 813, 255
 
 
 class InvalidYaml(ValueError):
@@ -52,20 +53,26 @@ def seed_iso(files: Mapping[str, bytes]) -> bytes:
             rr_name=name,
             joliet_path=f"/{name}",
         )
-    _fix_dates(iso)
+    _fix_record_dates(iso)
     image = io.BytesIO()
     iso.write_fp(image)
     iso.close()
-    return image.getvalue()
+    return _with_fixed_volume_dates(image.getvalue())
 
 
-def _fix_dates(iso: Any) -> None:
-    """Puts one fixed date in place of the current one that the library wrote everywhere."""
+def _with_fixed_volume_dates(image: bytes) -> bytes:
+    """The image with fixed dates in its volume descriptors, which are dated while being written."""
+    fixed = bytearray(image)
+    place = _FIRST_DESCRIPTOR
+    while fixed[place] != _TERMINATOR:
+        fixed[place + _VOLUME_DATES : place + _VOLUME_DATES + 68] = _DATES
+        place += 2048
+    return bytes(fixed)
+
+
+def _fix_record_dates(iso: Any) -> None:
+    """Puts one fixed date in place of the current one in every directory record."""
     for descriptor in (*iso.pvds, *iso.svds):
-        descriptor.volume_creation_date = _volume_date(_VOLUME_DATE)
-        descriptor.volume_modification_date = _volume_date(_VOLUME_DATE)
-        descriptor.volume_expiration_date = _volume_date(_NO_DATE)
-        descriptor.volume_effective_date = _volume_date(_NO_DATE)
         for record in _records(descriptor.root_directory_record()):
             record.date = _record_date()
             if record.rock_ridge is not None:
@@ -91,10 +98,4 @@ def _fix_time_stamps(rock_ridge: Any) -> None:
 def _record_date() -> Any:
     date = dates.DirectoryRecordDate()
     date.parse(_RECORD_DATE)
-    return date
-
-
-def _volume_date(spelled: bytes) -> Any:
-    date = dates.VolumeDescriptorDate()
-    date.parse(spelled)
     return date
