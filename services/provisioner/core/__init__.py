@@ -1,0 +1,1 @@
+"""What the provisioner decides: pure functions over values, without clock, random or I/O."""

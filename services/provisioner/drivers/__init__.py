@@ -1,0 +1,1 @@
+"""What the provisioner does to the machine: thin verbs over programs; they decide nothing."""
