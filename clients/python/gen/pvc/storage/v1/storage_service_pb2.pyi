@@ -643,6 +643,7 @@ class ImportVolumeRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """pools/{pool}."""
     volume_id: _builtins.str
@@ -663,6 +664,8 @@ class ImportVolumeRequest(_message.Message):
     """Repeat a request with the same id and it is done once."""
     validate_only: _builtins.bool
     """Check everything, change nothing; the answer says what would be done."""
+    sealed: _builtins.bool
+    """Seal it: nobody writes it any more, and volumes that are made from it are copies on write."""
     def __init__(
         self,
         *,
@@ -675,10 +678,11 @@ class ImportVolumeRequest(_message.Message):
         description: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        sealed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "file", b"file", "format", b"format", "parent", b"parent", "request_id", b"request_id", "size_bytes", b"size_bytes", "source_format", b"source_format", "validate_only", b"validate_only", "volume_id", b"volume_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "file", b"file", "format", b"format", "parent", b"parent", "request_id", b"request_id", "sealed", b"sealed", "size_bytes", b"size_bytes", "source_format", b"source_format", "validate_only", b"validate_only", "volume_id", b"volume_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
