@@ -216,7 +216,14 @@ class Daemon:
         # Slave: what the machine mounts later is seen inside (a pool's file system), nothing gets out.
         unshare = ["unshare", "--mount", "--propagation", "slave"]
         room = [sys.executable, "-I", libvirtd_room.__file__, str(self.directory.resolve())]
-        return [*enter, *unshare, *room, str(self._libvirtd), "--pid-file", "/run/libvirt/libvirtd.pid"]
+        return [
+            *enter,
+            *unshare,
+            *room,
+            str(self._libvirtd),
+            "--pid-file",
+            "/run/libvirt/libvirtd.pid",
+        ]
 
     def _await(self, process: _Process) -> None:
         if not _until(lambda: _answers(self.socket) or not self._running(process), START_TIMEOUT_S):
@@ -230,7 +237,11 @@ class Daemon:
 
     def _running(self, process: _Process) -> bool:
         """Also buries it when it is our own child and dead."""
-        if self._child is not None and self._child.pid == process.pid and self._child.poll() is not None:
+        if (
+            self._child is not None
+            and self._child.pid == process.pid
+            and self._child.poll() is not None
+        ):
             return False
         return process.lives()
 
@@ -296,7 +307,9 @@ def accelerator(setting: str, cpuinfo: str, kvm_writable: bool) -> tuple[str, st
     """
     if setting in ("kvm", "tcg"):
         return setting, "set by the configuration"
-    flags = {word for line in cpuinfo.splitlines() if line.startswith("flags") for word in line.split()}
+    flags = {
+        word for line in cpuinfo.splitlines() if line.startswith("flags") for word in line.split()
+    }
     if not flags & {"vmx", "svm"}:
         return "tcg", "the processor offers no virtualization (no vmx or svm flag)"
     if not kvm_writable:
