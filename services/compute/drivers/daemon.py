@@ -1,7 +1,8 @@
-"""A libvirtd that belongs to PVC alone, beside any other on the machine: own sockets, settings, state and logs.
+"""A libvirtd that belongs to PVC alone, beside any other on the machine.
 
-It lives in a mount namespace of its own, outlives the process that started it, and is found again by the next one.
-Guests outlive it in turn: killed and started again, it takes them back. It touches no other libvirt.
+It has sockets, settings, state and logs of its own, lives in a mount namespace of its own, outlives
+the process that started it, and is found again by the next one. Guests outlive it in turn: killed
+and started again, it takes them back. It touches no other libvirt.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -19,25 +21,24 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from pvc.core.v1 import reason_pb2
-
 from services.compute.drivers import libvirtd_room
 from services.mesh.errors import PvcError
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 2.0
-_PAUSE_S = 0.02
 _SOCKET_PATH_MAX = 107
 """Longest path of a Unix socket that the kernel takes."""
 
 _AUTH_LIST = struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0)
-"""A call of libvirt's RPC: length, program, version, procedure "auth list", call, serial, status."""
+"""A call of libvirt's RPC: length, program, version, procedure "auth list", call, serial,
+status."""
 
 _QEMU_USER = "libvirt-qemu"
 """Debian's libvirtd wants this user to exist even where its settings name another."""
@@ -59,9 +60,10 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 max_clients = 200
 """
 
-# stdio_handler "file": the emulators write console and error logs themselves, opened to append, and the agent rotates
-# them (console_log). With virtlogd there would be one more process, whose end cuts every guest's log off for good.
-# No cgroups: two libvirtds on one machine would use the same ones for domains of the same number and name.
+# stdio_handler "file": the emulators write console and error logs themselves, opened to append, and
+# the agent rotates them (console_log). With virtlogd there would be one more process, whose end
+# cuts every guest's log off for good. No cgroups: two libvirtds on one machine would use the same
+# ones for domains of the same number and name.
 _QEMU_CONF = """\
 # Written by PVC at every start; changes are lost.
 user = "root"
@@ -91,7 +93,8 @@ class _Process:
 
 
 class Daemon:
-    """The private libvirtd in `directory`. Safe to use from several processes, one after the other."""
+    """The private libvirtd in `directory`. Safe to use from several processes, one after the
+    other."""
 
     def __init__(
         self,
@@ -101,7 +104,8 @@ class Daemon:
         vnc_ports: tuple[int, int] = (5900, 65535),
         libvirtd: Path = Path("/usr/sbin/libvirtd"),
     ) -> None:
-        """net_namespace: a file such as /run/netns/x in which guests' interfaces and VNC screens live; None: the host's."""
+        """net_namespace: a file such as /run/netns/x in which guests' interfaces and VNC screens
+        live; None: the host's."""
         self.directory = directory
         self._net_namespace = net_namespace
         self._vnc_ports = vnc_ports
@@ -109,14 +113,14 @@ class Daemon:
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
-    def socket(self) -> Path:
+    def socket_path(self) -> Path:
         """Where it answers."""
         return self.directory / "run" / "libvirt-sock"
 
     @property
     def uri(self) -> str:
         """How libvirt's clients name it."""
-        return f"qemu+unix:///system?socket={quote(str(self.socket), safe='')}"
+        return f"qemu+unix:///system?socket={quote(str(self.socket_path), safe='')}"
 
     @property
     def pid_directory(self) -> Path:
@@ -126,22 +130,34 @@ class Daemon:
     def healthy(self) -> bool:
         """It runs and takes connections."""
         process = self._recorded()
-        return process is not None and process.lives() and _answers(self.socket)
+        return (
+            process is not None and process.lives() and _answers(self.socket_path, ANSWER_TIMEOUT_S)
+        )
 
     def start(self) -> None:
-        """Returns when it answers; at once if it does already. Raises HYPERVISOR_FAILED with its words."""
+        """Returns when it answers; at once if it does already.
+
+        Raises HYPERVISOR_FAILED with its words, DEADLINE when it does not answer in time.
+        """
         self._check()
         for name in ("", *libvirtd_room.PLACES):
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             process = self._recorded()
             if process is None or not process.lives():
+                self._bury()
                 self._write_settings()
                 process = self._launch()
-            self._await(process)
+        if not _answers(self.socket_path, START_TIMEOUT_S):
+            raise PvcError(
+                reason_pb2.REASON_DEADLINE,
+                f"libvirtd (process {process.pid}) does not answer at {self.socket_path} "
+                f"after {START_TIMEOUT_S:.0f} s; see {self.directory / 'log'}",
+            )
 
     def stop(self, kill_guests: bool) -> None:
-        """Ends it; with `kill_guests` its emulators too, and forgets what only running guests need."""
+        """Ends it; with `kill_guests` its emulators too, and forgets what only running guests
+        need."""
         if not self.directory.exists():
             return
         with self._locked():
@@ -164,10 +180,10 @@ class Daemon:
             raise _failed("starting a libvirtd needs root; run PVC as root")
         if not self._libvirtd.exists():
             raise _failed(f"{self._libvirtd} is missing; install libvirt-daemon-driver-qemu")
-        if len(os.fsencode(self.socket)) > _SOCKET_PATH_MAX:
+        if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX:
             raise PvcError(
                 reason_pb2.REASON_INVALID_CONFIG,
-                f"{self.directory} is too long for a socket; choose a directory with a shorter path",
+                f"{self.directory} is too long for a socket; choose a shorter path",
             )
 
     @contextlib.contextmanager
@@ -185,7 +201,8 @@ class Daemon:
         self._write_accounts()
 
     def _write_accounts(self) -> None:
-        """Lists of users and groups for libvirtd alone, with the ones that it misses on this machine."""
+        """Lists of users and groups for libvirtd alone, with the ones that it misses on this
+        machine."""
         try:
             pwd.getpwnam(_QEMU_USER)
         except KeyError:
@@ -196,13 +213,24 @@ class Daemon:
 
     def _launch(self) -> _Process:
         for place in libvirtd_room.PLACES.values():
-            # Left behind on purpose: removing a mount point here would tear the mount out of other namespaces too.
+            # Left behind on purpose: removing a mount point here would tear the mount out of
+            # other namespaces too.
             Path(place).mkdir(parents=True, exist_ok=True)
-        (self.directory / "run" / "libvirt-sock").unlink(missing_ok=True)
+        self.socket_path.unlink(missing_ok=True)
+        notify = self.directory / "ready"
+        notify.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(str(notify))
+            process = self._spawn(notify)
+            self._await(process, ready)
+        notify.unlink()
+        return process
+
+    def _spawn(self, notify: Path) -> _Process:
         with (self.directory / "log" / "start.log").open("wb") as output:
             self._child = subprocess.Popen(
                 self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, cwd="/",
+                start_new_session=True, cwd="/", env={**os.environ, "NOTIFY_SOCKET": str(notify)},
             )  # fmt: skip
         # unshare, nsenter and the room become the daemon without forking: the process id stays.
         process = _Process(self._child.pid, process_start_time(self._child.pid) or 0)
@@ -213,7 +241,8 @@ class Daemon:
 
     def _command(self) -> list[str]:
         enter = [] if self._net_namespace is None else ["nsenter", f"--net={self._net_namespace}"]
-        # Slave: what the machine mounts later is seen inside (a pool's file system), nothing gets out.
+        # Slave: what the machine mounts later is seen inside (a pool's file system), nothing gets
+        # out.
         unshare = ["unshare", "--mount", "--propagation", "slave"]
         room = [sys.executable, "-I", libvirtd_room.__file__, str(self.directory.resolve())]
         return [
@@ -225,25 +254,16 @@ class Daemon:
             "/run/libvirt/libvirtd.pid",
         ]
 
-    def _await(self, process: _Process) -> None:
-        if not _until(lambda: _answers(self.socket) or not self._running(process), START_TIMEOUT_S):
-            raise PvcError(
-                reason_pb2.REASON_DEADLINE,
-                f"libvirtd (process {process.pid}) does not answer at {self.socket} "
-                f"after {START_TIMEOUT_S:.0f} s; see {self.directory / 'log'}",
-            )
-        if not self._running(process):
+    def _await(self, process: _Process, ready: socket.socket) -> None:
+        """Until the daemon says that it is ready, or ends."""
+        end = os.pidfd_open(process.pid)
+        try:
+            readable, _, _ = select.select([ready.fileno(), end], [], [], START_TIMEOUT_S)
+        finally:
+            os.close(end)
+        if end in readable:
+            self._bury()
             raise _failed(f"libvirtd ended at its start: {self._words()}")
-
-    def _running(self, process: _Process) -> bool:
-        """Also buries it when it is our own child and dead."""
-        if (
-            self._child is not None
-            and self._child.pid == process.pid
-            and self._child.poll() is not None
-        ):
-            return False
-        return process.lives()
 
     def _words(self) -> str:
         found = []
@@ -282,17 +302,25 @@ class Daemon:
 
     def _end(self, processes: list[_Process]) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            left = [process for process in processes if self._running(process)]
-            for process in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
-            if _until(lambda: not any(self._running(p) for p in processes), STOP_TIMEOUT_S):
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            for process in processes:
+                if process.lives():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process.pid, number)
+            if all([_ended(process, deadline) for process in processes]):
+                self._bury()
                 return
         raise _failed(f"processes {[p.pid for p in processes]} do not end, even when killed")
 
+    def _bury(self) -> None:
+        """Takes the exit status of the daemon if it was our own child and has ended."""
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+
 
 def process_start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since the machine did; None if it is gone or a zombie."""
+    """When a process started, in clock ticks since the machine did; None if it is gone or a
+    zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -301,7 +329,8 @@ def process_start_time(pid: int) -> int | None:
 
 
 def accelerator(setting: str, cpuinfo: str, kvm_writable: bool) -> tuple[str, str]:
-    """("kvm" or "tcg", why). setting: "kvm", "tcg", or "" to find out. cpuinfo: the text of /proc/cpuinfo.
+    """("kvm" or "tcg", why). setting: "kvm", "tcg", or "" to find out. cpuinfo: the text of
+    /proc/cpuinfo.
 
     /dev/kvm alone proves nothing: some machines have one that runs no ordinary guest.
     """
@@ -327,11 +356,11 @@ def _machine_id() -> str:
     return path.read_text().strip() if path.exists() else socket.gethostname()
 
 
-def _answers(path: Path) -> bool:
-    """It replies to the first message of libvirt's protocol. That it takes a connection would say nothing: the kernel
-    does that before libvirtd has found its drivers."""
+def _answers(path: Path, timeout_s: float) -> bool:
+    """It replies to the first message of libvirt's protocol. That it takes a connection would say
+    nothing: the kernel does that before libvirtd has found its drivers."""
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(ANSWER_TIMEOUT_S)
+        probe.settimeout(timeout_s)
         try:
             probe.connect(str(path))
             probe.sendall(_AUTH_LIST)
@@ -340,13 +369,19 @@ def _answers(path: Path) -> bool:
             return False
 
 
-def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_PAUSE_S)
-    return True
+def _ended(process: _Process, deadline: float) -> bool:
+    """Waits until a process has ended; False when it still runs at the deadline."""
+    try:
+        end = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not process.lives():
+            return True
+        readable, _, _ = select.select([end], [], [], max(0.0, deadline - time.monotonic()))
+        return bool(readable)
+    finally:
+        os.close(end)
 
 
 def _failed(message: str) -> PvcError:

@@ -1,9 +1,11 @@
-"""Builds libvirt's domain XML from a VM: a pure function, no I/O, no default taken from the machine it runs on.
+"""Builds libvirt's domain XML from a VM: a pure function, no I/O, no default taken from the machine
+it runs on.
 
-Memory: the domain is given max_memory_mib and a balloon takes away what exceeds memory_mib. Hot-plugged DIMMs would keep
-the guest from ever touching more, but need a NUMA cell, grow in steps of 128 MiB, rarely shrink, and cost every guest
-64 MiB of bounce buffers; the balloon goes both ways in every guest that has the driver, with or without acceleration.
-The price: a guest without the driver may use max_memory_mib, so placement must count that as what it can take.
+Memory: the domain is given max_memory_mib and a balloon takes away what exceeds memory_mib.
+Hot-plugged DIMMs would keep the guest from ever touching more, but need a NUMA cell, grow in steps
+of 128 MiB, rarely shrink, and cost every guest 64 MiB of bounce buffers; the balloon goes both ways
+in every guest that has the driver, with or without acceleration. The price: a guest without the
+driver may use max_memory_mib, so placement must count that as what it can take.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from dataclasses import dataclass, field
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import PvcError, refuse
 
 NAMESPACE = "urn:pvc:domain:1"
@@ -24,7 +25,8 @@ MEMORY_DEFAULT_MIB = 1024
 SPARE_PORTS = 12
 """PCI Express slots that a running guest has free for devices to come."""
 _TCG_CACHE_MIB = 256
-"""Translated code kept by an emulator without acceleration. With less, adding a processor can abort QEMU."""
+"""Translated code kept by an emulator without acceleration. With less, adding a processor can abort
+QEMU."""
 _SATA_PORTS = 6
 _TCG_MODEL = "Nehalem"
 """What every emulator emulates completely and every distribution still runs on (x86-64-v2)."""
@@ -53,7 +55,8 @@ class VolumeFile:
 
     path: str
     format: str
-    """ "qcow2" or "raw"; never left to the emulator to guess, or a guest could write itself a backing file."""
+    """ "qcow2" or "raw"; never left to the emulator to guess, or a guest could write itself a
+    backing file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class Machine:
     networks: Mapping[str, Bridge] = field(default_factory=dict)
     """networks/{network} → its bridge."""
     targets: Mapping[str, str] = field(default_factory=dict)
-    """Names ("sda") that drives have already, by their id; they are kept, so that a running guest can be compared."""
+    """Names ("sda") that drives have already, by their id; they are kept, so that a running guest
+    can be compared."""
     emulator: str = "/usr/bin/qemu-system-x86_64"
     firmware_code: str = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     firmware_variables: str = "/usr/share/OVMF/OVMF_VARS_4M.fd"
@@ -91,8 +95,8 @@ class Machine:
 def domain_xml(vm: vm_pb2.Vm, machine: Machine) -> str:
     """The domain that the VM's spec stands for on this node.
 
-    Raises DANGLING_REFERENCE for a volume or network that the node does not have, INVALID_FIELD for what XML or libvirt
-    cannot carry; the field is named.
+    Raises DANGLING_REFERENCE for a volume or network that the node does not have, INVALID_FIELD for
+    what XML or libvirt cannot carry; the field is named.
     """
     spec = vm.spec
     if not _VM_ID.fullmatch(vm_id(vm)):
@@ -121,7 +125,7 @@ def domain_xml(vm: vm_pb2.Vm, machine: Machine) -> str:
 
 def disk_xml(vm: vm_pb2.Vm, machine: Machine, disk_id: str) -> str:
     """One drive of the VM, for plugging it in or changing its disc."""
-    index = _index(vm.spec.disks, disk_id)
+    index = _index([disk.id for disk in vm.spec.disks], disk_id)
     parent = ET.Element("devices")
     _disk(parent, vm.spec, index, machine, targets(vm.spec, machine)[disk_id])
     return _text(parent[0])
@@ -130,7 +134,7 @@ def disk_xml(vm: vm_pb2.Vm, machine: Machine, disk_id: str) -> str:
 def nic_xml(vm: vm_pb2.Vm, machine: Machine, nic_id: str) -> str:
     """One interface of the VM, for plugging it in or pulling its cable."""
     parent = ET.Element("devices")
-    _nic(parent, vm.spec, _index(vm.spec.nics, nic_id), machine)
+    _nic(parent, vm.spec, _index([nic.id for nic in vm.spec.nics], nic_id), machine)
     return _text(parent[0])
 
 
@@ -150,8 +154,8 @@ def nic_alias(nic_id: str) -> str:
 
 
 def cold_fields(spec: vm_pb2.VmSpec) -> dict[str, str]:
-    """What only a restart of the emulator changes, by field path. Carried in the mark, so that what a running domain was
-    started with can be compared with what is wanted now."""
+    """What only a restart of the emulator changes, by field path. Carried in the mark, so that what
+    a running domain was started with can be compared with what is wanted now."""
     sockets, cores, threads = topology(spec.cpu)
     return {
         "cpu.max_vcpus": str(_vcpus(spec.cpu)[1]),
@@ -169,7 +173,8 @@ def cold_fields(spec: vm_pb2.VmSpec) -> dict[str, str]:
 
 
 def topology(cpu: vm_pb2.CpuSpec) -> tuple[int, int, int]:
-    """(sockets, cores, threads). What is not given is made to fit; raises INVALID_FIELD when nothing fits."""
+    """(sockets, cores, threads). What is not given is made to fit; raises INVALID_FIELD when
+    nothing fits."""
     _, most = _vcpus(cpu)
     cores, threads = cpu.cores or 1, cpu.threads or 1
     sockets = cpu.sockets or max(1, most // (cores * threads))
@@ -184,7 +189,8 @@ def topology(cpu: vm_pb2.CpuSpec) -> tuple[int, int, int]:
 
 
 def targets(spec: vm_pb2.VmSpec, machine: Machine) -> dict[str, str]:
-    """The name ("sda") of every drive: the one it has, else the first free one, also of drives about to leave."""
+    """The name ("sda") of every drive: the one it has, else the first free one, also of drives
+    about to leave."""
     chosen = {
         disk.id: machine.targets[disk.id]
         for disk in spec.disks
@@ -467,10 +473,9 @@ def _free(prefix: str, taken: Collection[str]) -> str:
     return next(name for names in (short, long) for name in names if name not in taken)
 
 
-def _index(devices: Collection[vm_pb2.DiskSpec] | Collection[vm_pb2.NicSpec], wanted: str) -> int:
-    for index, device in enumerate(devices):
-        if device.id == wanted:
-            return index
+def _index(ids: list[str], wanted: str) -> int:
+    if wanted in ids:
+        return ids.index(wanted)
     raise PvcError(reason_pb2.REASON_NOT_FOUND, f"the VM has no device {wanted}")
 
 

@@ -1,7 +1,8 @@
 """Runs libvirtd where it sees directories of its own in the places that are compiled into it.
 
-Executed as a program inside a fresh mount namespace; it binds the directories and becomes the daemon, keeping its
-process id. It imports nothing of PVC so that it starts at once, and changes nothing outside its namespace.
+Executed as a program inside a fresh mount namespace; it binds the directories and becomes the
+daemon, keeping its process id. It imports nothing of PVC so that it starts at once, and changes
+nothing outside its namespace.
 """
 
 from __future__ import annotations

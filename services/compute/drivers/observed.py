@@ -1,7 +1,8 @@
-"""Reads a domain's XML as libvirt gives it: what a domain is made of now. Pure; never trusts the XML to be complete.
+"""Reads a domain's XML as libvirt gives it: what a domain is made of now. Pure; never trusts the
+XML to be complete.
 
-`parse_domain` of what `domain_xml` builds and of what libvirt shows for it are equal in all fields that can be compared,
-so that the difference of two of them is what there is to do.
+`parse_domain` of what `domain_xml` builds and of what libvirt shows for it are equal in all fields
+that can be compared, so that the difference of two of them is what there is to do.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Observed:
     uuid: str
     description: str
     cold: Mapping[str, str]
-    """What only a restart changes, by field path, as it was when this XML was built. See domain_xml.cold_fields."""
+    """What only a restart changes, by field path, as it was when this XML was built. See
+    domain_xml.cold_fields."""
     vcpus: int
     max_vcpus: int
     memory_mib: int
@@ -120,8 +122,8 @@ def parse_domain(xml: str) -> Observed:
 def kept_places(xml: str, former: str) -> str:
     """The new domain with each device that the former one has too where it was on the PCI bus.
 
-    libvirt gives places in the order of the devices. Without this, taking out the first interface would rename the
-    second one in the guest at its next start.
+    libvirt gives places in the order of the devices. Without this, taking out the first interface
+    would rename the second one in the guest at its next start.
     """
     root, before = ET.fromstring(xml), ET.fromstring(former)
     if _family(root) != _family(before):
@@ -208,7 +210,8 @@ def _mib(element: ET.Element | None) -> int:
 
 
 def memory_bytes(element: ET.Element | None) -> int:
-    """An amount of memory with its unit; libvirt's own is KiB. Raises ValueError for a unit that libvirt has not."""
+    """An amount of memory with its unit; libvirt's own is KiB. Raises ValueError for a unit that
+    libvirt has not."""
     unit = _get(element, "unit") or "KiB"
     if unit not in _UNIT_BYTES:
         raise ValueError(f"{unit!r} is no unit of memory")
