@@ -82,7 +82,8 @@ class Console(Protocol):
 
 
 class Hypervisor(Protocol):
-    """The verbs. `vm` is always the VM's id. Verbs on a VM in the wished state already do nothing."""
+    """The verbs. `vm` is always the VM's id. Verbs on a VM in the wished state already do
+    nothing."""
 
     def facts(self) -> Facts: ...
 

@@ -1,0 +1,388 @@
+"""A libvirtd that belongs to PVC alone, beside any other on the machine.
+
+It has sockets, settings, state and logs of its own, lives in a mount namespace of its own, outlives
+the process that started it, and is found again by the next one. Guests outlive it in turn: killed
+and started again, it takes them back. It touches no other libvirt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from pvc.core.v1 import reason_pb2
+from services.compute.drivers import libvirtd_room
+from services.mesh.errors import PvcError
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 2.0
+_SOCKET_PATH_MAX = 107
+"""Longest path of a Unix socket that the kernel takes."""
+
+_AUTH_LIST = struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0)
+"""A call of libvirt's RPC: length, program, version, procedure "auth list", call, serial,
+status."""
+
+_QEMU_USER = "libvirt-qemu"
+"""Debian's libvirtd wants this user to exist even where its settings name another."""
+
+_UUID_SPACE = uuid.UUID("5d0e6c0c-93a1-5f3b-8f0e-6a4f3d2b1c07")
+
+_LIBVIRTD_CONF = """\
+# Written by PVC at every start; changes are lost.
+listen_tls = 0
+listen_tcp = 0
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_group = "root"
+unix_sock_ro_perms = "0700"
+unix_sock_rw_perms = "0700"
+host_uuid = "{host_uuid}"
+log_level = 3
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+max_clients = 200
+"""
+
+# stdio_handler "file": the emulators write console and error logs themselves, opened to append, and
+# the agent rotates them (console_log). With virtlogd there would be one more process, whose end
+# cuts every guest's log off for good. No cgroups: two libvirtds on one machine would use the same
+# ones for domains of the same number and name.
+_QEMU_CONF = """\
+# Written by PVC at every start; changes are lost.
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+vnc_listen = "127.0.0.1"
+remote_display_port_min = {vnc_first}
+remote_display_port_max = {vnc_last}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A process that cannot be mistaken for a later one of the same number."""
+
+    pid: int
+    start_time: int
+    """In clock ticks since the machine started."""
+
+    def lives(self) -> bool:
+        return process_start_time(self.pid) == self.start_time
+
+
+class Daemon:
+    """The private libvirtd in `directory`. Safe to use from several processes, one after the
+    other."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        net_namespace: Path | None = None,
+        vnc_ports: tuple[int, int] = (5900, 65535),
+        libvirtd: Path = Path("/usr/sbin/libvirtd"),
+    ) -> None:
+        """net_namespace: a file such as /run/netns/x in which guests' interfaces and VNC screens
+        live; None: the host's."""
+        self.directory = directory
+        self._net_namespace = net_namespace
+        self._vnc_ports = vnc_ports
+        self._libvirtd = libvirtd
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket_path(self) -> Path:
+        """Where it answers."""
+        return self.directory / "run" / "libvirt-sock"
+
+    @property
+    def uri(self) -> str:
+        """How libvirt's clients name it."""
+        return f"qemu+unix:///system?socket={quote(str(self.socket_path), safe='')}"
+
+    @property
+    def pid_directory(self) -> Path:
+        """Where libvirt keeps the emulators' process ids, one file NAME.pid each."""
+        return self.directory / "run" / "qemu"
+
+    def healthy(self) -> bool:
+        """It runs and takes connections."""
+        process = self._recorded()
+        return (
+            process is not None and process.lives() and _answers(self.socket_path, ANSWER_TIMEOUT_S)
+        )
+
+    def start(self) -> None:
+        """Returns when it answers; at once if it does already.
+
+        Raises HYPERVISOR_FAILED with its words, DEADLINE when it does not answer in time.
+        """
+        self._check()
+        for name in ("", *libvirtd_room.PLACES):
+            (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked():
+            process = self._recorded()
+            if process is None or not process.lives():
+                self._bury()
+                self._write_settings()
+                process = self._launch()
+        if not _answers(self.socket_path, START_TIMEOUT_S):
+            raise PvcError(
+                reason_pb2.REASON_DEADLINE,
+                f"libvirtd (process {process.pid}) does not answer at {self.socket_path} "
+                f"after {START_TIMEOUT_S:.0f} s; see {self.directory / 'log'}",
+            )
+
+    def stop(self, kill_guests: bool) -> None:
+        """Ends it; with `kill_guests` its emulators too, and forgets what only running guests
+        need."""
+        if not self.directory.exists():
+            return
+        with self._locked():
+            process = self._recorded()
+            if process is not None and process.lives():
+                self._end([process])
+            self._record_path.unlink(missing_ok=True)
+            if kill_guests:
+                self._end(self._inmates())
+                shutil.rmtree(self.directory / "run", ignore_errors=True)
+
+    def guests(self) -> tuple[int, ...]:
+        """Process ids of what runs in its namespace besides itself: the emulators."""
+        recorded = self._recorded()
+        pid = recorded.pid if recorded else 0
+        return tuple(process.pid for process in self._inmates() if process.pid != pid)
+
+    def _check(self) -> None:
+        if os.geteuid() != 0:
+            raise _failed("starting a libvirtd needs root; run PVC as root")
+        if not self._libvirtd.exists():
+            raise _failed(f"{self._libvirtd} is missing; install libvirt-daemon-driver-qemu")
+        if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX:
+            raise PvcError(
+                reason_pb2.REASON_INVALID_CONFIG,
+                f"{self.directory} is too long for a socket; choose a shorter path",
+            )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.directory / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write_settings(self) -> None:
+        first, last = self._vnc_ports
+        host_uuid = uuid.uuid5(_UUID_SPACE, f"{_machine_id()} {self.directory.resolve()}")
+        etc = self.directory / "etc"
+        (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(host_uuid=host_uuid))
+        (etc / "qemu.conf").write_text(_QEMU_CONF.format(vnc_first=first, vnc_last=last))
+        self._write_accounts()
+
+    def _write_accounts(self) -> None:
+        """Lists of users and groups for libvirtd alone, with the ones that it misses on this
+        machine."""
+        try:
+            pwd.getpwnam(_QEMU_USER)
+        except KeyError:
+            lines = {"passwd": "x:64055:64055::/nonexistent:/usr/sbin/nologin", "group": "x:64055:"}
+            for name, line in lines.items():
+                text = f"{Path('/etc', name).read_text()}{_QEMU_USER}:{line}\n"
+                (self.directory / "etc" / name).write_text(text)
+
+    def _launch(self) -> _Process:
+        for place in libvirtd_room.PLACES.values():
+            # Left behind on purpose: removing a mount point here would tear the mount out of
+            # other namespaces too.
+            Path(place).mkdir(parents=True, exist_ok=True)
+        self.socket_path.unlink(missing_ok=True)
+        notify = self.directory / "ready"
+        notify.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(str(notify))
+            process = self._spawn(notify)
+            self._await(process, ready)
+        notify.unlink()
+        return process
+
+    def _spawn(self, notify: Path) -> _Process:
+        with (self.directory / "log" / "start.log").open("wb") as output:
+            self._child = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, cwd="/", env={**os.environ, "NOTIFY_SOCKET": str(notify)},
+            )  # fmt: skip
+        # unshare, nsenter and the room become the daemon without forking: the process id stays.
+        process = _Process(self._child.pid, process_start_time(self._child.pid) or 0)
+        partial = self._record_path.with_suffix(".new")
+        partial.write_text(json.dumps(asdict(process)))
+        partial.replace(self._record_path)
+        return process
+
+    def _command(self) -> list[str]:
+        enter = [] if self._net_namespace is None else ["nsenter", f"--net={self._net_namespace}"]
+        # Slave: what the machine mounts later is seen inside (a pool's file system), nothing gets
+        # out.
+        unshare = ["unshare", "--mount", "--propagation", "slave"]
+        room = [sys.executable, "-I", libvirtd_room.__file__, str(self.directory.resolve())]
+        return [
+            *enter,
+            *unshare,
+            *room,
+            str(self._libvirtd),
+            "--pid-file",
+            "/run/libvirt/libvirtd.pid",
+        ]
+
+    def _await(self, process: _Process, ready: socket.socket) -> None:
+        """Until the daemon says that it is ready, or ends."""
+        end = os.pidfd_open(process.pid)
+        try:
+            readable, _, _ = select.select([ready.fileno(), end], [], [], START_TIMEOUT_S)
+        finally:
+            os.close(end)
+        if end in readable:
+            self._bury()
+            raise _failed(f"libvirtd ended at its start: {self._words()}")
+
+    def _words(self) -> str:
+        found = []
+        for name in ("start.log", "libvirtd.log"):
+            path = self.directory / "log" / name
+            if path.exists():
+                found += path.read_text(errors="replace").splitlines()[-3:]
+        return " / ".join(found) or "it said nothing"
+
+    @property
+    def _record_path(self) -> Path:
+        return self.directory / "libvirtd.json"
+
+    def _recorded(self) -> _Process | None:
+        try:
+            return _Process(**json.loads(self._record_path.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def _inmates(self) -> list[_Process]:
+        """Every process that sees our directory at libvirt's place."""
+        try:
+            ours = (self.directory / "run").stat()
+        except FileNotFoundError:
+            return []
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or entry.name == str(os.getpid()):
+                continue
+            with contextlib.suppress(OSError):
+                theirs = (entry / "root" / libvirtd_room.PLACES["run"].lstrip("/")).stat()
+                start_time = process_start_time(int(entry.name))
+                if start_time is not None and os.path.samestat(ours, theirs):
+                    found.append(_Process(int(entry.name), start_time))
+        return found
+
+    def _end(self, processes: list[_Process]) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            for process in processes:
+                if process.lives():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process.pid, number)
+            if all([_ended(process, deadline) for process in processes]):
+                self._bury()
+                return
+        raise _failed(f"processes {[p.pid for p in processes]} do not end, even when killed")
+
+    def _bury(self) -> None:
+        """Takes the exit status of the daemon if it was our own child and has ended."""
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+
+
+def process_start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since the machine did; None if it is gone or a
+    zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def accelerator(setting: str, cpuinfo: str, kvm_writable: bool) -> tuple[str, str]:
+    """("kvm" or "tcg", why). setting: "kvm", "tcg", or "" to find out. cpuinfo: the text of
+    /proc/cpuinfo.
+
+    /dev/kvm alone proves nothing: some machines have one that runs no ordinary guest.
+    """
+    if setting in ("kvm", "tcg"):
+        return setting, "set by the configuration"
+    flags = {
+        word for line in cpuinfo.splitlines() if line.startswith("flags") for word in line.split()
+    }
+    if not flags & {"vmx", "svm"}:
+        return "tcg", "the processor offers no virtualization (no vmx or svm flag)"
+    if not kvm_writable:
+        return "tcg", "/dev/kvm is missing or not writable"
+    return "kvm", "the processor offers virtualization and /dev/kvm is writable"
+
+
+def machine_accelerator(setting: str = "") -> tuple[str, str]:
+    """`accelerator` of the machine that this runs on."""
+    return accelerator(setting, Path("/proc/cpuinfo").read_text(), os.access("/dev/kvm", os.W_OK))
+
+
+def _machine_id() -> str:
+    path = Path("/etc/machine-id")
+    return path.read_text().strip() if path.exists() else socket.gethostname()
+
+
+def _answers(path: Path, timeout_s: float) -> bool:
+    """It replies to the first message of libvirt's protocol. That it takes a connection would say
+    nothing: the kernel does that before libvirtd has found its drivers."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(timeout_s)
+        try:
+            probe.connect(str(path))
+            probe.sendall(_AUTH_LIST)
+            return len(probe.recv(4096)) > len(_AUTH_LIST)
+        except OSError:
+            return False
+
+
+def _ended(process: _Process, deadline: float) -> bool:
+    """Waits until a process has ended; False when it still runs at the deadline."""
+    try:
+        end = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not process.lives():
+            return True
+        readable, _, _ = select.select([end], [], [], max(0.0, deadline - time.monotonic()))
+        return bool(readable)
+    finally:
+        os.close(end)
+
+
+def _failed(message: str) -> PvcError:
+    return PvcError(reason_pb2.REASON_HYPERVISOR_FAILED, message)
