@@ -1,0 +1,191 @@
+"""What every collection of the cluster has in common: get, list and watch, derived from the
+contract's names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Generic, TypedDict, TypeVar
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from pvc.core.v1 import meta_pb2
+
+from pvc_client.names import full_name
+from pvc_client.transport import ReplyStream, Transport
+
+R = TypeVar("R", bound=Message)
+
+PAGE_SIZE = 500
+
+
+class Options(TypedDict, total=False):
+    """What every change may be given."""
+
+    etag: str
+    """Only if the resource is still as it was read with this etag."""
+    request_id: str
+    """Made by the client unless given; the same one twice is done once."""
+    validate_only: bool
+    """Check everything, change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[R]):
+    """What a watch tells."""
+
+    kind: meta_pb2.ChangeKind.ValueType
+    resource: R | None
+    """As it is after the change, as it last was when it was deleted; None in a bookmark."""
+    revision: int
+    """Resume after this one."""
+
+
+class Pages(Iterator[R]):
+    """Iterates a list across its pages, asking for each when it is needed.
+
+    total_size and revision are those of the newest page, 0 before the first one is fetched.
+    """
+
+    def __init__(
+        self, transport: Transport, method: Any, request: Any, response: type[Any]
+    ) -> None:
+        self._transport = transport
+        self._method = method
+        self._request = request
+        self._response = response
+        self._rows: Iterator[R] = iter(())
+        self._last = False
+        self.total_size = 0
+        self.revision = 0
+
+    def __iter__(self) -> Iterator[R]:
+        return self
+
+    def __next__(self) -> R:
+        while True:
+            for row in self._rows:
+                return row
+            if self._last:
+                raise StopIteration
+            self._fetch()
+
+    def _fetch(self) -> None:
+        page = self._transport.unary(self._method, self._request, self._response)
+        self._rows = iter(getattr(page, repeated_field(self._response)))
+        self.total_size, self.revision = page.total_size, page.revision
+        self._request.page_token = page.next_page_token
+        self._last = not page.next_page_token
+
+
+class Changes(Iterator[Change[R]]):
+    """The stream of a watch. close() it from any thread to end it."""
+
+    def __init__(self, stream: ReplyStream[Any], field: str) -> None:
+        self._stream = stream
+        self._field = field
+
+    def __iter__(self) -> Iterator[Change[R]]:
+        return self
+
+    def __next__(self) -> Change[R]:
+        answer = next(self._stream)
+        resource = getattr(answer, self._field) if answer.HasField(self._field) else None
+        return Change(answer.kind, resource, answer.revision)
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._stream.cancel()
+
+
+class Resources(Generic[R]):
+    """One collection. `path` are its collections: "vms", "pools/volumes"."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        stub: Any,
+        messages: ModuleType,
+        kind: type[R],
+        path: str,
+        plural: str = "",
+    ) -> None:
+        self.transport = transport
+        self.kind = kind
+        self.path = path
+        self._stub = stub
+        self._messages = messages
+        self._one = kind.DESCRIPTOR.name
+        self._many = plural or f"{self._one}s"
+
+    def name(self, short: str) -> str:
+        """The full name of one of these."""
+        return full_name(self.path, short)
+
+    def get(self, name: str, read_mask: Sequence[str] = ()) -> R:
+        """One of them. Raises NotFound."""
+        request = self._message(f"Get{self._one}Request")(name=self.name(name))
+        request.read_mask.CopyFrom(FieldMask(paths=read_mask))
+        return self.transport.unary(getattr(self._stub, f"Get{self._one}"), request, self.kind)
+
+    def list(
+        self,
+        *,
+        parent: str = "",
+        filter: str = "",
+        order_by: str = "",
+        read_mask: Sequence[str] = (),
+        page_size: int = PAGE_SIZE,
+    ) -> Pages[R]:
+        """Those that match, fetched page by page while iterating. parent: for those inside
+        others."""
+        request = self._asking("List", parent, filter, read_mask)
+        request.page_size, request.order_by = page_size, order_by
+        response = self._message(f"List{self._many}Response")
+        return Pages(self.transport, getattr(self._stub, f"List{self._many}"), request, response)
+
+    def watch(
+        self,
+        *,
+        parent: str = "",
+        filter: str = "",
+        from_revision: int = 0,
+        read_mask: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> Changes[R]:
+        """Those that match as they are, then every change; with from_revision only what came after
+        it."""
+        request = self._asking("Watch", parent, filter, read_mask)
+        request.from_revision = from_revision
+        response = self._message(f"Watch{self._many}Response")
+        method = getattr(self._stub, f"Watch{self._many}")
+        stream = self.transport.stream(method, request, response, timeout_s)
+        field = next(f.name for f in response.DESCRIPTOR.fields if f.message_type)
+        return Changes(stream, field)
+
+    def _asking(self, verb: str, parent: str, filter: str, read_mask: Sequence[str]) -> Any:
+        request = self._message(f"{verb}{self._many}Request")(filter=filter)
+        if "parent" in request.DESCRIPTOR.fields_by_name:
+            outer = self.path.rpartition("/")[0]
+            request.parent = full_name(outer, parent or "/".join("-" for _ in outer.split("/")))
+        request.read_mask.CopyFrom(FieldMask(paths=read_mask))
+        return request
+
+    def _message(self, name: str) -> Any:
+        return getattr(self._messages, name)
+
+
+def repeated_field(response: type[Message]) -> str:
+    """The name of the list in a List answer."""
+    return next(f.name for f in response.DESCRIPTOR.fields if f.is_repeated)
+
+
+def filled(request: R, options: Options) -> R:
+    """The request with the options that were given. Raises TypeError for one that it does not
+    have."""
+    for key, value in options.items():
+        if key not in request.DESCRIPTOR.fields_by_name:
+            raise TypeError(f"{request.DESCRIPTOR.name} has no {key}")
+        setattr(request, key, value)
+    return request
