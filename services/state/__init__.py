@@ -1,1 +1,1 @@
-"""The one state of the cluster: typed rows, read from a mirror in memory, written in transactions."""
+"""The one state of the cluster: typed rows, read from memory, written in transactions."""

@@ -1,10 +1,11 @@
-"""The state in memory: applies commits in order, hands out snapshots, wakes listeners and feeds watches.
+"""The state in memory: applies commits in order, hands out snapshots, wakes, feeds watches.
 
 Shared by all stores. It does no I/O and decides nothing; whoever owns it says what was committed.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,19 @@ from services.state.store import EMPTY, Commit, Row, Snapshot
 
 COMMITS_KEPT = 10_000
 """How far back a watch can be resumed."""
+
+log = logging.getLogger("pvc.state")
+
+
+def unavailable(message: str) -> PvcError:
+    """The store cannot do what is asked now; the message says whether anything was written."""
+    return PvcError(reason_pb2.REASON_STORE_UNAVAILABLE, message)
+
+
+def _too_old(message: str) -> PvcError:
+    return PvcError(
+        reason_pb2.REASON_REVISION_TOO_OLD, f"{message}; begin again without a revision"
+    )
 
 
 class Mirror:
@@ -36,20 +50,23 @@ class Mirror:
         """The newest state; reading it takes no lock."""
         return self._snapshot
 
-    def load(self, revision: int, rows: Iterable[Message]) -> None:
-        """Begins with these rows at this revision. Commits before it cannot be watched."""
+    def load(self, revision: int, rows: Iterable[Message], commits: Iterable[Commit] = ()) -> None:
+        """Begins anew with these rows at this revision; `commits` are those that led to it, as far
+        as they are known. Commits before them cannot be watched."""
         tables: dict[str, dict[str, Message]] = {}
         for row in rows:
             name: str = row.name  # type: ignore[attr-defined]
             tables.setdefault(collection_of(name), {})[name] = row
+        frozen = Map({path: Map(table) for path, table in tables.items()})
         with self._changed:
-            frozen = Map({path: Map(table) for path, table in tables.items()})
+            self._commits = deque(commits, maxlen=COMMITS_KEPT)
+            assert not self._commits or self._commits[-1].revision == revision
             self._snapshot = Snapshot(revision, frozen, self._snapshot.leases)
-            self._commits.clear()
         self._wake()
 
     def apply(self, revision: int, values: Mapping[str, Message | None]) -> None:
-        """Takes in one commit: name → row as it now is, None when deleted. Must be the next revision."""
+        """Takes in one commit: name → row as it now is, None when it was deleted. Must be the next
+        revision."""
         with self._changed:
             before = self._snapshot
             assert revision == before.revision + 1, f"{revision} after {before.revision}"
@@ -77,35 +94,37 @@ class Mirror:
         self._wake()
 
     def wait(self, revision: int, timeout_s: float) -> None:
-        """Returns once the snapshot is at `revision`. Raises PvcError STORE_UNAVAILABLE on timeout."""
+        """Returns once the snapshot is at `revision`. Raises PvcError STORE_UNAVAILABLE when it is
+        not by then."""
         with self._changed:
-            arrived = self._changed.wait_for(
+            self._changed.wait_for(
                 lambda: self._snapshot.revision >= revision or self._closed, timeout_s
             )
-        if not arrived or self._snapshot.revision < revision:
-            raise PvcError(
-                reason_pb2.REASON_STORE_UNAVAILABLE,
+        if self._snapshot.revision < revision:
+            raise unavailable(
                 f"this process has not heard of revision {revision} within {timeout_s:g} s; "
-                "try again",
+                "try again"
             )
 
-    def watch(self, after: int) -> MirrorWatch:
-        """The commits after a revision, from memory."""
+    def watch(self, after: int, ended: Callable[[], bool] = lambda: False) -> MirrorWatch:
+        """The commits after a revision, from memory, until `ended` (tell by `notify`)."""
         with self._changed:
             self._check_kept(after)
-        return MirrorWatch(self, after)
+        return MirrorWatch(self, after, ended)
 
-    def commit_after(self, revision: int, timeout_s: float) -> Commit | None:
+    def commit_after(
+        self, revision: int, timeout_s: float, ended: Callable[[], bool]
+    ) -> Commit | None:
         """The commit that follows `revision`, as soon as there is one; None after the timeout."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._snapshot.revision > revision or self._closed, timeout_s
+                lambda: self._snapshot.revision != revision or self._closed or ended(), timeout_s
             )
-            if self._closed:
-                raise PvcError(reason_pb2.REASON_STORE_UNAVAILABLE, "the store was closed")
-            if self._snapshot.revision <= revision:
-                return None
+            if self._closed or ended():
+                raise unavailable("the state was closed: this process is ending")
             self._check_kept(revision)
+            if self._snapshot.revision == revision:
+                return None
             return self._commits[revision + 1 - self._commits[0].revision]
 
     def on_change(self, wake: Callable[[], None]) -> Callable[[], None]:
@@ -120,45 +139,47 @@ class Mirror:
 
         return forget
 
+    def notify(self) -> None:
+        """Has all that wait look again."""
+        with self._changed:
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Ends all waiting."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
+        self.notify()
 
     def _check_kept(self, after: int) -> None:
         oldest = self._commits[0].revision - 1 if self._commits else self._snapshot.revision
         if after < oldest:
-            raise PvcError(
-                reason_pb2.REASON_REVISION_TOO_OLD,
-                f"changes after revision {after} are no longer kept (the oldest: {oldest}); "
-                "begin again without a revision",
-            )
+            raise _too_old(f"changes after revision {after} are not kept (the oldest: {oldest})")
         if after > self._snapshot.revision:
-            raise PvcError(
-                reason_pb2.REASON_REVISION_TOO_OLD,
-                f"revision {after} is not of this state (the newest: {self._snapshot.revision}); "
-                "begin again without a revision",
-            )
+            newest = self._snapshot.revision
+            raise _too_old(f"revision {after} is not of this state (the newest: {newest})")
 
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
             listeners = list(self._listeners.values())
         for wake in listeners:
-            wake()
+            try:
+                wake()
+            except Exception:
+                # The commit is done: a listener's mistake must not make it look failed.
+                log.exception("a listener of the state failed")
 
 
 class MirrorWatch:
     """One reader's place in the commits."""
 
-    def __init__(self, mirror: Mirror, after: int) -> None:
+    def __init__(self, mirror: Mirror, after: int, ended: Callable[[], bool]) -> None:
         self._mirror = mirror
         self._revision = after
+        self._ended = ended
 
     def next(self, timeout_s: float) -> Commit | None:
         """See Watch.next."""
-        commit = self._mirror.commit_after(self._revision, timeout_s)
+        commit = self._mirror.commit_after(self._revision, timeout_s, self._ended)
         if commit is not None:
             self._revision = commit.revision
         return commit

@@ -6,7 +6,8 @@ Read off the contracts (`pvc.core.v1.stored`); nothing here knows where rows are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.message import DecodeError, Message
@@ -19,6 +20,7 @@ from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
 
 from services.mesh.errors import PvcError
+from services.state.upgrade import upgraded
 
 _FILES = (
     vm_pb2,
@@ -31,8 +33,12 @@ _FILES = (
     storage_pb2,
 )
 
-ROW_BYTES_MAX = 512 * 1024
-"""Largest row. ZooKeeper refuses 1 MiB with no better answer than a lost connection."""
+ROW_BYTES_MAX = 384 * 1024
+"""Largest row, as stored. ZooKeeper refuses 1 MiB with no better answer than a lost connection, and
+a commit carries every row twice: for the readers and for the log."""
+
+DEFLATE_FROM_BYTES = 8 * 1024
+"""Rows from this size are compressed: scripts, cloud-init texts and logs shrink to a fraction."""
 
 
 @runtime_checkable
@@ -46,9 +52,6 @@ class Resource(Protocol):
 
 
 R = TypeVar("R", bound=Message)
-
-Upgrade = Callable[[bytes], bytes]
-"""Turns the bytes of one schema into those of the next."""
 
 
 def _stored_types() -> Mapping[str, type[Message]]:
@@ -66,9 +69,6 @@ TYPES: Mapping[str, type[Message]] = _stored_types()
 
 COLLECTIONS: Mapping[type[Message], str] = {kind: path for path, kind in TYPES.items()}
 """Message type → collection path."""
-
-UPGRADES: dict[tuple[str, int], Upgrade] = {}
-"""(collection path, schema) → what brings a row of that schema to the next."""
 
 _ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
@@ -93,18 +93,24 @@ def schema_of(collection: str) -> int:
 
 
 def to_stored(value: Message, revision: int) -> store_pb2.StoredRow:
-    """A resource as it is kept, without its etag. Raises PvcError TOO_LARGE beyond ROW_BYTES_MAX."""
+    """A resource as it is kept, without its etag. Raises TOO_LARGE beyond ROW_BYTES_MAX."""
     row: Any = type(value)()
     row.CopyFrom(value)
     row.meta.etag = ""
-    payload = row.SerializeToString(deterministic=True)
+    payload = plain = row.SerializeToString(deterministic=True)
+    if len(plain) >= DEFLATE_FROM_BYTES:
+        payload = zlib.compress(plain, level=1)
     if len(payload) > ROW_BYTES_MAX:
         raise PvcError(
             reason_pb2.REASON_TOO_LARGE,
-            f"{row.name} takes {len(payload)} bytes; at most {ROW_BYTES_MAX} can be kept",
+            f"{row.name} takes {len(payload)} bytes; at most {ROW_BYTES_MAX} can be kept: "
+            "shorten its texts or lists",
         )
     return store_pb2.StoredRow(
-        schema=schema_of(COLLECTIONS[type(value)]), value=payload, revision=revision
+        schema=schema_of(COLLECTIONS[type(value)]),
+        value=payload,
+        revision=revision,
+        deflated=payload is not plain,
     )
 
 
@@ -116,22 +122,11 @@ def from_stored(name: str, row: store_pb2.StoredRow) -> Message:
     collection = collection_of(name)
     value: Any = TYPES[collection]()
     try:
-        value.ParseFromString(_upgraded(name, collection, row))
-    except DecodeError as error:
+        payload = zlib.decompress(row.value) if row.deflated else row.value
+        value.ParseFromString(upgraded(name, payload, row.schema, schema_of(collection)))
+    except (DecodeError, zlib.error) as error:
         raise ValueError(f"the stored row {name} is damaged: {error}") from error
+    if value.name != name:
+        raise ValueError(f"the stored row {name} is damaged: it holds {value.name!r}")
     value.meta.etag = str(row.revision)
     return value  # type: ignore[no-any-return]
-
-
-def _upgraded(name: str, collection: str, row: store_pb2.StoredRow) -> bytes:
-    newest = schema_of(collection)
-    if row.schema > newest:
-        raise PvcError(
-            reason_pb2.REASON_SCHEMA_TOO_NEW,
-            f"{name} was written with schema {row.schema}, and this version knows {newest}: "
-            "run the newer version of PVC on this node",
-        )
-    payload = row.value
-    for schema in range(row.schema, newest):
-        payload = UPGRADES[collection, schema](payload)
-    return payload

@@ -1,18 +1,21 @@
-"""What a store promises: a mirror to read from, transactions to write with, leases, and a wake-up on change.
+"""What a store promises: a mirror to read, transactions to write, leases, a wake-up on change.
 
 The promises hold for all implementations alike (tests/state proves it):
 
 * A Snapshot is the whole state at one revision; it never changes and costs nothing to take.
-* A commit happens whole or not at all; its revision is one more than that of the commit before it, for everybody.
-* A commit is refused with Conflict when a row is not at the version that the writer saw, and with NOT_LEADER when the
-  lease that it names is no longer held. Both are checked inside the transaction that writes.
-* When `commit` returns, this process's snapshot shows it. When it raises Conflict or NOT_LEADER nothing was written.
-  When it raises STORE_UNAVAILABLE the outcome was looked for and is still unknown: read again before acting.
+* A commit happens whole or not at all; its revision is one more than that of the commit before it,
+  for everybody.
+* A commit is refused with Conflict when a row is not at the version that the writer saw, and with
+  NOT_LEADER when the lease that it names is no longer held. Both are checked inside the transaction
+  that writes.
+* When `commit` returns, this process's snapshot shows it. When it raises Conflict or any error but
+  STORE_UNAVAILABLE, nothing was written. When it raises STORE_UNAVAILABLE the message says whether
+  nothing was written or the outcome was looked for and is still unknown: read again before acting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
@@ -29,14 +32,16 @@ ANY_VERSION = "*"
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Writes a row. Its `meta.etag` is the version that must be there now; "" means that there must be none."""
+    """Writes a row. Its `meta.etag` is the version that must be there now; "" means that there must
+    be none."""
 
     value: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Removes a row that must be at version `etag` (ANY_VERSION: if it is there at all)."""
+    """Removes a row that must be at version `etag` (ANY_VERSION: if it is there at all; where it is
+    not, that is no change)."""
 
     name: str
     etag: str
@@ -47,7 +52,8 @@ Change = Put | Delete
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row's change in a commit; `value` is None when it was deleted, `before` None when it was made."""
+    """One row's change in a commit; `value` is None when it was deleted, `before` None when it was
+    made."""
 
     name: str
     value: Message | None
@@ -63,7 +69,7 @@ class Commit:
 
 
 class Conflict(Exception):
-    """A row is not at the version that the writer saw: read again and decide again. Names the row."""
+    """A row is not at the version that the writer saw: read again, decide again. Names the row."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} changed meanwhile")
@@ -72,7 +78,8 @@ class Conflict(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole state at one revision. The messages are shared by all readers: copy before changing one."""
+    """The whole state at one revision. The messages are shared by all readers: copy before changing
+    one."""
 
     revision: int
     tables: Map[str, Map[str, Message]]
@@ -93,7 +100,8 @@ class Snapshot:
                 yield cast(R, table[name])
 
     def named(self, name: str) -> Message | None:
-        """The row of that name, whatever its kind, or None. Raises ValueError if it cannot be a name."""
+        """The row of that name, whatever its kind, or None. Raises ValueError if it cannot be a
+        name."""
         table = self.tables.get(collection_of(name))
         return table.get(name) if table is not None else None
 
@@ -104,8 +112,8 @@ EMPTY = Snapshot(0, Map(), Map())
 class Lease(Protocol):
     """The right to be something ("leader", "nodes/n1") for as long as the holder's session lives.
 
-    It ends by `release`, or when the store has not heard of the session for its timeout. Only a commit that names it
-    proves that it is still held.
+    It ends by `release`, or when the store has not heard of the session for its timeout. Only a
+    commit that names it proves that it is still held.
     """
 
     @property
@@ -123,58 +131,53 @@ class Watch(Protocol):
     """A queue of commits, in order, none missing. Close it when done."""
 
     def next(self, timeout_s: float) -> Commit | None:
-        """The next commit, or None after the timeout. Raises PvcError REVISION_TOO_OLD when the reader fell so far
-        behind that commits are gone, STORE_UNAVAILABLE once the store is closed."""
+        """The next commit, or None after the timeout. Raises PvcError REVISION_TOO_OLD when the
+        reader fell so far behind that commits are gone, STORE_UNAVAILABLE once the store is
+        closed."""
         ...
 
     def close(self) -> None: ...
 
 
 class Store(Protocol):
-    """The state. All methods may be called from any thread; reads never wait, `commit` may take milliseconds."""
+    """The state. All methods may be called from any thread; reads never wait, `commit` takes
+    milliseconds, and at most some seconds when the store does not answer."""
 
     def snapshot(self) -> Snapshot:
         """The newest state that this process has heard of."""
         ...
 
     def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
-        """Writes all changes or none; returns the revision. No changes: the current revision, but a lease that is
-        named is still checked. Raises Conflict, or PvcError NOT_LEADER, TOO_LARGE, STORE_UNAVAILABLE."""
+        """Writes all changes or none; returns the revision. No changes: the current revision, but a
+        lease that is named is still checked. No row may be named twice. Raises Conflict, or
+        PvcError NOT_LEADER, TOO_LARGE, OUT_OF_SPACE, STORE_UNAVAILABLE."""
         ...
 
     def wait(self, revision: int, timeout_s: float) -> None:
-        """Returns once the snapshot is at `revision` or later. Raises PvcError STORE_UNAVAILABLE on timeout."""
+        """Returns once the snapshot is at `revision` or later. Raises PvcError STORE_UNAVAILABLE on
+        timeout."""
         ...
 
     def watch(self, after: int) -> Watch:
-        """The commits after revision `after`. Raises PvcError REVISION_TOO_OLD when they are no longer kept."""
+        """The commits after revision `after`. Raises PvcError REVISION_TOO_OLD when they are no
+        longer kept, or not yet known to this process (`wait` for them first)."""
         ...
 
     def on_change(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Has `wake` called (from any thread, quickly) after every change of rows or leases, until the function that
-        is returned is called."""
+        """Has `wake` called (from any thread; it must be quick) after every change of rows or
+        leases, until the function that is returned is called."""
         ...
 
     def acquire(self, name: str, holder: str) -> Lease | None:
-        """The lease, or None while another holds it. Does not wait. A lease already held by this very session and
-        holder is returned again. Raises PvcError STORE_UNAVAILABLE."""
+        """The lease, or None while another holds it: does not wait for it. A lease already held by
+        this very session and holder is returned again. Raises PvcError STORE_UNAVAILABLE."""
         ...
 
     def session(self) -> str:
-        """Names this process's session; another one after the first was lost. Leases die with their session."""
+        """Names this process's session; another one after the first was lost, "" while there is
+        none. Leases die with their session."""
         ...
 
     def close(self) -> None:
         """Gives up all leases and ends. May be called again."""
         ...
-
-
-def row_changes(before: Mapping[str, Map[str, Message]], changes: Sequence[Change]) -> None:
-    """Checks versions of all changes against the tables. Raises Conflict naming the first that does not fit."""
-    for change in changes:
-        name = change.name if isinstance(change, Delete) else change.value.name  # type: ignore[attr-defined]
-        wanted = change.etag if isinstance(change, Delete) else change.value.meta.etag  # type: ignore[attr-defined]
-        table = before.get(collection_of(name))
-        there = table.get(name) if table is not None else None
-        if wanted != ANY_VERSION and wanted != (there.meta.etag if there is not None else ""):  # type: ignore[attr-defined]
-            raise Conflict(name)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pvc/core/v1/store.proto\x12\x0bpvc.core.v1\"U\n\tStoredRow\x12\x16\n\x06schema\x18\x01 \x01(\x05R\x06schema\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05value\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\xc1\x01\n\x0cStoredCommit\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12=\n\x07\x63hanges\x18\x02 \x03(\x0b\x32#.pvc.core.v1.StoredCommit.RowChangeR\x07\x63hanges\x1aV\n\tRowChange\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12-\n\x03row\x18\x02 \x01(\x0b\x32\x16.pvc.core.v1.StoredRowH\x00R\x03row\x88\x01\x01\x42\x06\n\x04_rowB\x83\x01\n\x0f\x63om.pvc.core.v1B\nStoreProtoP\x01Z\x16pvc/pvc/core/v1;corev1\xa2\x02\x03PCX\xaa\x02\x0bPvc.Core.V1\xca\x02\x0bPvc\\Core\\V1\xe2\x02\x17Pvc\\Core\\V1\\GPBMetadata\xea\x02\rPvc::Core::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pvc/core/v1/store.proto\x12\x0bpvc.core.v1\"q\n\tStoredRow\x12\x16\n\x06schema\x18\x01 \x01(\x05R\x06schema\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05value\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1a\n\x08\x64\x65\x66lated\x18\x04 \x01(\x08R\x08\x64\x65\x66lated\"\xd1\x01\n\x0cStoredCommit\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12=\n\x07\x63hanges\x18\x02 \x03(\x0b\x32#.pvc.core.v1.StoredCommit.RowChangeR\x07\x63hanges\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\x1aV\n\tRowChange\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12-\n\x03row\x18\x02 \x01(\x0b\x32\x16.pvc.core.v1.StoredRowH\x00R\x03row\x88\x01\x01\x42\x06\n\x04_rowB\x83\x01\n\x0f\x63om.pvc.core.v1B\nStoreProtoP\x01Z\x16pvc/pvc/core/v1;corev1\xa2\x02\x03PCX\xaa\x02\x0bPvc.Core.V1\xca\x02\x0bPvc\\Core\\V1\xe2\x02\x17Pvc\\Core\\V1\\GPBMetadata\xea\x02\rPvc::Core::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.pvc.core.v1B\nStoreProtoP\001Z\026pvc/pvc/core/v1;corev1\242\002\003PCX\252\002\013Pvc.Core.V1\312\002\013Pvc\\Core\\V1\342\002\027Pvc\\Core\\V1\\GPBMetadata\352\002\rPvc::Core::V1'
   _globals['_STOREDROW']._serialized_start=40
-  _globals['_STOREDROW']._serialized_end=125
-  _globals['_STOREDCOMMIT']._serialized_start=128
-  _globals['_STOREDCOMMIT']._serialized_end=321
-  _globals['_STOREDCOMMIT_ROWCHANGE']._serialized_start=235
-  _globals['_STOREDCOMMIT_ROWCHANGE']._serialized_end=321
+  _globals['_STOREDROW']._serialized_end=153
+  _globals['_STOREDCOMMIT']._serialized_start=156
+  _globals['_STOREDCOMMIT']._serialized_end=365
+  _globals['_STOREDCOMMIT_ROWCHANGE']._serialized_start=279
+  _globals['_STOREDCOMMIT_ROWCHANGE']._serialized_end=365
 # @@protoc_insertion_point(module_scope)

@@ -27,22 +27,26 @@ class StoredRow(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    DEFLATED_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     """The schema of the value; see Stored.schema."""
     value: _builtins.bytes
     """The resource, serialized, without its etag."""
     revision: _builtins.int
     """The revision of the commit that wrote it; the etag of the resource."""
+    deflated: _builtins.bool
+    """The value is compressed (zlib): large rows are."""
     def __init__(
         self,
         *,
         schema: _builtins.int = ...,
         value: _builtins.bytes = ...,
         revision: _builtins.int = ...,
+        deflated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "schema", b"schema", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deflated", b"deflated", "revision", b"revision", "schema", b"schema", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -84,8 +88,13 @@ class StoredCommit(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Its revision; the next commit's is one more."""
+    id: _builtins.str
+    """Chosen by the writer, the same when it tries again: a writer whose connection broke in the middle of the commit
+    recognizes its own by it.
+    """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredCommit.RowChange]:
         """The rows that it changed."""
@@ -95,10 +104,11 @@ class StoredCommit(_message.Message):
         *,
         revision: _builtins.int = ...,
         changes: _abc.Iterable[Global___StoredCommit.RowChange] | None = ...,
+        id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "id", b"id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
