@@ -1,7 +1,7 @@
 """The buf plugin that writes our Python: messages, gRPC stubs and their types, in one pass.
 
-buf runs plugins as programs, but the gRPC generator of grpcio-tools exists only inside its own protoc. So the request's
-descriptors go to that protoc, and what it writes goes back to buf.
+buf runs plugins as programs, but the gRPC generator of grpcio-tools exists only inside its own
+protoc. So the request's descriptors go to that protoc, and what it writes goes back to buf.
 """
 
 import sys

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
-from pvc.core.v1 import reason_pb2, store_pb2
 
+from pvc.core.v1 import reason_pb2, store_pb2
 from services.mesh.errors import PvcError
 from services.state.schema import COLLECTIONS, collection_of, from_stored, to_stored
 from services.state.store import ANY_VERSION, Change, Conflict, Delete, Put, Snapshot

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import PvcError
 from services.state.store import Lease
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.message import Message
 from immutables import Map
-from pvc.core.v1 import reason_pb2
 
+from pvc.core.v1 import reason_pb2
 from services.mesh.errors import PvcError
 from services.state.schema import collection_of
 from services.state.store import EMPTY, Commit, Row, Snapshot

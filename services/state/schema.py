@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.message import DecodeError, Message
+
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2, options_pb2, reason_pb2, store_pb2
@@ -18,7 +19,6 @@ from pvc.gateway.v1 import token_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
-
 from services.mesh.errors import PvcError
 from services.state.upgrade import upgraded
 

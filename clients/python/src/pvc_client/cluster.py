@@ -9,6 +9,7 @@ from typing import Self, Unpack
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as coordinator_pb
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as coordinator_grpc_pb
@@ -22,7 +23,6 @@ from pvc.network.v1 import network_service_pb2_grpc as network_grpc_pb
 from pvc.provisioner.v1 import image_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2 as provision_pb
 from pvc.provisioner.v1 import provisioner_service_pb2_grpc as provision_grpc_pb
-
 from pvc_client.names import full_name
 from pvc_client.operations import Operations, Pending
 from pvc_client.resources import Options, Resources, filled

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from pvc.compute.v1 import vm_service_pb2 as pb
-
 from pvc_client.transport import Transport
 
 WRITE_BYTES_MAX = 65536

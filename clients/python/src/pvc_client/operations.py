@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 from google.protobuf import empty_pb2, symbol_database
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+
 from pvc.coordinator.v1 import coordinator_service_pb2 as pb
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as grpc_pb
 from pvc.core.v1 import operation_pb2
-
 from pvc_client.errors import Deadline, Internal, Unavailable, from_status
 from pvc_client.names import full_name
 from pvc_client.resources import Resources

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from pvc.core.v1 import meta_pb2
 
+from pvc.core.v1 import meta_pb2
 from pvc_client.names import full_name
 from pvc_client.transport import ReplyStream, Transport
 

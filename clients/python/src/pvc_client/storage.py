@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, Unpack
 
 from google.protobuf.message import Message
+
 from pvc.core.v1 import operation_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as pb
 from pvc.storage.v1 import storage_service_pb2_grpc as grpc_pb
-
 from pvc_client.errors import Internal, Unavailable
 from pvc_client.names import full_name, last_id, parent_of
 from pvc_client.operations import Operations, Pending

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as pb
 from pvc.compute.v1 import vm_service_pb2_grpc as grpc_pb
@@ -14,7 +15,6 @@ from pvc.core.v1 import operation_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2 as provision_pb
 from pvc.provisioner.v1 import provisioner_service_pb2_grpc as provision_grpc_pb
-
 from pvc_client.console import Console
 from pvc_client.names import full_name
 from pvc_client.operations import Operations, Pending
