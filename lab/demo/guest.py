@@ -55,9 +55,7 @@ def ask(namespace: str, address: str) -> Answer:
     text = within(namespace, lambda: _fetch(address))
     facts = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
     disks = tuple(facts.get("disks", "").split())
-    return Answer(
-        facts["marker"], facts["host"], facts["boot"], disks, tuple(text.splitlines())
-    )
+    return Answer(facts["marker"], facts["host"], facts["boot"], disks, tuple(text.splitlines()))
 
 
 def wait_for(namespace: str, address: str, timeout_s: float, not_boot: str = "") -> Answer:
