@@ -8,6 +8,7 @@ from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
 from services.network.agent import NetworkAgent
+from services.network.core.naming import NAMESPACE_MARK
 from services.network.drivers.linux import LinuxFabric
 from services.network.service import NetworkService
 from services.network.settings import NetworkSettings
@@ -26,6 +27,12 @@ def build(store: Store, clock: Clock, node: str, settings: NetworkSettings) -> P
         ),
         loops=(Loop("network-agent", agent.step, PERIOD_S),),
     )
+
+
+def prepare(settings: NetworkSettings) -> None:
+    """Makes the namespace, for what must be started inside it before the agent's first round.
+    Raises FabricError. May be called at any time."""
+    fabric_of(settings).make_namespace(NAMESPACE_MARK)
 
 
 def fabric_of(settings: NetworkSettings) -> LinuxFabric:

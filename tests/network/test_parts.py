@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from pvc.core.v1.meta_pb2 import CHANGE_KIND_PRESENT
 from pvc.core.v1.operation_pb2 import Operation
 from pvc.network.v1 import network_service_pb2 as api
 from pvc.network.v1.network_pb2 import Network, NetworkStatus
@@ -15,7 +16,7 @@ from pvc.network.v1.network_service_pb2_grpc import NetworkServiceStub
 from services.mesh.clock import SystemClock
 from services.mesh.parts import Parts
 from services.network.converge import clean_up
-from services.network.main import build, fabric_of
+from services.network.main import build, fabric_of, prepare
 from services.network.settings import NetworkSettings
 from services.state.memory import MemoryStore
 from tests.network.benches import RealBench, wait_for
@@ -36,6 +37,8 @@ def test_a_network_is_made_and_removed_over_a_socket(real: RealBench) -> None:
     parts = build(store, SystemClock(), "nodes/n1", settings)
     (loop,) = parts.loops
     store.on_change(loop.wake)
+    prepare(settings)
+    assert [link.name for link in real.fabric.links()] == ["lo"]
     loop.start()
     try:
         asyncio.run(talk(parts, store))
@@ -57,6 +60,13 @@ async def talk(parts: Parts, store: MemoryStore) -> None:
         name = api.GetNetworkRequest(name="networks/default")
         row: Network = await stub.GetNetwork(name, timeout=5)
         assert row.status.state == NetworkStatus.STATE_READY
+        ready = api.ListNetworksRequest(filter="status.state = STATE_READY")
+        assert [one.name for one in (await stub.ListNetworks(ready, timeout=5)).networks] == [
+            "networks/default"
+        ]
+        async for change in stub.WatchNetworks(api.WatchNetworksRequest(), timeout=5):
+            assert (change.kind, change.network.name) == (CHANGE_KIND_PRESENT, row.name)
+            break
         gone = await stub.DeleteNetwork(api.DeleteNetworkRequest(name=row.name), timeout=5)
         await ended(store, gone)
         with pytest.raises(grpc.aio.AioRpcError):
