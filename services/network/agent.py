@@ -4,6 +4,7 @@ calls."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ from services.network.drivers.fabric import Fabric
 from services.state.store import Change, Conflict, Delete, Put, Snapshot, Store
 
 SERVICE = "network"
+
+log = logging.getLogger("pvc.network")
 
 Leases = Mapping[str, Sequence[Lease]]
 """By bridge."""
@@ -78,7 +81,8 @@ class NetworkAgent:
             return True
         try:
             self._store.commit(changes)
-        except Conflict:
+        except Conflict as conflict:
+            log.info("%s/network: %s; looking again", self._node, conflict)
             return False
         return True
 
