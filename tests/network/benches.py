@@ -3,6 +3,7 @@ are namespaces with a prefix of this run, and leave nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -150,7 +151,8 @@ class RealBench:
 
     def close(self) -> None:
         for process in self.processes():
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a child that ends with its parent
+                os.kill(process, signal.SIGKILL)
         for name in [*self.others, self.namespace]:
             if ns.exists(name):
                 run("ip", "netns", "delete", name)
