@@ -4,6 +4,7 @@ calls."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from pvc.network.v1.network_pb2 import AddressAssignment, Network, NetworkStatus
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
-from services.network.converge import Obstacles, converge
+from services.network.converge import Convergence, converge
 from services.network.core.desired import (
     Lease,
     Place,
@@ -26,10 +27,13 @@ from services.network.core.desired import (
     users,
 )
 from services.network.core.outcome import Attempt, Verdict, keeps, verdict
+from services.network.core.plan import SetSysctl, sentence
 from services.network.drivers.fabric import Fabric
 from services.state.store import Change, Conflict, Delete, Put, Snapshot, Store
 
 SERVICE = "network"
+
+log = logging.getLogger("pvc.network")
 
 Leases = Mapping[str, Sequence[Lease]]
 """By bridge."""
@@ -41,7 +45,7 @@ class Round:
 
     plan: Plan
     leases: Leases
-    obstacles: Obstacles
+    result: Convergence
 
 
 class NetworkAgent:
@@ -64,8 +68,8 @@ class NetworkAgent:
         plan = desired(networks, vms, leases, self._place)
         if not self._commit(intents(plan, leases)):
             return
-        obstacles = converge(self._fabric, bool(self._place.namespace), plan.wanted, self._node)
-        self._commit(self._outcomes(Round(plan, leases, obstacles)))
+        result = converge(self._fabric, bool(self._place.namespace), plan.wanted, self._node)
+        self._commit(self._outcomes(Round(plan, leases, result)))
 
     def _leases(self, bridge: str) -> tuple[Lease, ...]:
         found = self._fabric.leases(bridge)
@@ -77,7 +81,8 @@ class NetworkAgent:
             return True
         try:
             self._store.commit(changes)
-        except Conflict:
+        except Conflict as conflict:
+            log.info("%s/network: %s; looking again", self._node, conflict)
             return False
         return True
 
@@ -92,7 +97,7 @@ class NetworkAgent:
                     changes.append(Delete(row.name, row.meta.etag))
                 case changed if changed != row:
                     changes += [Put(changed), *self._event(row, changed)]
-        return changes + self._operations(snapshot, after, done)
+        return changes + self._operations(snapshot, after, done) + self._settings_events(done)
 
     def _rows_after(self, snapshot: Snapshot, done: Round) -> Iterable[tuple[str, Network]]:
         """The networks that remain, as they are to be said to be."""
@@ -101,10 +106,10 @@ class NetworkAgent:
         for row in snapshot.rows(Network):
             after, bridge = rows.copied(row), bridge_of(row)
             if row.name in planned:
-                why = done.obstacles.of(bridge)
+                why = done.result.of(bridge)
                 leases = done.leases.get(bridge, ())
                 after.status.CopyFrom(status(planned[row.name], self._place, leases, why))
-            elif is_leaving(row, vms) and not done.obstacles.of(bridge):
+            elif is_leaving(row, vms) and not done.result.of(bridge):
                 continue
             if any(keeps(one, row) for one in self._open(snapshot, row.name)):
                 after.meta.ClearField("delete_time")
@@ -126,7 +131,7 @@ class NetworkAgent:
     ) -> list[Change]:
         attempts = {
             one.network.name: Attempt(
-                one.network.meta.generation, one.why or done.obstacles.of(bridge_of(one.network))
+                one.network.meta.generation, one.why or done.result.of(bridge_of(one.network))
             )
             for one in done.plan.networks
         }
@@ -145,6 +150,16 @@ class NetworkAgent:
         result = row if error is None else None
         return rows.enter_operation(running, found.state, now, error=error, result=result)
 
+    def _settings_events(self, done: Round) -> list[Change]:
+        """The machine's own settings are not ours: whoever looks after them is to know."""
+        if self._place.namespace:
+            return []
+        return [
+            self._said(self._node, f"{self._node}: {sentence(step)}", step.why)
+            for step in done.result.done
+            if isinstance(step, SetSysctl)
+        ]
+
     def _event(self, before: Network, after: Network) -> list[Change]:
         """Only when VMs can use it that could not, or the other way round."""
         was, now = before.status.state, after.status.state
@@ -152,17 +167,19 @@ class NetworkAgent:
             return []
         ready = now == NetworkStatus.STATE_READY
         name = NetworkStatus.State.Name(now).removeprefix("STATE_")
-        return [
-            rows.event(
-                self._clock.new_id(),
-                self._clock.now(),
-                after.name,
-                f"{after.name} is {name}",
-                after.status.why,
-                cause=f"network {self._node.removeprefix('nodes/')}",
-                severity=Event.SEVERITY_INFO if ready else Event.SEVERITY_ERROR,
-            )
-        ]
+        severity = Event.SEVERITY_INFO if ready else Event.SEVERITY_ERROR
+        return [self._said(after.name, f"{after.name} is {name}", after.status.why, severity)]
+
+    def _said(
+        self,
+        subject: str,
+        message: str,
+        why: str,
+        severity: Event.Severity.ValueType = Event.SEVERITY_INFO,
+    ) -> Change:
+        cause = f"network {self._node.removeprefix('nodes/')}"
+        event_id, now = self._clock.new_id(), self._clock.now()
+        return rows.event(event_id, now, subject, message, why, cause=cause, severity=severity)
 
 
 def is_leaving(network: Network, vms: Iterable[Vm]) -> bool:

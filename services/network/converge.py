@@ -4,7 +4,7 @@ the drivers. Knows no store, and keeps nothing from one call to the next."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.network.core.desired import SYSCTLS
@@ -39,11 +39,12 @@ log = logging.getLogger("pvc.network")
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacles:
-    """Why something is not as wanted: by bridge, and for all of them."""
+class Convergence:
+    """What was done, and why something is not as wanted: by bridge, and for all of them."""
 
     at: Mapping[str, str]
     everywhere: str = ""
+    done: tuple[Step, ...] = ()
 
     def of(self, bridge: str) -> str:
         """What keeps this bridge from being as wanted; "" for nothing."""
@@ -79,24 +80,24 @@ def observe(fabric: Fabric, namespaced: bool) -> Seen:
     )
 
 
-def converge(fabric: Fabric, namespaced: bool, wanted: Wanted, node: str) -> Obstacles:
+def converge(fabric: Fabric, namespaced: bool, wanted: Wanted, node: str) -> Convergence:
     """Brings the machine to what is wanted, and looks whether it is. What one bridge lacks does not
     keep another one waiting; nothing is tried twice in a call."""
-    failures: dict[str, str] = {}
+    done: list[Step] = []
+    waiting = ""
     for _ in range(ROUNDS):
         try:
             found = difference(wanted, observe(fabric, namespaced))
         except FabricError as error:
-            return Obstacles(failures, everywhere=str(error))
-        failures = dict(found.obstacles)
+            return Convergence({}, str(error), tuple(done))
         if not found.steps:
-            return Obstacles(failures)
-        refused = dict(_apply(fabric, found.steps, node))
+            return Convergence(found.obstacles, done=tuple(done))
+        refused = _apply(fabric, found.steps, node, done)
         if refused:
             everywhere = refused.pop("", "")
-            return Obstacles(failures | refused, everywhere)
-    waiting = "; ".join(f"{sentence(step)} ({step.why})" for step in found.steps)
-    return Obstacles(failures, everywhere=f"it does not stay as it was set: {waiting}")
+            return Convergence({**found.obstacles, **refused}, everywhere, tuple(done))
+        waiting = "; ".join(f"{sentence(step)} ({step.why})" for step in found.steps)
+    return Convergence({}, f"it does not stay as it was set: {waiting}", tuple(done))
 
 
 def clean_up(fabric: Fabric, namespaced: bool, node: str) -> tuple[str, ...]:
@@ -106,9 +107,9 @@ def clean_up(fabric: Fabric, namespaced: bool, node: str) -> tuple[str, ...]:
     return (*left_over(observe(fabric, namespaced)), *reasons)
 
 
-def _apply(fabric: Fabric, steps: Iterable[Step], node: str) -> Iterator[tuple[str, str]]:
+def _apply(fabric: Fabric, steps: Iterable[Step], node: str, done: list[Step]) -> dict[str, str]:
     """What was refused, by the bridge that it is about. Later steps about the same are left out."""
-    refused: set[str] = set()
+    refused: dict[str, str] = {}
     for step in steps:
         bridge = bridge_at(step)
         if bridge in refused or "" in refused:
@@ -116,10 +117,11 @@ def _apply(fabric: Fabric, steps: Iterable[Step], node: str) -> Iterator[tuple[s
         log.info("%s/network: %s (%s)", node, sentence(step), step.why)
         try:
             apply(fabric, step)
+            done.append(step)
         except FabricError as error:
             log.warning("%s/network: %s failed: %s", node, sentence(step), error)
-            refused.add(bridge)
-            yield bridge, str(error)
+            refused[bridge] = str(error)
+    return refused
 
 
 def apply(fabric: Fabric, step: Step) -> None:

@@ -1,5 +1,4 @@
-"""Fixtures: each test has a bench of its own, and a real one proves at the end that it left
-nothing."""
+"""Fixtures: each test has a bench of its own, taken away whatever becomes of the test."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ class House:
         self.cluster = MemoryCluster()
         self.store = MemoryStore(self.cluster)
         self.machine = Machine(namespace=True, exists=False, links={})
+        self.place = PLACE
         self.put(*made)
 
     def put(self, *made: Any) -> None:
@@ -70,7 +71,7 @@ class House:
 
     def step(self, script: Script | None = None) -> FakeFabric:
         fabric = FakeFabric(self.machine, script)
-        NetworkAgent(self.store, self.clock, fabric, PLACE, "nodes/n1").step()
+        NetworkAgent(self.store, self.clock, fabric, self.place, "nodes/n1").step()
         return fabric
 
     def network(self, name: str = "networks/default") -> Network:
@@ -158,6 +159,15 @@ def test_a_full_range_is_said_but_does_not_fail_the_network() -> None:
     assert status.why == "no address is left for vms/b (net0): widen dhcp_first and dhcp_last"
 
 
+@pytest.mark.parametrize("name", ["Web", "a.b"])
+def test_a_vm_that_cannot_be_served_keeps_nobody_else_from_it(name: str) -> None:
+    house = House(network(), vm(name, mac(1)), vm("web", mac(2)))
+    house.step()
+    status = house.network().status
+    assert status.state == READY and list(house.addresses()) == ["vms/web/net0"]
+    assert status.why == f"vms/{name} (net0) has a name or MAC that cannot be served: change it"
+
+
 def test_addresses_survive_a_range_that_shrinks() -> None:
     house = House(network(), vm("web", mac(1)))
     house.step()
@@ -194,6 +204,14 @@ def test_what_the_machine_refuses_is_said_and_tried_again() -> None:
         ("networks/default", "networks/default is FAILED"),
         ("networks/default", "networks/default is READY"),
     ]
+
+
+def test_a_setting_of_the_machine_itself_is_not_changed_in_silence() -> None:
+    house = House(network())
+    house.place, house.machine = replace(PLACE, namespace=""), Machine()
+    house.step()
+    messages = [(row.message, row.why) for row in house.store.snapshot().rows(Event)]
+    assert ("nodes/n1: set net/ipv4/ip_forward to 1", "it is 0") in messages
 
 
 def test_an_obstacle_takes_nobody_s_address() -> None:

@@ -12,10 +12,19 @@ from pvc.network.v1.network_pb2 import AddressAssignment, Network, NetworkSpec, 
 from services.network.core import firewall, naming, spec
 from services.network.core.addresses import allocate
 from services.network.core.plan import Bridge, Wanted
-from services.network.core.servers import LEASE_S, Host, ServerPlan, Service, server_plan
+from services.network.core.servers import (
+    LEASE_S,
+    Host,
+    ServerPlan,
+    Service,
+    can_be_served,
+    server_plan,
+)
 
 BRIDGE_CALLS = tuple(f"net/bridge/bridge-nf-call-{kind}" for kind in ("arptables", "iptables"))
 FORWARD = "net/ipv4/ip_forward"
+NAMED_MAX = 5
+"""Interfaces without an address that a status names."""
 SYSCTLS = (FORWARD, *BRIDGE_CALLS)
 
 
@@ -51,14 +60,14 @@ class Lease:
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
     """All that follows from one network. `why` says what is wrong with it; then nothing else
-    follows."""
+    follows. `lacking` says which interfaces have no address, and why."""
 
     network: Network
     bridge: Bridge | None = None
     server: ServerPlan | None = None
     zone: firewall.Zone | None = None
     hosts: tuple[Host, ...] = ()
-    without: tuple[Interface, ...] = ()
+    lacking: tuple[str, ...] = ()
     domain: str = ""
     why: str = ""
 
@@ -100,7 +109,7 @@ def status(
 
     While the network has a mistake or an obstacle, VMs keep the addresses that they have."""
     network = plan.network
-    why = plan.why or obstacle or _full(plan)
+    why = plan.why or obstacle or _lacking(plan)
     states = NetworkStatus.State
     ready = not (plan.why or obstacle)
     return NetworkStatus(
@@ -148,7 +157,7 @@ def _network_plan(
     bridge = Bridge(name, mark, mac, full.mtu, address)
     if subnet is None:
         return NetworkPlan(network, bridge)
-    hosts, without = _hosts(network, full, interfaces(vms, network.name), leases.get(name, ()))
+    hosts, lacking = _hosts(network, full, interfaces(vms, network.name), leases.get(name, ()))
     service = Service(
         bridge=name,
         subnet=subnet,
@@ -160,31 +169,49 @@ def _network_plan(
     )
     server = server_plan(service, hosts, place.folder)
     zone = firewall.Zone(name, subnet, full.nat, place.uplink)
-    return NetworkPlan(network, bridge, server, zone, hosts, without, full.domain)
+    return NetworkPlan(network, bridge, server, zone, hosts, lacking, full.domain)
 
 
 def _hosts(
     network: Network, full: NetworkSpec, wanted: tuple[Interface, ...], leases: Iterable[Lease]
-) -> tuple[tuple[Host, ...], tuple[Interface, ...]]:
-    """The interfaces that have an address, and those that the range has none for."""
-    macs = {one.mac for one in wanted}
+) -> tuple[tuple[Host, ...], tuple[str, ...]]:
+    """The interfaces with their addresses, and a sentence for each that has none."""
+    named = [one for one in wanted if can_be_served(_vm_id(one), one.nic, one.mac)]
     subnet, gateway = IPv4Network(full.ipv4.cidr), IPv4Address(full.ipv4.gateway)
+    noted = {row.mac: IPv4Address(row.address) for row in network.status.addresses}
     leased = {row.mac: IPv4Address(row.address) for row in leases}
-    held = leased | {row.mac: IPv4Address(row.address) for row in network.status.addresses}
-    held = {mac: found for mac, found in held.items() if found != gateway and found in subnet}
+    known, macs = set(noted.values()), {one.mac for one in named}
+    held = {mac: address for mac, address in leased.items() if address not in known} | noted
+    held = {mac: found for mac, found in held.items() if found in subnet and found != gateway}
     taken = {address for mac, address in leased.items() if mac not in macs} | {gateway}
     given = allocate(macs, held, spec.range_of(full), taken)
-    named: set[str] = set()
-    hosts = []
-    for one in wanted:
-        if one.mac in given:
-            vm = one.vm.removeprefix("vms/")
-            hosts.append(Host(vm, one.nic, one.mac, given[one.mac], vm not in named))
-            named.add(vm)
-    return tuple(hosts), tuple(one for one in wanted if one.mac not in given)
+    first = {_vm_id(one): one for one in reversed(named) if one.mac in given}
+    hosts = tuple(
+        Host(_vm_id(one), one.nic, one.mac, given[one.mac], first[_vm_id(one)] is one)
+        for one in named
+        if one.mac in given
+    )
+    return hosts, tuple(_lack(one, one in named) for one in wanted if one.mac not in given)
+
+
+def _lacking(plan: NetworkPlan) -> str:
+    """The network works, but not for these."""
+    more = len(plan.lacking) - NAMED_MAX
+    return "; ".join([*plan.lacking[:NAMED_MAX], *([f"{more} more lack one"] if more > 0 else [])])
+
+
+def _vm_id(one: Interface) -> str:
+    return one.vm.removeprefix("vms/")
+
+
+def _lack(one: Interface, named: bool) -> str:
+    if not named:
+        return f"{one.vm} ({one.nic}) has a name or MAC that cannot be served: change it"
+    return f"no address is left for {one.vm} ({one.nic}): widen dhcp_first and dhcp_last"
 
 
 def assignments(plan: NetworkPlan, leases: Iterable[Lease]) -> list[AddressAssignment]:
+    """Who has which address, for the status."""
     asked = {(row.mac, row.address): row.expires - LEASE_S for row in leases if row.expires}
     rows = []
     for host in sorted(plan.hosts, key=lambda host: (host.vm, host.nic)):
@@ -200,14 +227,6 @@ def assignments(plan: NetworkPlan, leases: Iterable[Lease]) -> list[AddressAssig
             row.lease_time.FromSeconds(when)
         rows.append(row)
     return rows
-
-
-def _full(plan: NetworkPlan) -> str:
-    """The network works, but not for these."""
-    if not plan.without:
-        return ""
-    names = ", ".join(f"{one.vm} ({one.nic})" for one in plan.without)
-    return f"no address is left for {names}: widen dhcp_first and dhcp_last"
 
 
 def _sysctls(zones: Iterable[firewall.Zone], place: Place) -> dict[str, str]:

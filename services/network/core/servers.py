@@ -66,6 +66,11 @@ def server_plan(service: Service, hosts: Iterable[Host], folder: str) -> ServerP
     return ServerPlan(service.bridge, digest_of(config), config, tables, files)
 
 
+def can_be_served(vm: str, nic: str, mac: str) -> bool:
+    """Whether an interface can stand in the texts: its VM's and its own id are labels of DNS."""
+    return bool(LABEL.fullmatch(vm) and LABEL.fullmatch(nic) and MAC.fullmatch(mac))
+
+
 def config_text(service: Service, folder: str) -> str:
     """The configuration of dnsmasq(8). Names that guests give themselves are ignored: otherwise a
     guest could take another's."""

@@ -66,7 +66,7 @@ class Servers:
             raise FabricError(f"server of {bridge}: there is no such bridge")
         self._end_all(bridge)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        for old in self.folder.glob(f"{bridge}@*.conf"):
+        for old in self.folder.glob(f"{bridge}@*"):
             old.unlink()
         self._write_files(files)
         path = self.folder / f"{bridge}@{index}@{tag}.conf"
@@ -89,7 +89,6 @@ class Servers:
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
         remove_if_empty(self.folder)
-        remove_if_empty(self.folder.parent)
 
     def leases(self, bridge: str) -> tuple[Lease, ...]:
         """The server's own lease file: expiry, MAC, address, host name, client id."""

@@ -99,9 +99,12 @@ def _unshare() -> None:
 
 
 def _ip(*words: str) -> None:
-    result = subprocess.run(
-        ["/usr/sbin/ip", *words], capture_output=True, text=True, timeout=10, check=False
-    )
+    try:
+        result = subprocess.run(
+            ["/usr/sbin/ip", *words], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FabricError(f"ip {' '.join(words)}: {error}") from error
     if result.returncode != 0:
         raise FabricError(f"ip {' '.join(words)}: {result.stderr.strip()}")
 

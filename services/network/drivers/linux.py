@@ -3,9 +3,10 @@ named network namespace of it. Decides nothing; refuses to touch what carries no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ class LinuxFabric:
     def remove_namespace(self, mark: str) -> None:
         if self.namespace:
             links.remove_namespace(self.namespace, mark)
+        self._remove_folder()
 
     def put_bridge(self, name: str, mark: str, mac: str, mtu: int, address: str) -> None:
         self._inside(lambda: links.put_bridge(name, mark, mac, mtu, address))
@@ -85,37 +87,64 @@ class LinuxFabric:
         self._inside(lambda: self._servers.run(bridge, tag, config, tables, files))
 
     def feed_server(self, bridge: str, tables: str, files: Mapping[str, str]) -> None:
-        self._servers.feed(bridge, tables, files)
+        with _failing(f"server of {bridge}"):
+            self._servers.feed(bridge, tables, files)
 
     def stop_server(self, bridge: str) -> None:
-        self._servers.stop(bridge)
+        with _failing(f"server of {bridge}"):
+            self._servers.stop(bridge)
+        self._remove_folder()
 
     def leases(self, bridge: str) -> tuple[Lease, ...]:
-        return self._servers.leases(bridge)
+        with _failing(f"leases of {bridge}"):
+            return self._servers.leases(bridge)
 
     def connect(self, address: str, port: int, timeout_s: float) -> socket.socket:
-        return self._inside(lambda: socket.create_connection((address, port), timeout_s))
+        """Not as a FabricError: callers treat it as they treat any connection."""
+        return ns.within(
+            self.namespace, lambda: socket.create_connection((address, port), timeout_s)
+        )
 
     def _exists(self) -> bool:
         return not self.namespace or ns.exists(self.namespace)
 
     def _inside(self, work: Callable[[], T]) -> T:
-        return ns.within(self.namespace, work)
+        with _failing(f"namespace {self.namespace}" if self.namespace else "this machine"):
+            return ns.within(self.namespace, work)
+
+    @property
+    def _sysctls(self) -> Path:
+        return self.folder / "sysctls.json"
 
     def _before(self) -> dict[str, str]:
-        path = self.folder / "sysctls.json"
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        with _failing(str(self._sysctls)):
+            return dict(json.loads(self._sysctls.read_text())) if self._sysctls.exists() else {}
 
     def _remember(self, before: Mapping[str, str]) -> None:
-        path = self.folder / "sysctls.json"
-        if not before:
-            path.unlink(missing_ok=True)
+        with _failing(str(self._sysctls)):
+            if not before:
+                self._sysctls.unlink(missing_ok=True)
+                self._remove_folder()
+                return
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            fresh = self._sysctls.with_suffix(".new")
+            fresh.write_text(json.dumps(dict(before), indent=1))
+            fresh.replace(self._sysctls)
+
+    def _remove_folder(self) -> None:
+        """If nothing is in it but what a death in the middle of writing left."""
+        if not self._sysctls.exists():
+            self._sysctls.with_suffix(".new").unlink(missing_ok=True)
             dnsmasq.remove_if_empty(self.folder)
-            return
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(dict(before), indent=1))
-        fresh.replace(path)
+
+
+@contextlib.contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """A full disk, a missing file, a permission: the machine refused, like any other way it can."""
+    try:
+        yield
+    except OSError as error:
+        raise FabricError(f"{what}: {error}") from error
 
 
 def _addresses(seen: Sequence[Link]) -> dict[str, str]:

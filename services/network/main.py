@@ -1,0 +1,40 @@
+"""Puts the network service of a node together; touches nothing until its loop runs."""
+
+from __future__ import annotations
+
+from pvc.network.v1.network_service_pb2_grpc import add_NetworkServiceServicer_to_server
+from services.mesh.clock import Clock
+from services.mesh.desk import Desk
+from services.mesh.loop import Loop
+from services.mesh.parts import Parts
+from services.network.agent import NetworkAgent
+from services.network.core.naming import NAMESPACE_MARK
+from services.network.drivers.linux import LinuxFabric
+from services.network.service import NetworkService
+from services.network.settings import NetworkSettings
+from services.state.store import Store
+
+PERIOD_S = 10.0
+"""How long a death of a server, or somebody else's hand in our things, goes unseen."""
+
+
+def build(store: Store, clock: Clock, node: str, settings: NetworkSettings) -> Parts:
+    """node: "nodes/n1"."""
+    agent = NetworkAgent(store, clock, fabric_of(settings), settings.place, node)
+    return Parts(
+        servicers=(
+            (add_NetworkServiceServicer_to_server, NetworkService(Desk(store, clock, node))),
+        ),
+        loops=(Loop("network-agent", agent.step, PERIOD_S),),
+    )
+
+
+def prepare(settings: NetworkSettings) -> None:
+    """Makes the namespace, for what must be started inside it before the agent's first round.
+    Raises FabricError. May be called at any time."""
+    fabric_of(settings).make_namespace(NAMESPACE_MARK)
+
+
+def fabric_of(settings: NetworkSettings) -> LinuxFabric:
+    """The node's network, for the agent, for cleaning up, and for reaching guests from the node."""
+    return LinuxFabric(settings.namespace, settings.path)
