@@ -51,6 +51,10 @@ _BROKEN = (
 )
 
 
+WatchCallback = Callable[[Any], None]
+"""Called once, from any thread, when what was read changed or the connection broke."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tls:
     """PEM files for mutual TLS with the servers."""
@@ -142,9 +146,7 @@ class Connection:
         """What is read after this is at least as new as anything committed before it."""
         self._await(self._sent(self._client.sync_async, self._ensemble.root))
 
-    def get(
-        self, path: str, watch: Callable[[Any], None] | None = None
-    ) -> tuple[bytes, Any] | None:
+    def get(self, path: str, watch: WatchCallback | None = None) -> tuple[bytes, Any] | None:
         """A znode's bytes and stat; None if there is none (it is not watched then)."""
         try:
             found = self._await(self._sent(self._client.get_async, path, watch))
@@ -162,7 +164,7 @@ class Connection:
         while waiting:
             yield self._value(waiting.popleft())
 
-    def children(self, path: str, watch: Callable[[Any], None] | None = None) -> list[str]:
+    def children(self, path: str, watch: WatchCallback | None = None) -> list[str]:
         """The names below a znode, in no order."""
         return list(self._await(self._sent(self._client.get_children_async, path, watch)))
 
@@ -217,8 +219,8 @@ class Connection:
 
     def _unauthorized(self, error: Exception) -> PvcError:
         return unavailable(
-            f"ZooKeeper refuses our credentials for {self._ensemble.root} ({type(error).__name__}), "
-            "so nothing was written: see to the credentials of the state in the configuration"
+            f"ZooKeeper refuses our credentials for {self._ensemble.root} "
+            f"({type(error).__name__}), so nothing was written: see to the credentials of the state in the configuration"
         )
 
     def _changed(self, state: str) -> None:

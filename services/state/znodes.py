@@ -1,9 +1,9 @@
 """Where in ZooKeeper the state is kept: the paths and the bytes of its znodes. Pure.
 
-ROOT/head              the newest revision; every commit sets it, which puts all commits in one order
+ROOT/head              the newest revision; every commit sets it, which puts them in one order
 ROOT/log/REVISION      a StoredCommit, for mirrors that follow; the oldest are dropped
 ROOT/rows/NAME         a StoredRow
-ROOT/leases/NAME~TURN  a lease that is held: ephemeral, its name never used again; holds the holder
+ROOT/leases/NAME~TURN  a lease that is held, by whom: ephemeral, its name is never used again
 ROOT/turns/NAME        set by everyone who acquires the lease, so that two cannot do so at once
 """
 

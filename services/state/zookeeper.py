@@ -1,4 +1,4 @@
-"""The store of a cluster, in ZooKeeper: reads from a mirror that follows, a commit is one transaction.
+"""The store of a cluster, in ZooKeeper: reads from a mirror, each commit one transaction.
 
 Every commit sets the head znode at the version that belongs to the revision that it was
 decided on. So it happens only if nothing at all changed since, whichever process wrote: the rows
@@ -76,10 +76,10 @@ class ZookeeperStore:
         self._connection.start(start_timeout_s)
         try:
             self._begin()
-        except Cut as cut:
-            raise unavailable(f"{cut} while the state was loaded; try again") from cut
-        except BaseException:
+        except BaseException as error:
             self._connection.stop()
+            if isinstance(error, Cut):
+                raise unavailable(f"{error} while the state was loaded; try again") from error
             raise
 
     def snapshot(self) -> Snapshot:
@@ -155,8 +155,8 @@ class ZookeeperStore:
     def _carry_through(self, attempt: _Attempt) -> int:
         """Tries until the commit is done, refused, or the time is over.
 
-        While it is unsure whether it happened, only the same commit for the same revision is sent again: at most one
-        of the copies can count, and the log tells whether one did.
+        While it is unsure whether it happened, only the same commit for the same revision is sent
+        again: at most one of the copies can count, and the log tells whether one did.
         """
         while self._connection.left_s(attempt.deadline):
             self._check_open()
@@ -186,15 +186,18 @@ class ZookeeperStore:
         if attempt.changes and not rows and not self._is_current(attempt):
             return None
         transaction = self._transaction(attempt, before, rows)
-        if not transaction.operations:
+        if rows:
+            refused = self._send(attempt, transaction, revision)
+        elif transaction.operations:
+            refused = self._connection.carry_out(transaction, attempt.deadline)
+        else:
             return before.revision
-        refused = self._send(attempt, transaction, revision)
         if refused is not None:
             return self._why(attempt, refused)
-        if not rows:
-            return before.revision
-        self._follower.take(revision, rows, sum(row.ByteSize() for row in rows.values() if row))
-        return revision
+        if rows:
+            size = sum(row.ByteSize() for row in rows.values() if row)
+            self._follower.take(revision, rows, size)
+        return revision if rows else before.revision
 
     def _is_current(self, attempt: _Attempt) -> bool:
         """Whether the mirror can be trusted to refuse; if not, it can the next time."""
@@ -205,12 +208,17 @@ class ZookeeperStore:
         return False
 
     def _send(self, attempt: _Attempt, transaction: Any, revision: int) -> Refused | None:
+        """Unsure from before it is sent until the answer, if that is yes until the mirror has it."""
+        before, attempt.unsure = attempt.unsure, revision
         try:
-            return self._connection.carry_out(transaction, attempt.deadline)
+            refused = self._connection.carry_out(transaction, attempt.deadline)
         except Cut as cut:
-            if cut.sent:
-                attempt.unsure = revision
+            if not cut.sent:
+                attempt.unsure = before
             raise
+        if refused is not None:
+            attempt.unsure = before
+        return refused
 
     def _why(self, attempt: _Attempt, refused: Refused) -> Exception | None:
         """What a refused step means: ours are in the order lease, head, log, rows."""
@@ -263,8 +271,8 @@ class ZookeeperStore:
     def _gave_up(self, attempt: _Attempt) -> PvcError:
         if attempt.unsure:
             return unavailable(
-                f"the connection to ZooKeeper broke while revision {attempt.unsure} was written, and "
-                "whether it was could not be found out: read again before acting"
+                f"the connection to ZooKeeper broke while revision {attempt.unsure} was written, "
+                "and whether it was could not be found out: read again before acting"
             )
         return unavailable(
             f"ZooKeeper did not answer within {self._patience_s:g} s, so nothing was written: see "

@@ -1,5 +1,8 @@
-"""Leases as ephemeral znodes. A holding's znode has a name that is never used again, so a commit that
-checks it proves that this very holding has not ended, whoever holds the lease now."""
+"""Leases as ephemeral znodes.
+
+A holding's znode has a name that is never used again, so a commit that checks it proves that this
+very holding has not ended, whoever holds the lease now.
+"""
 
 from __future__ import annotations
 
