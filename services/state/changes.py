@@ -34,7 +34,8 @@ def stored_rows(before: Snapshot, changes: Sequence[Change], revision: int) -> S
     """What a commit of these changes writes as `revision`; empty when that is nothing at all.
 
     Raises Conflict naming the first row that is not at the version that its change wants, and
-    PvcError TOO_LARGE. Naming a row twice, or storing it where it does not belong, is a mistake in the caller.
+    PvcError TOO_LARGE. Naming a row twice, or storing it where it does not belong, is a mistake in
+    the caller.
     """
     names = [name_of(change) for change in changes]
     assert len(set(names)) == len(names), f"a commit names a row twice: {sorted(names)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pvc.core.v1 import reason_pb2
+
 from services.mesh.errors import PvcError
 
 Upgrade = Callable[[bytes], bytes]
@@ -16,8 +17,7 @@ Upgrade = Callable[[bytes], bytes]
 
 UPGRADES: dict[tuple[str, int], Upgrade] = {}
 """(collection path, schema) → what brings a row of that schema to the next. Adding a field needs
-none; a schema goes up by one, and gets an entry here, when the meaning of what is stored changes.
-"""
+none; a schema goes up by one, and gets an entry here, when what is stored changes its meaning."""
 
 
 def upgraded(name: str, payload: bytes, schema: int, newest: int) -> bytes:
