@@ -24,7 +24,7 @@ echo "pvc-tiny $(hostname)" > /www/index.html
 
 for path in /sys/class/net/eth*; do [ -e "$path" ] && nic-up "${path##*/}"; done
 httpd -p 80 -h /www
-acpid
+acpid -d > /dev/null 2>&1 &
 echo "PVC-TINY READY host=$(hostname) kernel=$(uname -r) cpus=$(nproc)" \
     "mem_kib=$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)" \
     "uptime=$(cut -d' ' -f1 /proc/uptime)"

@@ -148,8 +148,6 @@ def _cloud_init_files(recipe: Recipe) -> tuple[ImageFile, ...]:
     text = "# Written by PVC's image recipe.\n" + json.dumps(settings, indent=2) + "\n"
     return (
         ImageFile("/etc/cloud/cloud.cfg.d/90_pvc.cfg", text),
-        # The seed decides, not a search of the machine's tables and disks at every boot.
-        ImageFile("/etc/cloud/ds-identify.cfg", "policy: enabled\n"),
         ImageFile(
             "/etc/systemd/system-generators/cloud-init-generator", CLOUD_INIT_GENERATOR, 0o755
         ),

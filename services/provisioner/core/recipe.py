@@ -25,7 +25,7 @@ PACKAGES_MAX = 1000
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _RELEASE = re.compile(r"[a-z]{3,30}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}")
-_LABEL = re.compile(r"[A-Za-z0-9_-]{1,16}")
+_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,15}")
 _KERNEL_ARGUMENT = re.compile(r"[A-Za-z0-9_.,:=/@+-]{1,200}")
 _UNIT = re.compile(r"[A-Za-z0-9@_.:-]{1,120}\.(service|socket|timer|mount|automount|path|target)")
 _CLOUD_MODULE = re.compile(r"[a-z][a-z0-9_-]{0,60}")
@@ -77,10 +77,13 @@ def content_hash(recipe: Recipe) -> str:
 
 def parse_recipe(text: str) -> Recipe:
     """Reads a recipe file; raises FieldProblem naming the field that is wrong."""
-    if len(text.encode("utf-8", "surrogatepass")) > RECIPE_BYTES_MAX:
-        raise FieldProblem("", f"the recipe is longer than {RECIPE_BYTES_MAX} bytes")
     try:
+        size = len(text.encode())
+        if size > RECIPE_BYTES_MAX:
+            raise FieldProblem("", f"the recipe has {size} bytes, more than {RECIPE_BYTES_MAX}")
         table = tomllib.loads(text)
+    except UnicodeEncodeError as error:
+        raise FieldProblem("", "the recipe is not valid Unicode") from error
     except tomllib.TOMLDecodeError as error:
         raise FieldProblem("", f"the recipe is not valid TOML: {error}") from error
     _refuse_unknown(table, [f.name for f in fields(Recipe)], "")

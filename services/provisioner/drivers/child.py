@@ -64,8 +64,14 @@ def run_child(
         raise
     if child.returncode != 0:
         raise ChildFailed(
-            f"{arguments[0]} ended with status {child.returncode}: " + " / ".join(last)
+            f"{_program(arguments)} ended with status {child.returncode}: " + " / ".join(last)
         )
+
+
+def _program(arguments: Sequence[str]) -> str:
+    """What is run, behind the programs that contain it."""
+    inner = arguments[len(CONTAINED) :] if tuple(arguments[: len(CONTAINED)]) == CONTAINED else ()
+    return (inner or arguments)[0]
 
 
 def _start(
@@ -98,7 +104,7 @@ def _follow(
             if cancelled():
                 raise ChildCancelled
             if time.monotonic() > deadline:
-                raise ChildFailed(f"{child.args!r} took too long: " + " / ".join(last))
+                raise ChildFailed("it took too long; it said last: " + " / ".join(last))
             if not selector.select(TICK_S):
                 continue
             chunk = os.read(output, 65536)

@@ -12,6 +12,7 @@ import yaml
 from pycdlib import dates
 
 LABEL = "cidata"
+DEPTH_MAX = 64
 # 2000-01-01, as a directory record spells it, and as a volume descriptor spells its four dates:
 # creation, modification, expiration (none) and effect (none).
 _RECORD_DATE = bytes((100, 1, 1, 0, 0, 0, 0))
@@ -26,13 +27,24 @@ class InvalidYaml(ValueError):
 def parse_yaml(text: str) -> object:
     """Parses one document with plain values only; raises InvalidYaml."""
     try:
-        # A hundred levels of aliases expand to more than any memory holds; none is needed here.
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InvalidYaml("aliases ('*name') are not accepted")
+        _refuse_costly(text)
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InvalidYaml(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _refuse_costly(text: str) -> None:
+    """Stops at what takes a parser more time or memory than its length: depth and aliases."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise InvalidYaml("aliases ('*name') are not accepted")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH_MAX:
+            raise InvalidYaml(f"it is nested more than {DEPTH_MAX} deep")
 
 
 def render_yaml(value: Mapping[str, Any]) -> bytes:
