@@ -1,0 +1,356 @@
+"""Keeps volumes as files in a folder, with qemu-img. It removes nothing that it did not make itself.
+
+A pool's folder holds `.pvc-pool` (whose pool it is), `volumes/` and `tmp/`. Whatever is made is made in `tmp/`, synced,
+and then linked to its place, so that a volume's file is whole or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat as modes
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from pvc.core.v1 import reason_pb2
+
+from services.mesh.errors import PvcError, refuse
+from services.storage.drivers import qemu_img
+from services.storage.drivers.driver import (
+    Disk,
+    DiskFacts,
+    Format,
+    Found,
+    ImageFacts,
+    Place,
+    PoolFacts,
+    Progress,
+)
+from services.storage.drivers.process import run, run_long
+
+MARK = ".pvc-pool"
+UNNOTICED = frozenset({MARK, f"{MARK}.new", "lost+found"})
+"""What may lie in a folder that still counts as empty."""
+
+QUICK_S = 60.0
+"""For what takes milliseconds."""
+SLOW_S = 1800.0
+"""For what walks through an image's tables: minutes, on a full one of many TiB."""
+
+MIB, GIB = 1 << 20, 1 << 30
+INSPECT_LIMITS = {"as": 2 * GIB, "cpu": 30, "fsize": 0}
+"""What looking at an image from outside may cost: memory and file sizes in bytes, seconds of processor time."""
+IMPORT_MEMORY = 4 * GIB
+INSPECT_S = 120.0
+
+_QEMU_LOCKS = (100, 200)
+"""First byte and length of the range in which QEMU locks an image that it has open."""
+
+_STORAGE_FAILED = reason_pb2.REASON_STORAGE_FAILED
+
+
+class DirectoryDriver:
+    """See Driver."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[str, ...]] = {}
+        """Folder → cache options of its file system; a folder is here once it has been swept."""
+
+    def open_pool(self, place: Place, make: bool) -> PoolFacts:
+        """See Driver."""
+        folder = Path(place.path)
+        with self._lock, _words_for(f"the folder {folder}"):
+            owner = _owner(folder)
+            if owner is None and make:
+                _occupy(folder, place.uid)
+            elif owner is None:
+                refuse(
+                    _STORAGE_FAILED,
+                    f"{folder} does not hold this pool ({MARK} is missing in it): is its file "
+                    "system mounted?",
+                )
+            elif owner != place.uid:
+                refuse(_STORAGE_FAILED, f"{folder} holds another pool (uid {owner})")
+            for name in ("volumes", "tmp"):
+                (folder / name).mkdir(mode=0o711, exist_ok=True)
+            if place.path not in self._seen:
+                _sweep(folder / "tmp")
+                self._seen[place.path] = _cache_options(folder / "tmp")
+            return _room(folder)
+
+    def close_pool(self, place: Place) -> None:
+        """See Driver."""
+        folder = Path(place.path)
+        with self._lock, _words_for(f"the folder {folder}"):
+            if _owner(folder) != place.uid:
+                return
+            if (folder / "tmp").is_dir():
+                _sweep(folder / "tmp")
+            for name in ("volumes", "tmp"):
+                with contextlib.suppress(FileNotFoundError, OSError):  # foreign files stay
+                    (folder / name).rmdir()
+            (folder / MARK).unlink()
+            _sync(folder)
+            self._seen.pop(place.path, None)
+
+    def create(self, disk: Disk, size_bytes: int) -> None:
+        """See Driver."""
+        with self._being_made(disk) as path:
+            if path:
+                run(_ours(qemu_img.create(path, disk.format, size_bytes)), QUICK_S)
+
+    def clone(self, disk: Disk, base: Disk, size_bytes: int) -> None:
+        """See Driver."""
+        if not Path(base.path).is_file():
+            refuse(_STORAGE_FAILED, f"the base {base.path} is gone")
+        with self._being_made(disk) as path:
+            if path:
+                # tmp/ and volumes/ lie side by side, so the name is right in both.
+                name = os.path.relpath(base.path, Path(path).parent)
+                run(_ours(qemu_img.clone(path, name, base.format, size_bytes)), QUICK_S)
+
+    def copy(
+        self, disk: Disk, source: Disk, snapshot: str, size_bytes: int, progress: Progress
+    ) -> None:
+        """See Driver."""
+        with self._being_made(disk) as path:
+            if path:
+                words = qemu_img.copy(
+                    source.path, source.format, path, disk.format, self._cache(disk), snapshot
+                )
+                run_long(_ours(words), progress)
+                _enlarge(path, disk.format, size_bytes)
+
+    def import_(
+        self, disk: Disk, path: str, format: Format, size_bytes: int, progress: Progress
+    ) -> None:
+        """See Driver."""
+        # What cannot be larger than the disk and its tables is stopped when it tries.
+        limits = {"as": IMPORT_MEMORY, "fsize": size_bytes + size_bytes // 256 + 64 * MIB}
+        with self._being_made(disk) as to:
+            if to:
+                words = qemu_img.copy_foreign(path, format, to, disk.format, self._cache(disk))
+                run_long(qemu_img.confined(words, limits), progress)
+                _enlarge(to, disk.format, size_bytes)
+
+    def export(
+        self, source: Disk, snapshot: str, path: str, format: Format, compress: bool,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        """See Driver."""
+        part = Path(f"{path}.part")
+        words = qemu_img.export(
+            source.path, source.format, str(part), format, compress, ("-t", "writeback"), snapshot
+        )
+        with _words_for(path):
+            try:
+                run_long(_ours(words), progress)
+                _sync(part)
+                part.replace(path)
+                _sync(part.parent)
+            finally:
+                part.unlink(missing_ok=True)
+
+    def inspect(self, path: str, format: Format) -> ImageFacts:
+        """See Driver."""
+        try:
+            answers = [
+                run(qemu_img.confined(words, INSPECT_LIMITS), INSPECT_S)
+                for words in (
+                    qemu_img.describe_foreign(path, format),
+                    qemu_img.measure_foreign(path, format),
+                )
+            ]
+            return qemu_img.image_facts(*answers)
+        except (PvcError, KeyError, ValueError) as error:
+            raise PvcError(
+                reason_pb2.REASON_INVALID_CONTENT, f"the image cannot be read as {format}: {error}"
+            ) from error
+
+    def resize(self, disk: Disk, size_bytes: int) -> None:
+        """See Driver."""
+        if self.stat(disk).size_bytes != size_bytes:
+            run(_ours(qemu_img.resize(disk.path, disk.format, size_bytes)), SLOW_S)
+
+    def delete(self, disk: Disk) -> None:
+        """See Driver."""
+        path = Path(disk.path)
+        with _words_for(disk.path):
+            if not path.is_symlink() and not path.exists():
+                return
+            _check_unused(path)
+            path.unlink(missing_ok=True)
+            _sync(path.parent)
+
+    def rename(self, disk: Disk, to: Disk) -> None:
+        """See Driver."""
+        old, new = Path(disk.path), Path(to.path)
+        with _words_for(disk.path):
+            if new.exists() and (not old.exists() or old.samefile(new)):
+                old.unlink(missing_ok=True)  # cut between link and unlink, or done before
+            else:
+                _check_unused(old)
+                os.link(old, new)
+                old.unlink()
+            _sync(new.parent)
+
+    def snapshot(self, disk: Disk, snapshot: str) -> None:
+        """See Driver."""
+        self.delete_snapshot(disk, snapshot)
+        run(_ours(qemu_img.snapshot(disk.path, "-c", snapshot)), SLOW_S)
+
+    def delete_snapshot(self, disk: Disk, snapshot: str) -> None:
+        """See Driver."""
+        if snapshot in self.stat(disk).snapshots:
+            run(_ours(qemu_img.snapshot(disk.path, "-d", snapshot)), SLOW_S)
+
+    def rollback(self, disk: Disk, snapshot: str) -> None:
+        """See Driver."""
+        run(_ours(qemu_img.mend(disk.path)), SLOW_S)
+        run(_ours(qemu_img.snapshot(disk.path, "-a", snapshot)), SLOW_S)
+
+    def stat(self, disk: Disk) -> DiskFacts:
+        """See Driver."""
+        with _words_for(disk.path):
+            try:
+                there = Path(disk.path).lstat()
+            except FileNotFoundError:
+                raise PvcError(reason_pb2.REASON_NOT_FOUND, f"{disk.path} is gone") from None
+            if not modes.S_ISREG(there.st_mode):
+                refuse(_STORAGE_FAILED, f"{disk.path} is not a file")
+        return qemu_img.disk_facts(run(_ours(qemu_img.describe(disk.path, disk.format)), QUICK_S))
+
+    def list(self, place: Place) -> tuple[Found, ...]:
+        """See Driver."""
+        with _words_for(place.path), os.scandir(f"{place.path}/volumes") as entries:
+            found = [
+                Found(entry.path, entry.stat(follow_symlinks=False).st_blocks * 512)
+                for entry in entries
+            ]
+        return tuple(sorted(found, key=lambda file: file.path))
+
+    def _cache(self, disk: Disk) -> tuple[str, ...]:
+        return self._seen.get(disk.place.path, ())
+
+    @contextlib.contextmanager
+    def _being_made(self, disk: Disk) -> Iterator[str]:
+        """The path to make the disk's file at; it appears at its place when the block ends well. "" when it is there
+        already."""
+        final = Path(disk.path)
+        assert final.parent == Path(disk.place.path, "volumes"), f"{final} is not in its pool"
+        temporary = Path(disk.place.path, "tmp", final.name)
+        with _words_for(disk.path):
+            if final.is_symlink() or final.exists():
+                yield ""
+                return
+            temporary.unlink(missing_ok=True)
+            try:
+                yield str(temporary)
+                temporary.chmod(0o600)
+                _sync(temporary)
+                os.link(temporary, final)  # unlike rename, never over another file
+                _sync(final.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _ours(words: list[str]) -> list[str]:
+    return qemu_img.confined(words, {})
+
+
+def _enlarge(path: str, format: Format, size_bytes: int) -> None:
+    made = qemu_img.disk_facts(run(_ours(qemu_img.describe(path, format)), QUICK_S))
+    if made.size_bytes < size_bytes:
+        run(_ours(qemu_img.resize(path, format, size_bytes)), QUICK_S)
+
+
+def _owner(folder: Path) -> str | None:
+    """The uid of the pool that the folder holds, None if it holds none."""
+    try:
+        mark = json.loads((folder / MARK).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        mark = None
+    if not isinstance(mark, dict) or not isinstance(mark.get("pool"), str):
+        refuse(_STORAGE_FAILED, f"{folder / MARK} is damaged: it must name the pool's uid")
+    return str(mark["pool"])
+
+
+def _occupy(folder: Path, uid: str) -> None:
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    others = sorted({entry.name for entry in folder.iterdir()} - UNNOTICED)
+    if others:
+        refuse(
+            _STORAGE_FAILED,
+            f"{folder} is not empty ({', '.join(others[:3])}{'…' if others[3:] else ''}): "
+            "a pool needs a folder of its own",
+        )
+    new = folder / f"{MARK}.new"
+    new.write_text(json.dumps({"pool": uid}) + "\n")
+    _sync(new)
+    new.replace(folder / MARK)
+    _sync(folder)
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.iterdir():
+        if left.is_file() or left.is_symlink():
+            left.unlink()
+
+
+def _cache_options(folder: Path) -> tuple[str, ...]:
+    """Past the page cache where the file system can: a third of the time, and nothing left to write at the end."""
+    probe = folder / ".probe"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return ("-t", "writeback")
+    finally:
+        probe.unlink(missing_ok=True)
+    return ("-t", "none")
+
+
+def _room(folder: Path) -> PoolFacts:
+    there = os.statvfs(folder)
+    if there.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
+        refuse(_STORAGE_FAILED, f"{folder} cannot be written")
+    return PoolFacts(there.f_blocks * there.f_frsize, there.f_bavail * there.f_frsize)
+
+
+def _check_unused(path: Path) -> None:
+    """Raises IN_USE when a QEMU or qemu-img has the image open, for whatever purpose."""
+    if not path.is_file():
+        return
+    start, length = _QEMU_LOCKS
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    with path.open("rb") as file:
+        answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked)
+    if struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK:
+        refuse(reason_pb2.REASON_IN_USE, f"another process has {path} open")
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def _words_for(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = reason_pb2.REASON_OUT_OF_SPACE if full else _STORAGE_FAILED
+        raise PvcError(reason, f"{subject}: {error.strerror or error}") from error

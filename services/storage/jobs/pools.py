@@ -1,0 +1,63 @@
+"""Long work on pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.mesh.jobs import Job, Outcome, Task
+from services.state.store import Delete, Put
+from services.storage.core import converge, pools
+from services.storage.core.accept import PREFIX, Pool, packed
+from services.storage.workshop import Workshop, place_of
+
+
+class PoolJobs:
+    """See the module."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._shop = workshop
+
+    def methods(self) -> Mapping[str, Job]:
+        """Method → job."""
+        return {f"{PREFIX}CreatePool": self.create, f"{PREFIX}DeletePool": self.delete}
+
+    def create(self, task: Task) -> Outcome:
+        """Takes the folder; on failure nothing is left of it but a folder that was made for it."""
+        pool = self._shop.row(Pool, task.target)
+        task.undo.callback(self._shop.drop, pool.name)
+        task.stage(f"taking the folder {pool.spec.directory.path}")
+        task.undo.callback(self._shop.driver.close_pool, place_of(pool))
+        facts = self._shop.driver.open_pool(place_of(pool), make=True)
+        files = self._shop.driver.list(place_of(pool))
+        seen = converge.Seen(
+            "",
+            facts.capacity_bytes,
+            facts.available_bytes,
+            {file.path: file.allocated_bytes for file in files},
+        )
+
+        def ready() -> Pool:
+            snapshot = self._shop.store.snapshot()
+            finding = converge.pool_finding(snapshot, self._shop.row(Pool, pool.name), seen)
+            assert finding is not None and isinstance(finding.row, Pool)
+            return finding.row
+
+        return Outcome(packed(ready()), lambda: [Put(ready())])
+
+    def delete(self, task: Task) -> Outcome:
+        """Takes our marks out of the folder, then the row away."""
+        store = self._shop.store
+        pool = store.snapshot().find(Pool, task.target)
+        if pool is None:
+            return Outcome(None, list)
+        task.undo.callback(self._shop.change, Pool, pool.name, _stay)
+        pools.check_no_volumes(store.snapshot(), pool.name)
+        task.stage(f"leaving the folder {pool.spec.directory.path}")
+        self._shop.driver.close_pool(place_of(pool))
+        return Outcome(None, lambda: [Delete(pool.name, "*")])
+
+
+def _stay(pool: Pool) -> None:
+    pool.meta.ClearField("delete_time")
+
+
