@@ -41,13 +41,14 @@ _OFF_REASON = {
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffReason.CRASHED,
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffReason.START_FAILED,
 }
-_AGENT_SILENT = {
+AGENT_SILENT = {
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
     libvirt.VIR_ERR_AGENT_UNSYNCED,
     libvirt.VIR_ERR_OPERATION_INVALID,
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
     libvirt.VIR_ERR_NO_SUPPORT,
 }
+"""What libvirt says when there is no agent, or one that does not answer."""
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -137,7 +138,7 @@ class Libvirt:
                     domain.agentSetResponseTimeout(AGENT_SHUTDOWN_S, 0)
                     domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
                 except libvirt.libvirtError as error:
-                    if error.get_error_code() not in _AGENT_SILENT:
+                    if error.get_error_code() not in AGENT_SILENT:
                         raise
                 else:
                     return
@@ -258,7 +259,7 @@ class Libvirt:
                     libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, 0
                 )
             except libvirt.libvirtError as error:
-                if error.get_error_code() in _AGENT_SILENT:
+                if error.get_error_code() in AGENT_SILENT:
                     return None
                 raise
             return _guest(told, interfaces)
