@@ -17,7 +17,8 @@ h1 { margin-bottom: 0 } h2 { margin: 2rem 0 .5rem } table { border-collapse: col
 td { padding: .35rem .6rem; vertical-align: top; border-top: 1px solid #8884 }
 code, pre { font-family: ui-monospace, monospace; font-size: 13px }
 pre { background: #8882; padding: .7rem; overflow-x: auto } .role { opacity: .65 }
-.GET { color: #2a7ae2 } .POST { color: #2e8b57 } .PATCH { color: #b8860b } .DELETE { color: #c0392b }
+.GET { color: #2a7ae2 }
+.POST { color: #2e8b57 } .PATCH { color: #b8860b } .DELETE { color: #c0392b }
 """
 INTRODUCTION = """
 <p>Send <code>authorization: Bearer SECRET</code> with every call (<code>pvc token create</code>

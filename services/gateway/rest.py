@@ -1,4 +1,5 @@
-"""REST from outside: an ASGI app that turns HTTP calls into gRPC ones, passes them through the door,
+"""REST from outside: an ASGI app that turns HTTP calls into gRPC ones, passes them through the
+door,
 and gives back JSON. Streams come as one JSON object a line, or as server-sent events.
 """
 

@@ -135,7 +135,8 @@ def _body_of(route: Route, body: bytes) -> Any:
 
 
 def _fill_from_body(route: Route, message: Any, posted: Any, *, masked: bool) -> None:
-    """masked: the query says what the body is to change; otherwise a PATCH changes what is in it."""
+    """masked: the query says what the body is to change; otherwise a PATCH changes what is in
+    it."""
     field = message.DESCRIPTOR.fields_by_name[route.body]
     to_message({field.name: posted}, message)
     takes_mask = "update_mask" in message.DESCRIPTOR.fields_by_name
