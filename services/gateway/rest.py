@@ -111,7 +111,8 @@ def chosen(verb: str, path: str) -> Match | Response:
     matches = find(ROUTES, path)
     wanted = "GET" if verb == "HEAD" else verb
     for match in matches:
-        if match.route.verb == wanted:
+        endless = verb == "HEAD" and match.route.method.server_streaming
+        if match.route.verb == wanted and not endless:
             return match
     if not matches:
         problem = f"{path} is no path of this API; /openapi.json lists them"
