@@ -316,8 +316,8 @@ def from_status(status: status_pb2.Status, operation: str = "") -> PvcError:
     return kind(status.message, field=field, metadata=metadata, operation=operation)
 
 
-def from_rpc(error: Any) -> PvcError:
-    """The error that a failed grpc call stands for."""
+def from_rpc(error: Any, address: str = "") -> PvcError:
+    """The error that a failed grpc call stands for; grpc's own ones are told with the address."""
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS:
             try:
@@ -325,4 +325,7 @@ def from_rpc(error: Any) -> PvcError:
             except DecodeError:
                 break
     code: grpc.StatusCode = error.code()
-    return from_status(status_pb2.Status(code=code.value[0], message=error.details() or code.name))
+    words = error.details() or code.name
+    if code == grpc.StatusCode.UNAVAILABLE and address:
+        words = f"{address} does not answer: {words}"
+    return from_status(status_pb2.Status(code=code.value[0], message=words))

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from pvc_client.errors import PvcError, Unavailable, Unreachable, from_rpc
+from pvc_client.errors import Unavailable, from_rpc
 
 R = TypeVar("R", bound=Message)
 
@@ -77,14 +77,14 @@ class Transport:
     ) -> ReplyStream[R]:
         """The answers of a call that streams them, as they come."""
         call = method(request, timeout=timeout_s, metadata=self._metadata())
-        return ReplyStream(call, self._said, response)
+        return ReplyStream(call, self.address, response)
 
     def send(self, method: Any, requests: Iterator[Message], response: type[R]) -> R:
         """Sends many messages and gets one answer. Never repeated: the messages are spent."""
         try:
             answer, call = method.with_call(requests, metadata=self._metadata())
         except grpc.RpcError as error:
-            raise self._said(from_rpc(error)) from None
+            raise from_rpc(error, self.address) from None
         self._note_revision(call.trailing_metadata())
         assert isinstance(answer, response)
         return answer
@@ -95,16 +95,10 @@ class Transport:
                 request, timeout=max(left_s, 0.001), metadata=self._metadata()
             )
         except grpc.RpcError as error:
-            raise self._said(from_rpc(error)) from None
+            raise from_rpc(error, self.address) from None
         self._note_revision(call.trailing_metadata())
         assert isinstance(answer, response)
         return answer
-
-    def _said(self, error: PvcError) -> PvcError:
-        """The error, with the address where grpc's own words lack it."""
-        if isinstance(error, Unreachable) and self.address not in error.message:
-            error.message = f"{self.address} does not answer: {error.message}"
-        return error
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         entries = []
@@ -125,9 +119,9 @@ class ReplyStream(Iterator[R]):
     """The answers of one streaming call; iterate it, or cancel it from any thread. Raises
     PvcError."""
 
-    def __init__(self, call: Any, said: Any, response: type[R]) -> None:
+    def __init__(self, call: Any, address: str, response: type[R]) -> None:
         self._call = call
-        self._said = said
+        self._address = address
         self._response = response
         self._cancelled = False
 
@@ -140,7 +134,7 @@ class ReplyStream(Iterator[R]):
         except grpc.RpcError as error:
             if self._cancelled:
                 raise StopIteration from None
-            raise self._said(from_rpc(error)) from None
+            raise from_rpc(error, self._address) from None
         assert isinstance(answer, self._response)
         return answer
 

@@ -1,0 +1,201 @@
+"""The doors themselves: gRPC and REST on their addresses, and the root-only socket. Opens and
+closes
+them in the process's event loop; who may come in is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from pvc.core.v1 import reason_pb2
+from services.gateway.door import Door
+from services.gateway.proxy import Proxy
+from services.gateway.rest import Rest
+from services.mesh.errors import PvcError
+
+log = logging.getLogger("pvc.gateway")
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+STREAMS_MAX = 1000
+OPENING_S = 10.0
+GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the doors are. An empty address or path: there is no such door."""
+
+    grpc_address: str = "127.0.0.1:7371"
+    rest_address: str = "127.0.0.1:7370"
+    socket: str = "/run/pvc/pvc.sock"
+    """Whoever may open it is an admin; it is made for root alone."""
+    certificate: str = ""
+    """PEM files. Without them the doors speak plainly, and only on loopback addresses."""
+    key: str = ""
+
+    @property
+    def tls(self) -> bool:
+        """Whether the doors speak TLS."""
+        return bool(self.certificate)
+
+
+class Doors:
+    """All doors of one node. The ports that were really taken are in grpc_port and rest_port."""
+
+    def __init__(self, settings: Settings, door: Door) -> None:
+        """Raises INVALID_CONFIG for plain text beyond this machine, or half a certificate."""
+        check(settings)
+        self._settings = settings
+        self._door = door
+        self._servers: list[grpc.aio.Server] = []
+        self._rest = _QuietServer(self._uvicorn_config())
+        self._rest_task: asyncio.Task[None] | None = None
+        self.grpc_port = 0
+        self.rest_port = 0
+
+    async def start(self) -> None:
+        """Opens them. Raises INVALID_CONFIG when an address cannot be had."""
+        if self._settings.socket:
+            await self._open_socket(Path(self._settings.socket))
+        if self._settings.grpc_address:
+            await self._open_grpc(self._settings.grpc_address)
+        if self._settings.rest_address:
+            await self._open_rest(self._settings.rest_address)
+
+    async def stop(self, grace_s: float = GRACE_S) -> None:
+        """Lets nobody new in, gives those inside some time, closes."""
+        self._rest.should_exit = True
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        if self._rest_task is not None:
+            await self._rest_task
+        if self._settings.socket:
+            Path(self._settings.socket).unlink(missing_ok=True)
+
+    async def _open_socket(self, path: Path) -> None:
+        """The socket is never open to others, not even for a moment."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        server = self._server(local=True)
+        before = os.umask(0o177)
+        try:
+            _bound(server.add_insecure_port, f"unix:{path}")
+            await server.start()
+        finally:
+            os.umask(before)
+        path.chmod(0o600)
+        log.info("gateway: gRPC on unix:%s for root", path)
+
+    async def _open_grpc(self, address: str) -> None:
+        server = self._server(local=False)
+        servicer = health.aio.HealthServicer()
+        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        if self._settings.tls:
+            pair = (Path(self._settings.key).read_bytes(), _certificate(self._settings))
+            credentials = grpc.ssl_server_credentials([pair])
+            self.grpc_port = _bound(server.add_secure_port, address, credentials)
+        else:
+            self.grpc_port = _bound(server.add_insecure_port, address)
+        await server.start()
+        log.info("gateway: gRPC on %s%s", address, ", TLS" if self._settings.tls else "")
+
+    async def _open_rest(self, address: str) -> None:
+        listener = listening(address)
+        self.rest_port = listener.getsockname()[1]
+        self._rest_task = asyncio.create_task(self._rest.serve(sockets=[listener]))
+        async with asyncio.timeout(OPENING_S):
+            while not self._rest.started and not self._rest_task.done():
+                await asyncio.sleep(0.01)
+        log.info("gateway: REST on %s%s", address, ", TLS" if self._settings.tls else "")
+
+    def _server(self, *, local: bool) -> grpc.aio.Server:
+        options = (
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_concurrent_streams", STREAMS_MAX),
+            ("grpc.so_reuseport", 0),
+        )
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((Proxy(self._door, local=local),))
+        self._servers.append(server)
+        return server
+
+    def _uvicorn_config(self) -> uvicorn.Config:
+        return uvicorn.Config(
+            Rest(self._door).app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=int(GRACE_S),
+            ssl_certfile=self._settings.certificate or None,
+            ssl_keyfile=self._settings.key or None,
+        )
+
+
+class _QuietServer(uvicorn.Server):
+    """A uvicorn that leaves the process's signals to the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def check(settings: Settings) -> None:
+    """Raises INVALID_CONFIG for what would be unsafe."""
+    if bool(settings.certificate) != bool(settings.key):
+        raise _invalid("certificate and key of the gateway come together: give both or none")
+    for address in (settings.grpc_address, settings.rest_address):
+        if address and not settings.tls and not is_loopback(address):
+            raise _invalid(
+                f"the gateway would speak plainly on {address}, and tokens with it; "
+                "give it a certificate and key, or a loopback address"
+            )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches the address."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listening(address: str) -> socket.socket:
+    """A socket that listens on host:port. Raises INVALID_CONFIG when it cannot be had."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
+    except (OSError, ValueError, OverflowError) as error:
+        raise _invalid(f"the gateway cannot listen on {address}: {error}") from None
+
+
+def _bound(add: object, address: str, *credentials: object) -> int:
+    assert callable(add)
+    try:
+        return int(add(address, *credentials))
+    except RuntimeError as error:
+        raise _invalid(f"the gateway cannot listen on {address}: {error}") from None
+
+
+def _certificate(settings: Settings) -> bytes:
+    return Path(settings.certificate).read_bytes()
+
+
+def _invalid(problem: str) -> PvcError:
+    return PvcError(reason_pb2.REASON_INVALID_CONFIG, problem)

@@ -1,0 +1,53 @@
+"""Which node must answer a request: the one that has the VM, the volume or the file. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import reason_pb2
+from pvc.storage.v1 import storage_pb2
+from services.gateway.methods import Method
+from services.mesh.errors import PvcError
+from services.state.store import Snapshot
+
+
+def node_for(snapshot: Snapshot, method: Method, request: Any) -> str:
+    """The node that must answer ("nodes/n1"); "" when any may.
+
+    Raises NOT_FOUND for a resource that does not exist.
+    """
+    if not method.routed_by:
+        return ""
+    value = getattr(request, method.routed_by)
+    name = value if isinstance(value, str) else (value[0] if value else "")
+    return _node_of(snapshot, name) if name else ""
+
+
+def _node_of(snapshot: Snapshot, name: str) -> str:
+    collection = name.partition("/")[0]
+    match collection:
+        case "vms":
+            vm = snapshot.find(vm_pb2.Vm, name)
+            return _checked(name, vm, vm.decision.node if vm is not None else "")
+        case "pools":
+            volume = snapshot.find(storage_pb2.Volume, name)
+            return _checked(name, volume, volume.status.node if volume is not None else "")
+        case "files":
+            return _node_of_file(snapshot, name)
+    return ""
+
+
+def _checked(name: str, row: Message | None, node: str) -> str:
+    if row is None:
+        raise PvcError(reason_pb2.REASON_NOT_FOUND, f"{name} does not exist", field="name")
+    return node
+
+
+def _node_of_file(snapshot: Snapshot, name: str) -> str:
+    """The node in the file's id, "files/{node}.{id}"; a file without one is looked for here."""
+    node = "nodes/" + name.partition("/")[2].rpartition(".")[0]
+    return node if snapshot.find(cluster_pb2.Node, node) is not None else ""

@@ -1,0 +1,214 @@
+"""The Python client against real servers: a program's view of the cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pvc.compute.v1 import vm_pb2
+from pvc.core.v1 import meta_pb2, options_pb2, reason_pb2
+from pvc_client import Cluster, PvcError, errors
+from pvc_client.names import full_name, parent_of, short_name
+from tests.doors.servicers import BANNER
+from tests.doors.world import World, world_in
+
+VmSpec = vm_pb2.VmSpec
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world_in(tmp_path_factory.mktemp("client")) as world:
+        yield world
+
+
+@pytest.fixture
+def cluster(world: World) -> Iterator[Cluster]:
+    with Cluster(world.grpc_address, token=world.secrets["eve"], timeout_s=5) as cluster:
+        yield cluster
+
+
+def test_a_program_of_ten_lines(cluster: Cluster) -> None:
+    seen: list[str] = []
+    made = cluster.vms.create("ten", VmSpec(description="x")).result(timeout=5)
+    assert made.name == "vms/ten"
+    vm = cluster.vms.start("ten").result(
+        timeout=5, on_progress=lambda operation: seen.append(operation.stage)
+    )
+    assert vm.status.state == vm_pb2.VM_STATE_RUNNING
+    assert [stage for stage in seen if stage][-1] == "starting the emulator"
+    assert "choosing a node" in seen
+
+
+def test_every_reason_is_a_class_of_the_same_name() -> None:
+    reasons = {
+        value.name.removeprefix("REASON_"): value
+        for value in reason_pb2.Reason.DESCRIPTOR.values
+        if value.number
+    }
+    assert set(errors.BY_REASON) == set(reasons)
+    for reason, kind in errors.BY_REASON.items():
+        assert kind.__name__ == reason.title().replace("_", "")
+        code = reasons[reason].GetOptions().Extensions[options_pb2.code]
+        assert issubclass(kind, errors.InvalidRequest) == (code == 3), reason
+        assert issubclass(kind, errors.Unavailable) == (code == 14), reason
+
+
+def test_errors_arrive_as_classes(cluster: Cluster) -> None:
+    with pytest.raises(errors.NotFound) as found:
+        cluster.vms.get("nowhere")
+    assert "vms/nowhere" in found.value.message
+    with pytest.raises(errors.AlreadyExists) as twice:
+        cluster.vms.create("twice", VmSpec()).result(5)
+        cluster.vms.create("twice", VmSpec())
+    assert twice.value.field == "vm_id"
+
+
+def test_a_failed_operation_raises_its_own_error(cluster: Cluster) -> None:
+    cluster.vms.create("bad", VmSpec())
+    pending = cluster.vms.start("bad")
+    with pytest.raises(errors.HypervisorFailed, match="no such machine") as failed:
+        pending.result(timeout=5)
+    assert failed.value.operation == pending.name
+
+
+def test_waiting_ends_with_the_timeout_and_the_work_goes_on(
+    tmp_path: Path,
+) -> None:
+    with world_in(tmp_path, work_s=0.4) as slow, Cluster(f"unix:{slow.socket}") as cluster:
+        pending = cluster.vms.create("slow", VmSpec())
+        with pytest.raises(errors.Deadline) as late:
+            pending.result(timeout=0.1)
+        assert late.value.operation == pending.name
+        again = cluster.operations.pending(pending.name)
+        assert again.result(timeout=5).name == "vms/slow"  # type: ignore[attr-defined]
+
+
+def test_a_cancelled_operation_raises_cancelled(tmp_path: Path) -> None:
+    with world_in(tmp_path, work_s=0.3) as slow, Cluster(f"unix:{slow.socket}") as cluster:
+        pending = cluster.vms.create("slow", VmSpec())
+        pending.cancel()
+        with pytest.raises(errors.Cancelled):
+            pending.result(timeout=5)
+
+
+def test_lists_page_by_themselves(cluster: Cluster) -> None:
+    for number in range(7):
+        cluster.vms.create(f"page-{number}", VmSpec(tags=["paged"]))
+    pages = cluster.vms.list(filter="spec.tags:paged", page_size=3)
+    assert [vm.name for vm in pages] == [f"vms/page-{n}" for n in range(7)]
+    assert pages.total_size == 7
+
+
+def test_a_watch_tells_what_is_then_what_happens(cluster: Cluster) -> None:
+    cluster.vms.create("watched", VmSpec()).result(5)
+    changes = cluster.vms.watch(filter='name = "vms/watched"')
+    first = next(changes)
+    assert first.kind == meta_pb2.CHANGE_KIND_PRESENT
+    assert first.resource is not None and first.resource.name == "vms/watched"
+    assert next(changes).kind == meta_pb2.CHANGE_KIND_BOOKMARK
+    cluster.vms.delete("watched").result(5)
+    deleted = next(changes)
+    assert deleted.kind == meta_pb2.CHANGE_KIND_DELETED
+    assert deleted.revision > first.revision
+    changes.close()
+    assert list(changes) == []
+
+
+def test_own_writes_are_read_back(cluster: Cluster) -> None:
+    cluster.vms.create("mine", VmSpec())
+    assert cluster.transport._revision > 0
+    assert cluster.vms.get("mine").name == "vms/mine"
+
+
+def test_a_mutation_without_a_request_id_gets_one(cluster: Cluster, world: World) -> None:
+    cluster.vms.create("counted", VmSpec())
+    assert len(world.vms.requests[-1].request_id) == 32
+
+
+def test_a_repeated_request_is_done_once(cluster: Cluster) -> None:
+    first = cluster.vms.create("once", VmSpec(), request_id="r1")
+    assert cluster.vms.create("once", VmSpec(), request_id="r1").name == first.name
+    with pytest.raises(errors.RequestIdReused):
+        cluster.vms.create("once", VmSpec(description="other"), request_id="r1")
+
+
+def test_the_console_echoes_and_ends(cluster: Cluster) -> None:
+    cluster.vms.create("talk", VmSpec()).result(5)
+    with cluster.vms.console("talk") as console:
+        assert console.read() == BANNER
+        console.write(b"hello\r")
+        assert console.read() == b"HELLO\r"
+        console.write(b"\x04")
+        assert console.read() == b""
+
+
+def test_a_console_closed_by_another_thread_ends_the_reader(cluster: Cluster) -> None:
+    cluster.vms.create("cut", VmSpec()).result(5)
+    console = cluster.vms.console("cut")
+    console.read()
+    threading.Timer(0.1, console.close).start()
+    assert console.read() == b""
+
+
+def test_files_go_up_and_come_down_whole(cluster: Cluster, tmp_path: Path) -> None:
+    source, target, told = tmp_path / "disk.raw", tmp_path / "back.raw", []
+    source.write_bytes(bytes(range(256)) * 5000)
+    file = cluster.files.upload(source, lambda done, size: told.append((done, size)))
+    assert told[-1] == (1_280_000, 1_280_000)
+    cluster.files.download(file, target)
+    assert target.read_bytes() == source.read_bytes()
+    file.sha256 = "0" * 64
+    with pytest.raises(errors.Internal, match="damaged"):
+        cluster.files.download(file, tmp_path / "other.raw")
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_a_cluster_that_is_not_there_is_unreachable() -> None:
+    with (
+        Cluster("127.0.0.1:1", timeout_s=0.5) as cluster,
+        pytest.raises(errors.Unreachable, match=r"127\.0\.0\.1:1 does not answer"),
+    ):
+        cluster.status()
+
+
+def test_without_a_token_nobody_comes_in(world: World) -> None:
+    with Cluster(world.grpc_address) as cluster, pytest.raises(errors.Unauthenticated):
+        cluster.whoami()
+
+
+def test_the_socket_is_root(world: World) -> None:
+    with Cluster(f"unix:{world.socket}") as cluster:
+        me = cluster.whoami()
+    assert (me.caller, me.role, me.cluster) == ("local root", options_pb2.ROLE_ADMIN, "test")
+    assert world.socket.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("path", "short", "full"),
+    [
+        ("vms", "web", "vms/web"),
+        ("vms", "vms/web", "vms/web"),
+        ("pools/volumes", "local/web-root", "pools/local/volumes/web-root"),
+        ("pools/volumes", "pools/local/volumes/x", "pools/local/volumes/x"),
+        ("pools/volumes/snapshots", "a/b/c", "pools/a/volumes/b/snapshots/c"),
+    ],
+)
+def test_short_names(path: str, short: str, full: str) -> None:
+    assert full_name(path, short) == full
+    assert full_name(path, short_name(full)) == full
+
+
+def test_a_name_with_too_few_parts_is_refused() -> None:
+    with pytest.raises(errors.InvalidField, match="POOL/VOLUME"):
+        full_name("pools/volumes", "web-root")
+    assert parent_of("pools/a/volumes/b") == "pools/a"
+    assert parent_of("vms/a") == ""
+
+
+def test_an_option_that_a_request_lacks_is_a_mistake(cluster: Cluster) -> None:
+    with pytest.raises(TypeError):
+        cluster.vms.create("x", VmSpec(), etag="1")
+    assert issubclass(errors.NotFound, PvcError)

@@ -1,0 +1,169 @@
+"""The doors: where they may be, who must answer behind them, and what is written down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.storage.v1 import storage_pb2
+from pvc_client import Cluster, errors
+from services.gateway.access import secret_hash
+from services.gateway.doors import Settings, check, is_loopback, listening
+from services.gateway.methods import METHODS
+from services.gateway.routing import node_for
+from services.gateway.tokens import Token, ensure_first_token
+from services.mesh.clock import SystemClock
+from services.mesh.errors import PvcError
+from services.state.memory import MemoryStore
+from services.state.store import Put
+from tests.doors.world import World, world_in
+
+CLOCK = SystemClock()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world_in(tmp_path_factory.mktemp("doors")) as world:
+        yield world
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (Settings(grpc_address="0.0.0.0:7371"), "plainly on 0.0.0.0:7371"),
+        (Settings(rest_address="[::]:7370"), "plainly on"),
+        (Settings(rest_address="pvc.example:7370"), "plainly on"),
+        (Settings(certificate="/x.pem"), "come together"),
+    ],
+)
+def test_unsafe_doors_are_refused(settings: Settings, problem: str) -> None:
+    with pytest.raises(PvcError, match=problem) as refused:
+        check(settings)
+    assert refused.value.reason_name == "INVALID_CONFIG"
+
+
+def test_safe_doors_are_not() -> None:
+    check(Settings())
+    check(Settings("0.0.0.0:1", "0.0.0.0:2", certificate="/c", key="/k"))
+    assert is_loopback("localhost:1") and is_loopback("[::1]:1") and is_loopback("127.3.2.1:1")
+
+
+def test_a_taken_address_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PvcError, match=f"cannot listen on 127.0.0.1:{port}"):
+            listening(f"127.0.0.1:{port}")
+
+
+def test_the_first_token_is_made_once_and_mended(tmp_path: Path) -> None:
+    store, path = MemoryStore(), tmp_path / "pvc" / "admin.token"
+    secret = ensure_first_token(store, CLOCK, path)
+    assert path.read_text() == secret + "\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    revision = store.snapshot().revision
+    assert ensure_first_token(store, CLOCK, path) == secret
+    assert store.snapshot().revision == revision, "nothing was to be done"
+    # Cut between file and row: the file's secret becomes the token.
+    other = MemoryStore()
+    assert ensure_first_token(other, CLOCK, path) == secret
+    # The file is lost: a new secret, the old one is worth nothing.
+    path.unlink()
+    newer = ensure_first_token(store, CLOCK, path)
+    row = store.snapshot().find(Token, "tokens/admin")
+    assert newer != secret and row is not None and row.secret_hash == secret_hash(newer)
+
+
+def test_a_leftover_of_a_cut_write_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "admin.token.new").write_text("half")
+    os.chmod(tmp_path / "admin.token.new", 0o644)  # noqa: PTH101
+    ensure_first_token(MemoryStore(), CLOCK, tmp_path / "admin.token")
+    assert [path.name for path in tmp_path.iterdir()] == ["admin.token"]
+
+
+def populated() -> MemoryStore:
+    store = MemoryStore()
+    vm = vm_pb2.Vm(name="vms/web")
+    vm.decision.node = "nodes/n2"
+    volume = storage_pb2.Volume(name="pools/a/volumes/b")
+    volume.status.node = "nodes/n3"
+    store.commit([Put(vm), Put(volume), Put(cluster_pb2.Node(name="nodes/n1.example"))])
+    return store
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "node"),
+    [
+        ("/pvc.compute.v1.VmService/AttachConsole", {"name": "vms/web"}, "nodes/n2"),
+        ("/pvc.compute.v1.VmService/GetVm", {"name": "vms/web"}, ""),
+        (
+            "/pvc.compute.v1.DiskService/SnapshotOpenVolumes",
+            {"volumes": ["pools/a/volumes/b"]},
+            "nodes/n3",
+        ),
+        ("/pvc.compute.v1.DiskService/SnapshotOpenVolumes", {}, ""),
+        (
+            "/pvc.storage.v1.StorageService/DownloadFile",
+            {"name": "files/n1.example.0123"},
+            "nodes/n1.example",
+        ),
+        ("/pvc.storage.v1.StorageService/DownloadFile", {"name": "files/0123"}, ""),
+    ],
+)
+def test_the_node_that_must_answer(path: str, fields: dict[str, object], node: str) -> None:
+    method = METHODS[path]
+    assert node_for(populated().snapshot(), method, method.request(**fields)) == node
+
+
+def test_a_console_of_no_vm_is_not_found() -> None:
+    method = METHODS["/pvc.compute.v1.VmService/AttachConsole"]
+    with pytest.raises(PvcError) as refused:
+        node_for(populated().snapshot(), method, method.request(name="vms/none"))
+    assert refused.value.reason_name == "NOT_FOUND"
+
+
+def test_a_console_goes_to_the_node_of_its_vm(world: World) -> None:
+    vm = vm_pb2.Vm(name="vms/far")
+    vm.decision.node = "nodes/n7"
+    world.store.commit([Put(vm)])
+    with Cluster(f"unix:{world.socket}") as cluster, cluster.vms.console("far") as console:
+        console.read()
+    assert world.peers.asked[-1] == ("compute", "nodes/n7")
+
+
+def audited(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "pvc.audit"]
+
+
+def test_mutations_and_refusals_are_written_down_and_reads_are_not(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pvc.audit")
+    with Cluster(world.grpc_address, token=world.secrets["bob"]) as bob:
+        bob.vms.get("far")
+        bob.vms.create("line", vm_pb2.VmSpec(), request_id='a"b\nc')
+        with pytest.raises(errors.NotFound):
+            bob.vms.start("none")
+        with pytest.raises(errors.PermissionDenied, match="needs the role admin"):
+            bob.tokens.delete("eve")
+    made, failed, refused = audited(caplog)
+    assert made.startswith('"token bob" from ipv4:127.0.0.1:')
+    assert 'VmService/CreateVm "line" request_id="a\\"b\\nc" OK ' in made
+    assert 'VmService/StartVm "vms/none"' in failed and " NOT_FOUND " in failed
+    assert "AccessService/DeleteToken" in refused and " PERMISSION_DENIED " in refused
+    assert not any(secret in line for line in audited(caplog) for secret in world.secrets.values())
+
+
+def test_health_answers_without_a_token(world: World) -> None:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(world.grpc_address) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
