@@ -1,0 +1,383 @@
+"""What an agent has to do next for one VM: what was decided, what the node sees, what comes of
+both.
+
+Pure. The steps are done in order; when one fails the rest is dropped and the VM looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pvc.compute.v1 import vm_pb2
+from services.compute.core import live as hardware
+from services.compute.core.facts import facts_off, facts_on
+from services.compute.core.status import (
+    CRASHED,
+    FAILED,
+    PAUSED,
+    RUNNING,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    UNSEEN,
+    WHILE_ON,
+    State,
+    enter,
+)
+from services.compute.core.steps import (
+    Define,
+    Destroy,
+    Pause,
+    Remove,
+    Resume,
+    SetStatus,
+    Shutdown,
+    Start,
+    Step,
+    Undefine,
+)
+from services.compute.drivers.hypervisor import Domain, OffReason, Power
+from services.compute.drivers.observed import Observed
+
+ON = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
+"""Powers with which the emulator runs."""
+NUDGE_S = 10
+"""A guest that was asked to shut down, or to go on, is asked again after this."""
+
+_ENDS: Mapping[OffReason, str] = {
+    OffReason.SHUT_DOWN: "the guest shut itself down",
+    OffReason.DESTROYED: "it was switched off by somebody else than PVC",
+    OffReason.CRASHED: "the emulator ended by itself",
+    OffReason.START_FAILED: "the emulator did not start",
+    OffReason.NEVER_RAN: "it ended while nobody watched",
+    OffReason.UNKNOWN: "it ended while nobody watched",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the node's agent knows about one VM beside its row."""
+
+    node: str
+    """The agent's node: "nodes/n1"."""
+    now: Timestamp
+    booted: Timestamp
+    """When the machine started, by the same clock."""
+    domain: Domain | None = None
+    live: Observed | None = None
+    """What the running domain is made of."""
+    wish: Observed | None = None
+    """What it would be made of now; None while something is missing."""
+    missing: str = ""
+    """What is missing, for people."""
+    volumes: Mapping[str, tuple[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    """Path → volume and its size in bytes."""
+    guest: vm_pb2.GuestStatus | None = None
+    """What the guest's agent said last."""
+    nudged_s: float | None = None
+    """How long ago the guest was last asked to shut down or to go on; None for never in this
+    state."""
+    tried: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Live changes that this run was asked for; see live.difference."""
+    restart: Timestamp | None = None
+    """A reboot is wanted of whatever started before this."""
+    held: bool = False
+    """The row stays while its volumes are being removed."""
+    former: Domain | None = None
+    """A domain with this VM's UUID under another name: it was renamed."""
+
+
+def converge(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """What to do now; nothing when all is as decided, or when there is something to wait for."""
+    if view.former is not None:
+        return orphaned(view.former, f"it is called {vm.name} now")
+    if vm.meta.HasField("delete_time"):
+        return _deleted(vm, view)
+    if vm.decision.node != view.node:
+        return _elsewhere(vm, view)
+    if view.domain is not None and view.domain.uuid != vm.spec.uuid:
+        return orphaned(view.domain, "its name belongs to another VM now")
+    if _is_on(view.domain):
+        return _when_on(vm, view)
+    return _when_off(vm, view)
+
+
+def orphaned(domain: Domain, why: str) -> tuple[Step, ...]:
+    """Ends and forgets a domain that no VM stands behind."""
+    forget = Undefine(domain.vm, why)
+    return (Destroy(domain.vm, why), forget) if _is_on(domain) else (forget,)
+
+
+def start_failed(status: vm_pb2.VmStatus, words: str, now: Timestamp) -> SetStatus:
+    """The status of a VM whose start the hypervisor refused with these words."""
+    return SetStatus(enter(status, FAILED, words, now), words)
+
+
+def given_up(vm: vm_pb2.Vm) -> bool:
+    """It crashed or could not start, and the coordinator does not try again."""
+    return (
+        vm.status.state in (CRASHED, FAILED)
+        and vm.decision.power_request == vm.spec.power_request
+        and vm.decision.power not in ON
+        and vm.spec.power in ON
+    )
+
+
+def _is_on(domain: Domain | None) -> bool:
+    return domain is not None and domain.power is not Power.OFF
+
+
+def _deleted(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """Ends it, lets go of it (status.node is empty then), and removes the row unless volumes go
+    first."""
+    if vm.decision.node != view.node:
+        return _elsewhere(vm, view)
+    if view.domain is not None:
+        return orphaned(view.domain, "it is being deleted")
+    if vm.status.node:
+        return (_released(vm, view, "it is being deleted"),)
+    return () if view.held else (Remove("it was deleted"),)
+
+
+def _elsewhere(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """A VM that is not this node's leaves nothing here."""
+    if view.domain is not None:
+        return orphaned(view.domain, f"it belongs to {vm.decision.node or 'no node'}")
+    if vm.status.node == view.node:
+        return (_released(vm, view, f"it belongs to {vm.decision.node or 'no node'}"),)
+    return ()
+
+
+def _released(vm: vm_pb2.Vm, view: View, why: str) -> SetStatus:
+    status = _moved(vm.status, STOPPED, why, view.now)
+    status.node = ""
+    return SetStatus(status, why)
+
+
+# --- Nothing runs.
+
+
+def _when_off(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    wanted = vm.decision.power in ON
+    match vm.status.state:
+        case state if state in WHILE_ON:
+            return _ended(vm, view, wanted)
+        case _ if wanted and _may_start(vm, view):
+            return _start(vm, view)
+        case vm_pb2.VM_STATE_CRASHED | vm_pb2.VM_STATE_FAILED if wanted or given_up(vm):
+            return _corrected(facts_off(vm, view.node, wanted=True), vm)
+        case vm_pb2.VM_STATE_STOPPED:
+            return _corrected(facts_off(vm, view.node, wanted), vm)
+        case vm_pb2.VM_STATE_STARTING if wanted:
+            return ()
+        case vm_pb2.VM_STATE_UNSPECIFIED:
+            return (_set(vm, view, STOPPED, ""),)
+        case _:
+            return (_set(vm, view, STOPPED, "it is not to run"),)
+
+
+def _ended(vm: vm_pb2.Vm, view: View, wanted: bool) -> tuple[Step, ...]:
+    """It ran when last looked at."""
+    reason = view.domain.off_reason if view.domain is not None else OffReason.UNKNOWN
+    rebooted = vm.status.start_time.ToNanoseconds() < view.booted.ToNanoseconds()
+    match reason:
+        case _ if vm.status.state == STOPPING or not wanted:
+            return (_set(vm, view, STOPPED, _stopped_why(vm, reason)),)
+        case _ if rebooted:
+            return (_set(vm, view, STOPPED, f"{view.node} started anew"),)
+        case OffReason.SHUT_DOWN:
+            step = _set(vm, view, STOPPED, _ENDS[reason])
+            step.status.guest_shutdown = True
+            return (step,)
+        case _:
+            return (_set(vm, view, CRASHED, _ENDS[reason]),)
+
+
+def _stopped_why(vm: vm_pb2.Vm, reason: OffReason) -> str:
+    if reason is OffReason.SHUT_DOWN:
+        return "the guest shut down as it was asked to"
+    return "it was switched off" if reason is OffReason.DESTROYED else _ENDS[reason]
+
+
+def _may_start(vm: vm_pb2.Vm, view: View) -> bool:
+    """Nothing has to be waited for: no crash to be judged, no back-off, no switch that the guest
+    itself turned."""
+    decision, status = vm.decision, vm.status
+    if status.crashes > decision.crashes_seen:
+        return False
+    if decision.not_before.ToNanoseconds() > view.now.ToNanoseconds():
+        return False
+    return not (status.guest_shutdown and decision.power_request == status.power_request)
+
+
+def _start(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    why = vm.decision.why or "it is to run"
+    if view.wish is None:
+        return _waiting(vm, view)
+    intent = enter(vm.status, STARTING, why, view.now) if vm.status.state != STARTING else vm.status
+    started = enter(intent, RUNNING, "", view.now)
+    for status in (intent, started):
+        status.node = view.node
+    started.start_time.CopyFrom(view.now)
+    if vm.decision.power == vm_pb2.POWER_STATE_RUNNING:
+        started.power_request = vm.decision.power_request
+    begin = (SetStatus(intent, why),) if intent is not vm.status else ()
+    return (*begin, Define(why), Start(why), SetStatus(started, why))
+
+
+def _waiting(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """It cannot be started yet; its status says what is missing."""
+    if vm.status.state in (UNSEEN, STARTING):
+        return (_set(vm, view, STOPPED, view.missing),)
+    after = facts_off(vm, view.node, wanted=True)
+    after.why = view.missing
+    return _corrected(after, vm)
+
+
+# --- It runs.
+
+
+def _when_on(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    assert view.domain is not None
+    match vm.decision.power:
+        case vm_pb2.POWER_STATE_OFF | vm_pb2.POWER_STATE_UNSPECIFIED:
+            why = vm.decision.why or "it is not to run"
+            stopped = _moved(vm.status, STOPPED, "it was switched off", view.now)
+            _stamp(stopped, vm, view)
+            return (Destroy(view.domain.vm, why), SetStatus(stopped, why))
+        case _ if vm.status.state not in WHILE_ON:
+            return (_adopted(vm, view),)
+        case vm_pb2.POWER_STATE_SHUT_DOWN:
+            return _shut_down(vm, view, "it was asked for")
+        case _ if _wants_restart(vm, view):
+            return _shut_down(vm, view, "a reboot was asked for")
+        case _ if vm.status.state == STOPPING:
+            return _called_back(vm, view)
+        case _:
+            return _power(vm, view) or _hardware(vm, view)
+
+
+def _adopted(vm: vm_pb2.Vm, view: View) -> SetStatus:
+    step = _set(vm, view, RUNNING, "it was found running")
+    step.status.start_time.CopyFrom(view.now)
+    return step
+
+
+def _wants_restart(vm: vm_pb2.Vm, view: View) -> bool:
+    restart = view.restart
+    return restart is not None and (vm.status.start_time.ToNanoseconds() < restart.ToNanoseconds())
+
+
+def _shut_down(vm: vm_pb2.Vm, view: View, why: str) -> tuple[Step, ...]:
+    """The guest's own shutdown; without it after the timeout. A guest that stands still is let go
+    on first."""
+    assert view.domain is not None
+    halted, timeout_s = view.domain.power is Power.PAUSED, vm.spec.shutdown_timeout_s
+    match vm.status.state:
+        case vm_pb2.VM_STATE_STOPPING if _age_s(vm.status, view.now) >= timeout_s:
+            why = f"it did not shut down within {timeout_s} s and was switched off"
+            return (Destroy(view.domain.vm, why), _set(vm, view, STOPPED, why))
+        case vm_pb2.VM_STATE_PAUSED:
+            on = _set(vm, view, RUNNING, why)
+            return (Resume(why), on) if halted else (on,)
+        case vm_pb2.VM_STATE_RUNNING if not halted:
+            return (_set(vm, view, STOPPING, why), Shutdown(why))
+        case _ if not _due(view):
+            return ()
+        case _:
+            return (Resume(why),) if halted else (Shutdown(why),)
+
+
+def _called_back(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """It was asked to shut down and is to run again: it is let finish, and started anew then."""
+    if _age_s(vm.status, view.now) < vm.spec.shutdown_timeout_s:
+        return ()
+    return (_set(vm, view, RUNNING, "it did not shut down, and is to run again"),)
+
+
+def _power(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """Brings processors to a halt or lets them go on, and the status after them."""
+    assert view.domain is not None
+    halted = view.domain.power is Power.PAUSED
+    match vm.decision.power, halted, vm.status.state:
+        case vm_pb2.POWER_STATE_PAUSED, False, vm_pb2.VM_STATE_RUNNING:
+            return (Pause("it was asked for"), _set(vm, view, PAUSED, "it was asked for"))
+        case vm_pb2.POWER_STATE_PAUSED, False, _:
+            return (Pause("it is to stand still"),)
+        case vm_pb2.POWER_STATE_PAUSED, True, vm_pb2.VM_STATE_RUNNING:
+            return (_set(vm, view, PAUSED, "it was found standing still"),)
+        case vm_pb2.POWER_STATE_RUNNING, True, vm_pb2.VM_STATE_RUNNING:
+            return (_set(vm, view, PAUSED, "it stands still unasked: a disk may be full"),)
+        case vm_pb2.POWER_STATE_RUNNING, True, _:
+            return (Resume("it is to run"),) if _may_resume(vm, view) else ()
+        case vm_pb2.POWER_STATE_RUNNING, False, vm_pb2.VM_STATE_PAUSED:
+            return (_set(vm, view, RUNNING, ""),)
+        case _:
+            return ()
+
+
+def _hardware(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """Live changes, then the facts as they are."""
+    if view.live is None:
+        return ()
+    if view.wish is None:
+        return _corrected(facts_on(vm, view.node, view.live, view.volumes, view.guest, None), vm)
+    found = hardware.difference(view.live, view.wish, view.tried)
+    if found.steps:
+        return found.steps
+    after = facts_on(vm, view.node, view.live, view.volumes, view.guest, found.pending)
+    return _corrected(after, vm)
+
+
+# --- Statuses.
+
+
+def _corrected(after: vm_pb2.VmStatus, vm: vm_pb2.Vm) -> tuple[Step, ...]:
+    return (SetStatus(after, ""),) if after != vm.status else ()
+
+
+def _set(vm: vm_pb2.Vm, view: View, state: State, why: str) -> SetStatus:
+    status = enter(vm.status, state, why, view.now)
+    _stamp(status, vm, view)
+    return SetStatus(status, why)
+
+
+def _moved(status: vm_pb2.VmStatus, state: State, why: str, now: Timestamp) -> vm_pb2.VmStatus:
+    """In that state, also where it is already or where the table has no such move from one that
+    never ran."""
+    if status.state == state:
+        after = vm_pb2.VmStatus()
+        after.CopyFrom(status)
+        return after
+    return enter(status, state, why, now)
+
+
+def _stamp(status: vm_pb2.VmStatus, vm: vm_pb2.Vm, view: View) -> None:
+    """Takes in the node, and the power request where the new state is what was asked for."""
+    status.node = view.node
+    reached = {
+        vm_pb2.POWER_STATE_RUNNING: RUNNING,
+        vm_pb2.POWER_STATE_PAUSED: PAUSED,
+        vm_pb2.POWER_STATE_SHUT_DOWN: STOPPED,
+        vm_pb2.POWER_STATE_OFF: STOPPED,
+    }.get(vm.decision.power, STOPPED)
+    if status.state == reached:
+        status.power_request = vm.decision.power_request
+
+
+def _may_resume(vm: vm_pb2.Vm, view: View) -> bool:
+    """At once when somebody asked; from time to time when it stands still by itself."""
+    asked = vm.decision.power_request != vm.status.power_request
+    return _due(view) and (asked or _age_s(vm.status, view.now) >= NUDGE_S)
+
+
+def _due(view: View) -> bool:
+    return view.nudged_s is None or view.nudged_s >= NUDGE_S
+
+
+def _age_s(status: vm_pb2.VmStatus, now: Timestamp) -> float:
+    return (now.ToNanoseconds() - status.state_time.ToNanoseconds()) / 1e9
