@@ -220,7 +220,8 @@ class Connection:
     def _unauthorized(self, error: Exception) -> PvcError:
         return unavailable(
             f"ZooKeeper refuses our credentials for {self._ensemble.root} "
-            f"({type(error).__name__}), so nothing was written: see to the credentials of the state in the configuration"
+            f"({type(error).__name__}), so nothing was written: see to the credentials of the "
+            "state in the configuration"
         )
 
     def _changed(self, state: str) -> None:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError, Message
-from pvc.core.v1 import store_pb2
 
+from pvc.core.v1 import store_pb2
 from services.mesh.loop import Loop
 from services.state.changes import StoredRows, loaded
 from services.state.ensemble import Connection, Cut

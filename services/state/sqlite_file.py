@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pvc.core.v1 import reason_pb2, store_pb2
-
 from services.mesh.errors import PvcError
 from services.state.changes import StoredRows
 from services.state.mirror import unavailable
@@ -38,7 +37,7 @@ PRAGMA user_version = {LAYOUT};
 BEGIN;
 CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, rows INTEGER NOT NULL);
 CREATE TABLE rows (name TEXT NOT NULL UNIQUE, stored BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE history (revision INTEGER NOT NULL, name TEXT NOT NULL, before BLOB, PRIMARY KEY (revision, name));
+CREATE TABLE history (revision INTEGER NOT NULL, name TEXT NOT NULL, before BLOB, checksum INTEGER NOT NULL, PRIMARY KEY (revision, name));
 INSERT INTO meta VALUES (1, 0, 0);
 COMMIT;
 """  # noqa: E501
@@ -52,7 +51,8 @@ def take_lock(path: Path) -> int:
     Raises PvcError IN_USE naming the process that has it.
     """
     lock = path.with_name(path.name + ".lock")
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _Explained(path):
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -63,8 +63,9 @@ def take_lock(path: Path) -> int:
             f"the state {path} is in use by the process {owner}: stop that one first",
             metadata={"pid": owner},
         ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    with _Explained(path):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     return handle
 
 
@@ -111,8 +112,10 @@ class SqliteFile:
         rows: dict[str, store_pb2.StoredRow | None] = {}
         newest = 0
         with _Explained(self._path):
-            query = "SELECT revision, name, before FROM history ORDER BY revision DESC"
-            for revision, name, before in self._db.execute(query):
+            query = "SELECT * FROM history ORDER BY revision DESC"
+            for revision, name, before, checksum in self._db.execute(query):
+                if _checksum(name, before or b"") != checksum:
+                    raise self._damaged(f"its history of {name} is not what was written")
                 if rows and revision != newest:
                     yield newest, rows
                     rows = {}
@@ -155,7 +158,10 @@ class SqliteFile:
                 )
             was = before[name]
             undo = was.SerializeToString() if was is not None else None
-            self._db.execute("INSERT INTO history VALUES (?, ?, ?)", (revision, name, undo))
+            self._db.execute(
+                "INSERT INTO history VALUES (?, ?, ?, ?)",
+                (revision, name, undo, _checksum(name, undo or b"")),
+            )
         self._db.execute("DELETE FROM history WHERE revision <= ?", (revision - HISTORY_KEPT,))
 
     def _make(self) -> None:
@@ -178,14 +184,17 @@ class SqliteFile:
 
     def _open(self) -> sqlite3.Connection:
         with _Explained(self._path):
-            if self._path.stat().st_size == 0:
-                raise self._damaged("it is empty")
             db = sqlite3.connect(
                 self._path,
                 timeout=_BUSY_TIMEOUT_S,
                 isolation_level=None,
                 check_same_thread=False,
             )
+            # SQLite begins a new database in a file that is too short to be one: look first.
+            (mark,) = db.execute("PRAGMA application_id").fetchone()
+            if mark != APPLICATION_ID:
+                db.close()
+                raise self._damaged("it is no state of PVC, or only a piece of one")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
@@ -193,10 +202,7 @@ class SqliteFile:
 
     def _check_whole(self) -> None:
         with _Explained(self._path):
-            (mark,) = self._db.execute("PRAGMA application_id").fetchone()
             (layout,) = self._db.execute("PRAGMA user_version").fetchone()
-            if mark != APPLICATION_ID:
-                raise self._damaged("it is not a state of PVC")
             if layout > LAYOUT:
                 raise PvcError(
                     reason_pb2.REASON_SCHEMA_TOO_NEW,

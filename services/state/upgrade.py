@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import PvcError
 
 Upgrade = Callable[[bytes], bytes]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kazoo.exceptions import NodeExistsError
-from pvc.core.v1 import store_pb2
 
+from pvc.core.v1 import store_pb2
 from services.mesh.clock import Clock, SystemClock
 from services.mesh.errors import PvcError
 from services.state.changes import StoredRows, stored_rows
@@ -208,7 +208,7 @@ class ZookeeperStore:
         return False
 
     def _send(self, attempt: _Attempt, transaction: Any, revision: int) -> Refused | None:
-        """Unsure from before it is sent until the answer, if that is yes until the mirror has it."""
+        """Unsure from before it is sent until the answer; if that is yes, for good."""
         before, attempt.unsure = attempt.unsure, revision
         try:
             refused = self._connection.carry_out(transaction, attempt.deadline)
