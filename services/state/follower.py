@@ -223,7 +223,7 @@ class Follower:
         for revision, size in reversed(self._sizes):
             room -= size
             if room < 0:
-                keep_from = max(keep_from, revision)
+                keep_from = max(keep_from, revision + 1)
                 break
         entries = self._connection.children(self._znodes.log)
         old = [int(entry) for entry in entries if int(entry) < keep_from]

@@ -209,7 +209,7 @@ class SqliteFile:
                     f"the state {self._path} has layout {layout}, and this version knows {LAYOUT}: "
                     "run the newer version of PVC",
                 )
-            (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            (verdict,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise self._damaged(verdict)
 
