@@ -100,3 +100,12 @@ def method(path: str) -> MethodDescriptor | None:
     except KeyError:
         return None
     return found.methods_by_name.get(name)
+
+
+READING = ("Get", "List", "Watch", "Read", "Wait", "Download", "WhoAmI", "Check")
+"""What the names of methods that change nothing begin with."""
+
+
+def reads(path: str) -> bool:
+    """The method of a call's path changes nothing, so that it may be repeated."""
+    return path.rpartition("/")[2].startswith(READING)

@@ -100,7 +100,7 @@ class Desk:
     async def mutate(self, request: Any, response: type[A], plan: Plan, context: Context) -> A:
         """Commits what `plan` makes of the newest state, and answers. Raises what plan raises."""
         await self.fresh(context)
-        caller = _metadata(context).get(CALLER, "unknown")
+        caller = caller_of(context)
         answer = await asyncio.to_thread(self._mutate, request, plan, caller)
         _tell_revision(context, self.store.snapshot().revision)
         assert isinstance(answer, response)
@@ -142,6 +142,15 @@ class Desk:
         if name and hasattr(response, "meta"):
             return self.store.snapshot().named(name) or response
         return response
+
+
+def caller_of(context: Context) -> str:
+    """Who asked: what the gateway says, else the node of the certificate, else a local program."""
+    if said := _metadata(context).get(CALLER):
+        return said
+    for name in context.auth_context().get("x509_common_name", ()):
+        return f"certificate {name.decode()}"
+    return "local root" if context.peer().startswith("unix:") else "unknown"
 
 
 def answered_key(request: Any, caller: str) -> str:

@@ -68,3 +68,8 @@ class Loop:
             return self._period_s
         backoff: float = BACKOFF_FIRST_S * 2.0 ** (self._failures - 1)
         return min(backoff, BACKOFF_MAX_S)
+
+
+def pause(seconds: float) -> None:
+    """Stands still, for those in a thread of their own who try again after a failure."""
+    threading.Event().wait(seconds)
