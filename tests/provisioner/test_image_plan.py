@@ -55,7 +55,8 @@ def test_an_empty_stage_of_cloud_init_does_not_start() -> None:
 
 def test_the_recipes_own_files_come_last() -> None:
     paths = [f.path for f in image_files(SMALL, SOURCES)]
-    assert paths.count("/etc/hosts") == 2 and paths[-1] == "/etc/hosts"
+    assert paths.count("/etc/hosts") == 2
+    assert paths[-3:] == ["/etc/hosts", "/etc/.updated", "/var/.updated"]
     assert not any("initramfs" in path for path in paths)
 
 

@@ -91,6 +91,7 @@ def test_hostile_paths(path: str) -> None:
         ('masked_units = ["../../../etc/passwd"]', "masked_units[0]"),
         ('masked_units = ["a/b.service"]', "masked_units[0]"),
         ('masked_units = ["a.timer", "a.timer"]', "masked_units[1]"),
+        ('masked_generators = ["../x-generator"]', "masked_generators[0]"),
         ('initramfs_modules = ["../x"]', "initramfs_modules[0]"),
         ('description = "two\\nlines"', "description"),
         ("description = 1", "description"),

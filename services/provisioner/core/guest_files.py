@@ -48,6 +48,9 @@ def image_files(recipe: Recipe, sources: Sequence[AptSource]) -> tuple[ImageFile
         *_network_files(),
         *_cloud_init_files(recipe),
         *recipe.files,
+        # Newer than /usr: tells systemd that there is nothing to bring up to date at first boot.
+        ImageFile("/etc/.updated", ""),
+        ImageFile("/var/.updated", ""),
     )
 
 
@@ -66,6 +69,7 @@ def image_links(recipe: Recipe) -> tuple[ImageLink, ...]:
             f"{SYSTEM}/dbus-org.freedesktop.network1.service", f"{UNITS}/systemd-networkd.service"
         ),
         *(ImageLink(f"{SYSTEM}/{unit}", "/dev/null") for unit in masked),
+        *(ImageLink(f"{SYSTEM}-generators/{g}", "/dev/null") for g in recipe.masked_generators),
     )
 
 

@@ -28,6 +28,7 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}")
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,15}")
 _KERNEL_ARGUMENT = re.compile(r"[A-Za-z0-9_.,:=/@+-]{1,200}")
 _UNIT = re.compile(r"[A-Za-z0-9@_.:-]{1,120}\.(service|socket|timer|mount|automount|path|target)")
+_GENERATOR = re.compile(r"[a-z][a-z0-9-]{0,60}-generator")
 _CLOUD_MODULE = re.compile(r"[a-z][a-z0-9_-]{0,60}")
 _PATH = re.compile(r"(/[A-Za-z0-9_@%+=:,.-]+){1,32}")
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -63,6 +64,7 @@ class Recipe:
     root_label: str = "root"
     kernel_arguments: tuple[str, ...] = ()
     masked_units: tuple[str, ...] = ()
+    masked_generators: tuple[str, ...] = ()
     initramfs_modules: tuple[str, ...] = ()
     cloud_init: CloudInit = CloudInit()
     files: tuple[ImageFile, ...] = field(default=())
@@ -100,6 +102,7 @@ def _recipe(table: Mapping[str, Any]) -> Recipe:
         root_label=_text(table, "root_label", _LABEL, "up to 16 letters, digits, '_', '-'", "root"),
         kernel_arguments=_texts(table, "kernel_arguments", _KERNEL_ARGUMENT),
         masked_units=_texts(table, "masked_units", _UNIT),
+        masked_generators=_texts(table, "masked_generators", _GENERATOR),
         initramfs_modules=_texts(table, "initramfs_modules", _CLOUD_MODULE),
         cloud_init=_cloud_init(table.get("cloud_init", {})),
         files=_files(table.get("files", [])),

@@ -32,8 +32,8 @@ FILL_CACHE = """\
 set -eu
 mkdir -p "$1/var/cache/apt/archives/partial"
 for archive in "$PVC_APT_CACHE"/*.deb; do
-    [ -e "$archive" ] || continue
-    cp -p "$archive" "$1/var/cache/apt/archives/"
+    # Another build may be removing an old one at this moment.
+    cp -p "$archive" "$1/var/cache/apt/archives/" 2> /dev/null || [ ! -e "$archive" ]
 done
 """
 KEEP_CACHE = """\
