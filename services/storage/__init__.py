@@ -1,1 +1,1 @@
-"""Pools, volumes and snapshots: what users ask of them, and the agent of the node that keeps them."""
+"""Pools, volumes and snapshots: what users ask of them, and the agent of the node with them."""

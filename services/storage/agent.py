@@ -1,4 +1,5 @@
-"""Looks after the pools of one node: opens them, measures them, and tells when a file vanished or one is strange.
+"""Looks after the pools of one node: opens them, measures them, and tells when a file vanished or
+one is strange.
 
 It writes only the status of rows that no operation is working on, and removes nothing.
 """
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 
 from pvc.core.v1 import event_pb2
 from pvc.storage.v1 import storage_pb2
-
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
@@ -29,7 +29,9 @@ log = logging.getLogger("pvc.storage")
 
 
 class Agent:
-    """Call `step` whenever the state changed and from time to time; it looks at folders only when that is due."""
+    """Call `step` whenever the state changed and from time to time; it looks at folders only when
+    that is due.
+    """
 
     def __init__(self, store: Store, clock: Clock, driver: Driver, node: str) -> None:
         self._store = store
@@ -67,7 +69,7 @@ class Agent:
     def _seen(self, pool: Pool) -> Seen:
         place = place_of(pool)
         try:
-            # A folder is taken once; afterwards a missing mark means that the file system is not there.
+            # A folder is taken once; later a missing mark means that its file system is away.
             facts = self._driver.open_pool(place, make=pool.status.generation == 0)
             files = {file.path: file.allocated_bytes for file in self._driver.list(place)}
         except PvcError as error:

@@ -1,7 +1,7 @@
 """Keeps files for a day: what users upload to import, and what was exported for them to fetch.
 
-A file is `ID.data` beside `ID.json`; it exists once its `.json` does. Everything else in the folder is unfinished and
-goes when the service starts. Nothing that a user says becomes part of a path.
+A file is `ID.data` beside `ID.json`; it exists once its `.json` does. Everything else in the folder
+is unfinished and goes when the service starts. Nothing that a user says becomes part of a path.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_service_pb2
-
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, not_found, refuse
 from services.storage.core import layout
@@ -36,7 +36,10 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class Files:
-    """The kept files of one node. All methods may be called from any thread; all may wait for the disk."""
+    """The kept files of one node.
+
+    All methods may be called from any thread; all may wait for the disk.
+    """
 
     def __init__(
         self, folder: Path, node: str, clock: Clock, reserve_bytes: int = RESERVE_BYTES
@@ -71,7 +74,9 @@ class Files:
         return next(self.read(name, 0, count), b"")
 
     def read(self, name: str, offset: int, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-        """A file's bytes from an offset on, piece by piece; also to its end when it is removed meanwhile."""
+        """A file's bytes from an offset on, piece by piece; also to its end when it is removed
+        meanwhile.
+        """
         with self._path(name, ".data").open("rb") as file:
             file.seek(offset)
             while piece := file.read(piece_bytes):
@@ -186,7 +191,7 @@ class Upload:
         self._digest = hashlib.sha256()
         self._count = 0
         self._open = True
-        self._file: BinaryIO = Path(files.path(name)).open("xb")
+        self._file: BinaryIO = Path(files.path(name)).open("xb")  # noqa: SIM115
 
     def write(self, piece: bytes) -> None:
         """Takes a piece. Raises INVALID_CONTENT when there is more than was said, OUT_OF_SPACE."""

@@ -1,5 +1,6 @@
-"""What every job of the storage service works with: the state, the driver, the kept files, and the way to volumes that
-a VM has open. It moves rows, and decides nothing that `core` can decide."""
+"""What every job of the storage service works with: the state, the driver, the kept files, and the
+way to volumes that a VM has open. It moves rows, and decides nothing that `core` can decide.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
-from pvc.core.v1 import reason_pb2
 
+from pvc.core.v1 import reason_pb2
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, refuse
@@ -27,7 +28,9 @@ T = TypeVar("T")
 
 
 class OpenVolumes(Protocol):
-    """Volumes that a VM's emulator has open: only the compute service of the VM's node can change them."""
+    """Volumes that a VM's emulator has open: only the compute service of the VM's node can change
+    them.
+    """
 
     def resize(self, node: str, volume: str, size_bytes: int) -> None:
         """Makes an open volume larger."""
@@ -74,7 +77,10 @@ class Workshop:
         return pool, self.driver.open_pool(place_of(pool), make=pool.status.generation == 0)
 
     def row(self, kind: type[R], name: str) -> R:
-        """The row that the request made or found. Raises INTERRUPTED when an earlier attempt undid it."""
+        """The row that the request made or found.
+
+        Raises INTERRUPTED when an earlier attempt undid it.
+        """
         found = self.store.snapshot().find(kind, name)
         if found is None:
             refuse(
@@ -109,11 +115,11 @@ class Workshop:
         pool, _ = self.open_pool(layout.pool_of(name))
         return volume, pool, disk_of(pool, volume)
 
-    def closed_or_open(
-        self, volume: str, closed: Callable[[], T], opened: Callable[[str], T]
-    ) -> T:
-        """Does `closed`, or `opened` with the node of the VM that has the volume open. A VM that starts or ends just
-        then makes one of them fail; then it is the other's turn."""
+    def closed_or_open(self, volume: str, closed: Callable[[], T], opened: Callable[[str], T]) -> T:
+        """Does `closed`, or `opened` with the node of the VM that has the volume open.
+
+        A VM that starts or ends just then makes one of them fail; then it is the other's turn.
+        """
         for last in (False, True):
             vm = usage.open_in(self.store.snapshot(), volume)
             try:
@@ -125,5 +131,7 @@ class Workshop:
         raise AssertionError("not reached")
 
     def follow(self, task: Task) -> Callable[[float], None]:
-        """What tells a driver's progress to the operation, and stops the driver when that was cancelled."""
+        """What tells a driver's progress to the operation, and stops the driver when that was
+        cancelled.
+        """
         return lambda percent: task.progress(int(percent))

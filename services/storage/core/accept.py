@@ -1,4 +1,6 @@
-"""What all requests for long work have in common: the operation that is accepted, and the rows it is about. Pure."""
+"""What all requests for long work have in common: the operation that is accepted, and the rows it
+is about. Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2
-
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, not_found, refuse
@@ -29,7 +31,10 @@ def accepted(
     call: Call, request: Any, verb: str, target: str, node: str, says: str,
     changes: Sequence[Change] = (),
 ) -> Mutation:  # fmt: skip
-    """The mutation that accepts long work. verb: "CreateVolume"; says: what will be done, for its log."""
+    """The mutation that accepts long work.
+
+    verb: "CreateVolume"; says: what will be done, for its log.
+    """
     operation = rows.new_operation(
         call, request, method=f"{PREFIX}{verb}", target=target, service=SERVICE, node=node
     )
@@ -38,7 +43,10 @@ def accepted(
 
 
 def usable_pool(snapshot: Snapshot, name: str, field: str = "parent") -> Pool:
-    """The pool to make a volume in. Raises NOT_FOUND, WRONG_STATE. One that was never seen yet passes."""
+    """The pool to make a volume in.
+
+    Raises NOT_FOUND, WRONG_STATE. One that was never seen yet passes.
+    """
     pool = snapshot.find(Pool, name)
     if pool is None:
         raise not_found(name, field)
@@ -77,7 +85,10 @@ def found_volume(snapshot: Snapshot, name: str, field: str = "name", etag: str =
 
 
 def writable_volume(snapshot: Snapshot, name: str, field: str = "name", etag: str = "") -> Volume:
-    """The volume, which must be READY and not sealed. Raises NOT_FOUND, ETAG_MISMATCH, WRONG_STATE."""
+    """The volume, which must be READY and not sealed.
+
+    Raises NOT_FOUND, ETAG_MISMATCH, WRONG_STATE.
+    """
     volume = ready_volume(snapshot, name, field, etag)
     if volume.spec.sealed:
         refuse(

@@ -1,4 +1,5 @@
-"""What the agent should write, given what is stored and what it found: the status of a pool and of its volumes. Pure.
+"""What the agent should write, given what is stored and what it found: the status of a pool and of
+its volumes. Pure.
 
 Nothing is removed here, whatever was found: a file without a volume is only told of.
 """
@@ -9,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pvc.core.v1 import operation_pb2
-from pvc.storage.v1 import storage_pb2
-
 from services.mesh import rows
 from services.mesh.rows import FINAL
 from services.state.store import Snapshot
@@ -24,8 +23,9 @@ ALLOCATION_STEP_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A pool's folder as it was found: `why` it cannot be used ("" when it can), its size, and the files where its
-    volumes lie, path → room taken."""
+    """A pool's folder as it was found: `why` it cannot be used ("" when it can), its size, and the
+    files where its volumes lie, path → room taken.
+    """
 
     why: str
     capacity_bytes: int = 0
@@ -35,7 +35,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A row as it should be written, and the sentence to log and tell; "" when it is not worth one."""
+    """A row as it should be written, and the sentence to tell; "" when it is not worth one."""
 
     row: Pool | Volume
     says: str = ""
@@ -97,7 +97,9 @@ def gone(path: str) -> str:
 
 
 def volume_finding(volume: Volume, files: Mapping[str, int]) -> Finding | None:
-    """The row of a volume that no operation works on, with its new status; None when all is as it is written."""
+    """The row of a volume that no operation works on, with its new status; None when all is as it
+    is written.
+    """
     state, path = volume.status.state, volume.status.path
     after = rows.copied(volume)
     match state, path in files:

@@ -1,8 +1,8 @@
-"""Whether an image from outside can be let in: judged by its first bytes before any tool opens it, then by what a
-confined tool reads in it. Pure.
+"""Whether an image from outside can be let in: judged by its first bytes before any tool opens it,
+then by what a confined tool reads in it. Pure.
 
-An image may name other files to be read with it, promise sizes beyond all measure, or not be what it says. Whatever
-is not understood is refused.
+An image may name other files to be read with it, promise sizes beyond all measure, or not be what
+it says. Whatever is not understood is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import struct
 from typing import NoReturn, Protocol
 
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import refuse
 from services.storage.core.layout import QCOW2, RAW, VMDK, WORDS
 
@@ -67,7 +66,8 @@ class Facts(Protocol):
 def format_of(head: bytes, said: int) -> int:
     """The ImageFormat to read a file as, from its first bytes and what the caller says it is.
 
-    Raises INVALID_CONTENT when both do not agree, NOT_SUPPORTED for what is recognised but not taken.
+    Raises INVALID_CONTENT when both do not agree, NOT_SUPPORTED for what is recognised but not
+    taken.
     """
     if said == RAW:
         return RAW
@@ -99,7 +99,9 @@ def check_head(head: bytes, format: int, file_bytes: int) -> None:
 
 
 def check_facts(facts: Facts, format: int, capacity_bytes: int) -> None:
-    """Raises INVALID_CONTENT for an image that must not become a volume, OUT_OF_SPACE if it could never be filled."""
+    """Raises INVALID_CONTENT for an image that must not become a volume, OUT_OF_SPACE if it could
+    never be filled.
+    """
     if facts.format != WORDS[format]:
         _bad(f"it reads as {facts.format[:40]!r}, not as {WORDS[format]}")
     if facts.backing:
@@ -121,7 +123,10 @@ def check_facts(facts: Facts, format: int, capacity_bytes: int) -> None:
 
 
 def volume_size(image_bytes: int, wanted_bytes: int) -> int:
-    """How large the volume of an image becomes. Raises INVALID_FIELD when it was asked to be smaller."""
+    """How large the volume of an image becomes.
+
+    Raises INVALID_FIELD when it was asked to be smaller.
+    """
     least = max(image_bytes + -image_bytes % SECTOR, SIZE_MIN)
     if wanted_bytes and wanted_bytes < least:
         refuse(

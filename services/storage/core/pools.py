@@ -8,7 +8,6 @@ from typing import Any
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import meta_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
-
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import not_found, refuse
@@ -88,7 +87,9 @@ def update_pool(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
 
 
 def _paths(mask: Sequence[str], pool: Pool, wanted: Pool) -> list[str]:
-    """The fields to take over, of those that may change; refuses the others unless they are as they were."""
+    """The fields to take over, of those that may change; refuses the others unless they are as they
+    were.
+    """
     asked = list(mask)
     if not asked:
         if wanted.spec.description:
@@ -130,9 +131,7 @@ def delete_pool(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     after = rows.copied(pool)
     after.meta.delete_time.CopyFrom(call.now)
     says = f"forget {pool.name}; foreign files in {pool.spec.directory.path} are left alone"
-    return accepted(
-        call, request, "DeletePool", pool.name, pool.spec.node, says, [Put(after)]
-    )
+    return accepted(call, request, "DeletePool", pool.name, pool.spec.node, says, [Put(after)])
 
 
 def check_no_volumes(snapshot: Snapshot, pool: str) -> None:

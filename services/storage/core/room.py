@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2
-
 from services.mesh.errors import refuse
 from services.state.store import Snapshot
 
@@ -17,7 +16,9 @@ EMPTY_BYTES = 1 << 20
 def check_room(
     pool: storage_pb2.Pool, capacity_bytes: int, available_bytes: int, size_bytes: int, needs: int
 ) -> None:
-    """Raises OUT_OF_SPACE unless a volume of this size, which takes `needs` bytes at once, may be made."""
+    """Raises OUT_OF_SPACE unless a volume of this size, which takes `needs` bytes at once, may be
+    made.
+    """
     reserve = pool.spec.reserve_bytes or RESERVE_BYTES
     if size_bytes > capacity_bytes:
         refuse(

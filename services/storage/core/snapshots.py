@@ -1,7 +1,8 @@
 """What requests about snapshots mean: each a pure function from state and request to a Mutation.
 
-Their operations have the volume as target, so that what works on one volume is done one after the other. A snapshot's
-row is written when it is taken; until then it is the operation that stands for it.
+Their operations have the volume as target, so that what works on one volume is done one after the
+other. A snapshot's row is written when it is taken; until then it is the operation that stands for
+it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2
-
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import refuse

@@ -1,19 +1,24 @@
-"""Who uses a volume: VMs, copies on write, and operations that are under way. Pure questions about a snapshot."""
+"""Who uses a volume: VMs, copies on write, and operations that are under way.
+
+Pure questions about a snapshot.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from google.protobuf.message import Message
+
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
-
 from services.mesh.errors import PvcError, refuse
 from services.mesh.rows import FINAL
 from services.state.store import Snapshot
 from services.storage.core.layout import id_of, volume_of
 
+R = TypeVar("R", bound=Message)
 Vm = vm_pb2.Vm
 Volume = storage_pb2.Volume
 Operation = operation_pb2.Operation
@@ -32,9 +37,15 @@ ALIVE = frozenset(
 def vms_with(snapshot: Snapshot, volume: str) -> Iterator[Vm]:
     """The VMs that have a volume, as they should be or as they still are."""
     for vm in snapshot.rows(Vm):
-        drives = (*vm.spec.disks, *vm.status.disks)
-        if any(drive.volume == volume for drive in drives):
+        if _drive_with(vm, volume):
             yield vm
+
+
+def _drive_with(vm: Vm, volume: str) -> str:
+    """The id of the drive that the volume is in; "" for none."""
+    wanted = (drive.id for drive in vm.spec.disks if drive.volume == volume)
+    there = (drive.id for drive in vm.status.disks if drive.volume == volume)
+    return next(wanted, "") or next(there, "")
 
 
 def open_in(snapshot: Snapshot, volume: str) -> Vm | None:
@@ -52,9 +63,9 @@ def copies_of(snapshot: Snapshot, volume: str) -> Iterator[Volume]:
 def operations_on(snapshot: Snapshot, volume: str, besides: str = "") -> Iterator[Operation]:
     """Operations under way that change a volume or read it, except the one named."""
     for operation in snapshot.rows(Operation):
-        if operation.state not in FINAL and operation.name != besides:
-            if operation.service == "storage" and volume in involved(operation):
-                yield operation
+        ours = operation.service == "storage" and operation.name != besides
+        if ours and operation.state not in FINAL and volume in involved(operation):
+            yield operation
 
 
 def involved(operation: Operation) -> tuple[str, ...]:
@@ -80,9 +91,9 @@ def importing(snapshot: Snapshot, file: str) -> Operation | None:
     return None
 
 
-def _unpacked(operation: Operation, kind: type[Message]) -> Message | None:
+def _unpacked(operation: Operation, kind: type[R]) -> R | None:
     request = kind()
-    if operation.request.Is(kind.DESCRIPTOR) and operation.request.Unpack(request):
+    if operation.request.Unpack(request):
         return request
     return None
 
@@ -112,8 +123,7 @@ def check_closed(snapshot: Snapshot, volume: str, instead: str) -> None:
 def check_unattached(snapshot: Snapshot, volume: str) -> None:
     """Raises IN_USE while any VM has the volume, running or not."""
     for vm in vms_with(snapshot, volume):
-        drives = (*vm.spec.disks, *vm.status.disks)
-        disk = next(drive.id for drive in drives if drive.volume == volume)
+        disk = _drive_with(vm, volume)
         raise PvcError(
             reason_pb2.REASON_IN_USE,
             f"{volume} is disk {disk} of {vm.name}: detach it, or delete the VM, first",

@@ -6,7 +6,6 @@ from typing import Any
 
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
-
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import refuse
@@ -31,8 +30,9 @@ from services.storage.core.room import EMPTY_BYTES, check_room, contents_bytes
 
 
 def create_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
-    """Raises NOT_FOUND, ALREADY_EXISTS, INVALID_FIELD, NOT_SUPPORTED, DANGLING_REFERENCE, WRONG_STATE, IN_USE, BUSY,
-    OUT_OF_SPACE."""
+    """Raises NOT_FOUND, ALREADY_EXISTS, INVALID_FIELD, NOT_SUPPORTED, DANGLING_REFERENCE,
+    WRONG_STATE, IN_USE, BUSY, OUT_OF_SPACE.
+    """
     pool = usable_pool(snapshot, request.parent)
     name = _free_name(snapshot, request.parent, request.volume_id)
     spec = rows.copied(request.volume.spec)
@@ -169,14 +169,14 @@ def resize_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     after = changed(volume, call.now)
     after.spec.size_bytes = request.size_bytes
     says = f"grow {volume.name} from {volume.status.size_bytes} to {request.size_bytes} bytes"
-    return accepted(
-        call, request, "ResizeVolume", volume.name, pool.spec.node, says, [Put(after)]
-    )
+    return accepted(call, request, "ResizeVolume", volume.name, pool.spec.node, says, [Put(after)])
 
 
 def rename_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
-    """The new name is taken at once, by a copy of the row in state CREATING. Raises NOT_FOUND, ETAG_MISMATCH,
-    WRONG_STATE, BUSY, IN_USE, ALREADY_EXISTS."""
+    """The new name is taken at once, by a copy of the row in state CREATING.
+
+    Raises NOT_FOUND, ETAG_MISMATCH, WRONG_STATE, BUSY, IN_USE, ALREADY_EXISTS.
+    """
     volume = ready_volume(snapshot, request.name, etag=request.etag)
     pool = usable_pool(snapshot, layout.pool_of(volume.name), "name")
     check_movable(snapshot, volume.name)
@@ -188,9 +188,7 @@ def rename_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     taken.status.path = ""
     taken.status.why = f"being renamed from {volume.name}"
     says = f"rename {volume.name} to {name}"
-    return accepted(
-        call, request, "RenameVolume", volume.name, pool.spec.node, says, [Put(taken)]
-    )
+    return accepted(call, request, "RenameVolume", volume.name, pool.spec.node, says, [Put(taken)])
 
 
 def check_movable(snapshot: Snapshot, volume: str, besides: str = "") -> None:
@@ -239,14 +237,10 @@ def export_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
             "compress",
         )
     says = f"write {volume.name} as {layout.WORDS[wanted.format]}"
-    return accepted(
-        call, wanted, "ExportVolume", volume.name, node_of(snapshot, volume.name), says
-    )
+    return accepted(call, wanted, "ExportVolume", volume.name, node_of(snapshot, volume.name), says)
 
 
-def _free_name(
-    snapshot: Snapshot, pool: str, volume_id: str, field: str = "volume_id"
-) -> str:
+def _free_name(snapshot: Snapshot, pool: str, volume_id: str, field: str = "volume_id") -> str:
     name = f"{pool}/volumes/{layout.checked_id(volume_id, field)}"
     if snapshot.find(Volume, name) is not None:
         raise already_exists(name, field)
@@ -279,9 +273,7 @@ def _size(wanted: int, source: int) -> int:
 def _check_room(pool: Pool, size_bytes: int, needs: int) -> None:
     """By what the agent last saw; a pool it never saw is judged when the work begins."""
     if pool.status.state == PoolStatus.STATE_READY:
-        check_room(
-            pool, pool.status.capacity_bytes, pool.status.available_bytes, size_bytes, needs
-        )
+        check_room(pool, pool.status.capacity_bytes, pool.status.available_bytes, size_bytes, needs)
 
 
 def _new_volume(

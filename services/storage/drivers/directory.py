@@ -1,7 +1,8 @@
-"""Keeps volumes as files in a folder, with qemu-img. It removes nothing that it did not make itself.
+"""Keeps volumes as files in a folder, with qemu-img. It removes nothing that it did not make
+itself.
 
-A pool's folder holds `.pvc-pool` (whose pool it is), `volumes/` and `tmp/`. Whatever is made is made in `tmp/`, synced,
-and then linked to its place, so that a volume's file is whole or not there.
+A pool's folder holds `.pvc-pool` (whose pool it is), `volumes/` and `tmp/`. Whatever is made is
+made in `tmp/`, synced, and then linked to its place, so that a volume's file is whole or not there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import PvcError, refuse
 from services.storage.drivers import qemu_img
 from services.storage.drivers.driver import (
@@ -44,7 +44,9 @@ SLOW_S = 1800.0
 
 MIB, GIB = 1 << 20, 1 << 30
 INSPECT_LIMITS = {"as": 2 * GIB, "cpu": 30, "fsize": 0}
-"""What looking at an image from outside may cost: memory and file sizes in bytes, seconds of processor time."""
+"""What looking at an image from outside may cost: memory and file sizes in bytes, seconds of
+processor time.
+"""
 IMPORT_MEMORY = 4 * GIB
 INSPECT_S = 120.0
 
@@ -160,14 +162,13 @@ class DirectoryDriver:
     def inspect(self, path: str, format: Format) -> ImageFacts:
         """See Driver."""
         try:
-            answers = [
-                run(qemu_img.confined(words, INSPECT_LIMITS), INSPECT_S)
-                for words in (
-                    qemu_img.describe_foreign(path, format),
-                    qemu_img.measure_foreign(path, format),
-                )
-            ]
-            return qemu_img.image_facts(*answers)
+            described = _look(qemu_img.describe_foreign(path, format))
+            checked = ""
+            if format != "raw":
+                # 2: damaged, 3: leaked clusters; 63: this format knows no check.
+                checked = _look(qemu_img.check_foreign(path, format), accept=(0, 2, 3, 63))
+            measured = _look(qemu_img.measure_foreign(path, format))
+            return qemu_img.image_facts(described, checked, measured)
         except (PvcError, KeyError, ValueError) as error:
             raise PvcError(
                 reason_pb2.REASON_INVALID_CONTENT, f"the image cannot be read as {format}: {error}"
@@ -212,8 +213,12 @@ class DirectoryDriver:
 
     def rollback(self, disk: Disk, snapshot: str) -> None:
         """See Driver."""
+        ids = qemu_img.snapshot_ids(self._describe(disk))
+        if snapshot not in ids:
+            refuse(_STORAGE_FAILED, f"there is no snapshot {snapshot} in {disk.path}")
         run(_ours(qemu_img.mend(disk.path)), SLOW_S)
-        run(_ours(qemu_img.snapshot(disk.path, "-a", snapshot)), SLOW_S)
+        # By its number: a name that looks like the number of another one would mean that one.
+        run(_ours(qemu_img.snapshot(disk.path, "-a", ids[snapshot])), SLOW_S)
 
     def stat(self, disk: Disk) -> DiskFacts:
         """See Driver."""
@@ -224,7 +229,7 @@ class DirectoryDriver:
                 raise PvcError(reason_pb2.REASON_NOT_FOUND, f"{disk.path} is gone") from None
             if not modes.S_ISREG(there.st_mode):
                 refuse(_STORAGE_FAILED, f"{disk.path} is not a file")
-        return qemu_img.disk_facts(run(_ours(qemu_img.describe(disk.path, disk.format)), QUICK_S))
+        return qemu_img.disk_facts(self._describe(disk))
 
     def list(self, place: Place) -> tuple[Found, ...]:
         """See Driver."""
@@ -235,13 +240,19 @@ class DirectoryDriver:
             ]
         return tuple(sorted(found, key=lambda file: file.path))
 
+    @staticmethod
+    def _describe(disk: Disk) -> str:
+        return run(_ours(qemu_img.describe(disk.path, disk.format)), QUICK_S)
+
     def _cache(self, disk: Disk) -> tuple[str, ...]:
         return self._seen.get(disk.place.path, ())
 
     @contextlib.contextmanager
     def _being_made(self, disk: Disk) -> Iterator[str]:
-        """The path to make the disk's file at; it appears at its place when the block ends well. "" when it is there
-        already."""
+        """The path to make the disk's file at; it appears at its place when the block ends well.
+
+        "" when it is there already.
+        """
         final = Path(disk.path)
         assert final.parent == Path(disk.place.path, "volumes"), f"{final} is not in its pool"
         temporary = Path(disk.place.path, "tmp", final.name)
@@ -258,6 +269,10 @@ class DirectoryDriver:
                 _sync(final.parent)
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _look(words: list[str], accept: tuple[int, ...] = (0,)) -> str:
+    return run(qemu_img.confined(words, INSPECT_LIMITS), INSPECT_S, accept)
 
 
 def _ours(words: list[str]) -> list[str]:
@@ -306,7 +321,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _cache_options(folder: Path) -> tuple[str, ...]:
-    """Past the page cache where the file system can: a third of the time, and nothing left to write at the end."""
+    """Past the page cache where the file system can: a third of the time, and nothing left to write
+    at the end.
+    """
     probe = folder / ".probe"
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600))

@@ -1,11 +1,12 @@
 """What the storage agent asks of a driver: repeatable verbs on one pool or one volume at a time.
 
-Implemented by `directory` and by `fake`; one suite proves both. A driver never decides, never retries, and never sees
-the state store. Done twice, a verb leaves what it leaves done once.
+Implemented by `directory` and by `fake`; one suite proves both. A driver never decides, never
+retries, and never sees the state store. Done twice, a verb leaves what it leaves done once.
 
-All verbs raise PvcError: OUT_OF_SPACE when the file system is full, IN_USE when another process has the image open,
-DEADLINE when a tool hangs, STORAGE_FAILED with the tool's own words for the rest. After an error of a verb that makes
-something, nothing of it is left. What a `Progress` raises stops the work and comes out unchanged.
+All verbs raise PvcError: OUT_OF_SPACE when the file system is full, IN_USE when another process has
+the image open, DEADLINE when a tool hangs, STORAGE_FAILED with the tool's own words for the rest.
+After an error of a verb that makes something, nothing of it is left. What a `Progress` raises stops
+the work and comes out unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Format = Literal["qcow2", "raw", "vmdk"]
-"""How a file lays out the blocks of a disk. Always said by the caller; nothing is guessed from contents."""
+"""How a file lays out the blocks of a disk.
+
+Always said by the caller; nothing is guessed from contents.
+"""
 
 Progress = Callable[[float], None]
 """Called several times a second with what is done, 0 to 100, as long as the work goes on."""
@@ -85,10 +89,11 @@ class Driver(Protocol):
     """See the module."""
 
     def open_pool(self, place: Place, make: bool) -> PoolFacts:
-        """Checks that the folder is this pool's and can be written. `make`: takes an empty or missing folder.
+        """Checks that the folder is this pool's and can be written. `make`: takes an empty or
+        missing folder.
 
-        What an earlier process left unfinished is removed the first time. Raises STORAGE_FAILED with the reason why
-        the pool cannot be used.
+        What an earlier process left unfinished is removed the first time. Raises STORAGE_FAILED
+        with the reason why the pool cannot be used.
         """
         ...
 
@@ -107,7 +112,9 @@ class Driver(Protocol):
     def copy(
         self, disk: Disk, source: Disk, snapshot: str, size_bytes: int, progress: Progress
     ) -> None:
-        """A full copy of a closed disk, or of a snapshot ("" for none) inside a disk that may be open."""
+        """A full copy of a closed disk, or of a snapshot ("" for none) inside a disk that may be
+        open.
+        """
         ...
 
     def import_(
@@ -120,9 +127,11 @@ class Driver(Protocol):
         self, source: Disk, snapshot: str, path: str, format: Format, compress: bool,
         progress: Progress,
     ) -> None:  # fmt: skip
-        """Writes a closed disk, or a snapshot ("" for none) inside a disk that may be open, as an image.
+        """Writes a closed disk, or a snapshot ("" for none) inside a disk that may be open, as an
+        image.
 
-        `path` appears when it is whole."""
+        `path` appears when it is whole.
+        """
         ...
 
     def inspect(self, path: str, format: Format) -> ImageFacts:

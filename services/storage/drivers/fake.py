@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import PvcError, refuse
 from services.storage.drivers.driver import (
     Disk,
@@ -61,7 +60,10 @@ class FakeFolder:
 
 
 class FakeDriver:
-    """See Driver. `faults` maps a verb to what its next calls do; `open_paths` holds disks that a VM has open."""
+    """See Driver.
+
+    `faults` maps a verb to what its next calls do; `open_paths` holds disks that a VM has open.
+    """
 
     def __init__(self, capacity_bytes: int = 1 << 40) -> None:
         self.capacity_bytes = capacity_bytes
@@ -254,7 +256,7 @@ class FakeDriver:
         return there
 
     def _begin(self, verb: str, progress: Progress | None = None) -> bool:
-        """Does what the script says happens before the work; True when the work is to be left out."""
+        """Does what the script says happens before the work; True to leave the work out."""
         self.calls.append(verb)
         self.before_call(verb)
         if progress is not None:

@@ -1,4 +1,5 @@
-"""Runs one outside command in a process group of its own: with a deadline, or with progress and a way to stop it.
+"""Runs one outside command in a process group of its own: with a deadline, or with progress and a
+way to stop it.
 
 It never uses a shell, and it leaves no process behind, however it ends.
 """
@@ -14,7 +15,6 @@ from collections.abc import Sequence
 from typing import IO
 
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import PvcError
 from services.storage.drivers import qemu_img
 from services.storage.drivers.driver import Progress
@@ -25,8 +25,9 @@ TICK_S = 0.25
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
-def run(words: Sequence[str], timeout_s: float) -> str:
-    """What the command printed. Raises PvcError: what `qemu_img.failure` says, or DEADLINE."""
+def run(words: Sequence[str], timeout_s: float, accept: Sequence[int] = (0,)) -> str:
+    """What the command printed. Raises PvcError: what `qemu_img.failure` says of a status that is
+    not accepted, or DEADLINE."""
     process = _start(words, subprocess.PIPE)
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -36,7 +37,7 @@ def run(words: Sequence[str], timeout_s: float) -> str:
         ) from None
     finally:
         _end(process)
-    if process.returncode:
+    if process.returncode not in accept:
         raise qemu_img.failure(words, process.returncode, _text(err))
     return _text(out)
 

@@ -1,7 +1,7 @@
 """The words that qemu-img is given, and the meaning of what it answers. Pure: it runs nothing.
 
-Every path is absolute, so that none is taken for a protocol ("nbd:…"), and every format is said, so that none is
-guessed from what a guest wrote into its disk.
+Every path is absolute, so that none is taken for a protocol ("nbd:…"), and every format is said, so
+that none is guessed from what a guest wrote into its disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pvc.core.v1 import reason_pb2
-
 from services.mesh.errors import PvcError
 from services.storage.drivers.driver import DiskFacts, Format, ImageFacts
 
@@ -27,8 +26,10 @@ def create(path: str, format: Format, size_bytes: int) -> list[str]:
 
 
 def clone(path: str, base: str, base_format: Format, size_bytes: int) -> list[str]:
-    """A qcow2 image on top of a base, named relative to the image. The base is not opened (-u): it need not be
-    reachable from where the image is made."""
+    """A qcow2 image on top of a base, named relative to the image.
+
+    The base is not opened (-u): it need not be reachable from where the image is made.
+    """
     backing = ["-b", base, "-F", base_format, "-u"]
     return [PROGRAM, "create", "-q", "-f", "qcow2", *backing, path, str(size_bytes)]
 
@@ -59,8 +60,10 @@ def copy(
     source: str, source_format: Format, to: str, format: Format, cache: Sequence[str],
     snapshot: str = "",
 ) -> list[str]:  # fmt: skip
-    """A full copy of one of our images, whatever bases it has, or of a snapshot inside it. A snapshot may be read
-    while a VM writes the image (-U): its blocks are never written again."""
+    """A full copy of one of our images, whatever bases it has, or of a snapshot inside it.
+
+    A snapshot may be read while a VM writes the image (-U): its blocks are never written again.
+    """
     which = ["-U", "-l", f"snapshot.name={snapshot}"] if snapshot else []
     return [PROGRAM, "convert", "-p", *cache, *which, "-f", source_format, "-O", format, source, to]
 
@@ -78,7 +81,9 @@ def export(
 
 
 def foreign(path: str, format: Format) -> str:
-    """Names an image from outside in such a way that only this one file is opened, whatever it refers to."""
+    """Names an image from outside in such a way that only this one file is opened, whatever it
+    refers to.
+    """
     blocks: dict[str, Any] = {"driver": "file", "filename": path}
     image: dict[str, Any] = {"driver": format, "file": blocks}
     if format != "raw":
@@ -89,6 +94,11 @@ def foreign(path: str, format: Format) -> str:
 def describe_foreign(path: str, format: Format) -> list[str]:
     """What an image from outside is."""
     return [PROGRAM, "info", "--output=json", foreign(path, format)]
+
+
+def check_foreign(path: str, format: Format) -> list[str]:
+    """Whether its tables point at what is there."""
+    return [PROGRAM, "check", "--output=json", foreign(path, format)]
 
 
 def measure_foreign(path: str, format: Format) -> list[str]:
@@ -104,7 +114,9 @@ def copy_foreign(
 
 
 def confined(words: Sequence[str], limits: Mapping[str, int]) -> list[str]:
-    """The command, bound to die with the thread that runs it and within limits ("as", "cpu", "fsize")."""
+    """The command, bound to die with the thread that runs it and within limits ("as", "cpu",
+    "fsize").
+    """
     bounds = [f"--{name}={value}" for name, value in sorted(limits.items())]
     guarded = ["prlimit", *bounds] if bounds else []
     return ["setpriv", "--pdeathsig", "KILL", *guarded, *words]
@@ -123,9 +135,15 @@ def disk_facts(answer: str) -> DiskFacts:
     return DiskFacts(int(image["virtual-size"]), int(image.get("actual-size", 0)), names)
 
 
-def image_facts(answer: str, measured: str) -> ImageFacts:
-    """What `describe_foreign` and `measure_foreign` answered."""
+def snapshot_ids(answer: str) -> dict[str, str]:
+    """Name → number of the snapshots in what `describe` answered."""
+    return {entry["name"]: str(entry["id"]) for entry in _object(answer).get("snapshots", [])}
+
+
+def image_facts(answer: str, checked: str, measured: str) -> ImageFacts:
+    """What `describe_foreign`, `check_foreign` ("" if not asked) and `measure_foreign` answered."""
     image = _object(answer)
+    check = _object(checked) if checked else {}
     details = image.get("format-specific", {}).get("data", {})
     own = image.get("filename", "")
     others = [str(e.get("filename", "")) for e in details.get("extents", [])]
@@ -137,7 +155,9 @@ def image_facts(answer: str, measured: str) -> ImageFacts:
         backing=str(image.get("full-backing-filename") or image.get("backing-filename") or ""),
         references=tuple(files),
         encrypted=bool(image.get("encrypted")) or "encrypt" in details,
-        corrupt=bool(details.get("corrupt")),
+        corrupt=bool(
+            details.get("corrupt") or check.get("corruptions") or check.get("check-errors")
+        ),
     )
 
 

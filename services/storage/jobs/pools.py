@@ -59,5 +59,3 @@ class PoolJobs:
 
 def _stay(pool: Pool) -> None:
     pool.meta.ClearField("delete_time")
-
-

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
-
 from services.mesh import rows
 from services.mesh.desk import Call
 from services.mesh.errors import refuse
@@ -35,7 +34,9 @@ class SnapshotJobs:
         }
 
     def create(self, task: Task) -> Outcome:
-        """Takes the snapshot, in the place of what an earlier attempt may have left; then writes its row."""
+        """Takes the snapshot, in the place of what an earlier attempt may have left; then writes
+        its row.
+        """
         request = task.request(storage_service_pb2.CreateSnapshotRequest)
         volume, _, disk = self._shop.volume_disk(task.target)
         snapshot_id = request.snapshot_id
@@ -48,9 +49,7 @@ class SnapshotJobs:
 
         def opened(node: str) -> bool:
             self._shop.open_volumes.delete_snapshot(node, volume.name, snapshot_id)
-            return self._shop.open_volumes.snapshot(
-                node, volume.name, snapshot_id, request.quiesce
-            )
+            return self._shop.open_volumes.snapshot(node, volume.name, snapshot_id, request.quiesce)
 
         quiesced = self._shop.closed_or_open(volume.name, closed, opened)
         if snapshot_id not in self._shop.driver.stat(disk).snapshots:
@@ -115,8 +114,11 @@ class SnapshotJobs:
         return Outcome(packed(back()), lambda: [Put(back())])
 
     def export(self, task: Task) -> Outcome:
-        """Writes the image into the folder of kept files. The file is named after the operation, so that a second
-        attempt finds what the first one finished."""
+        """Writes the image into the folder of kept files.
+
+        The file is named after the operation, so that a second attempt finds what the first one
+        finished.
+        """
         request = task.request(storage_service_pb2.ExportVolumeRequest)
         files = self._shop.files
         name = layout.file_name_for(self._shop.node, layout.id_of(task.name))
@@ -132,7 +134,5 @@ class SnapshotJobs:
         )  # fmt: skip
         task.stage("computing its SHA-256")
         saved_as = "-".join(filter(None, (layout.id_of(volume.name), request.snapshot_id)))
-        file = files.keep(
-            name, f"{saved_as}.{FORMATS[request.format]}", self._shop.follow(task)
-        )
+        file = files.keep(name, f"{saved_as}.{FORMATS[request.format]}", self._shop.follow(task))
         return Outcome(file, list)

@@ -1,7 +1,8 @@
 """Long work that makes, changes and removes volumes.
 
-What a job makes is claimed first: the row gets its path once it is known that nothing lies there, so that a file at a
-claimed path is this volume's, whoever finds it, and one at an unclaimed path is never touched.
+What a job makes is claimed first: the row gets its path once it is known that nothing lies there,
+so that a file at a claimed path is this volume's, whoever finds it, and one at an unclaimed path is
+never touched.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Callable, Mapping
 
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
-
 from services.mesh import rows
 from services.mesh.errors import PvcError, refuse
 from services.mesh.jobs import Job, Outcome, Task
@@ -59,9 +59,7 @@ class VolumeJobs:
         snapshot = self._shop.store.snapshot()
         source = volumes.source_of(snapshot, volume.spec, pool)
         needs = volumes.needed_bytes(snapshot, volume.spec, pool, source)
-        check_room(
-            pool, facts.capacity_bytes, facts.available_bytes, volume.spec.size_bytes, needs
-        )
+        check_room(pool, facts.capacity_bytes, facts.available_bytes, volume.spec.size_bytes, needs)
         disk = self._claim(pool, volume, volume.spec.size_bytes)
         self._fill(task, volume, disk, source)
         return self._made(pool, volume.name, disk)
@@ -103,8 +101,10 @@ class VolumeJobs:
         return self._made(pool, volume.name, disk)
 
     def _claim(self, pool: Pool, volume: Volume, size_bytes: int) -> Disk:
-        """The volume's file, which from now on is ours to make and to remove. Raises ALREADY_EXISTS when a foreign
-        file lies there."""
+        """The volume's file, which from now on is ours to make and to remove.
+
+        Raises ALREADY_EXISTS when a foreign file lies there.
+        """
         disk = disk_of(pool, volume)
         if volume.status.path:
             return disk
@@ -145,8 +145,10 @@ class VolumeJobs:
         return Outcome(packed(ready()), lambda: [Put(ready())])
 
     def _unmake(self, name: str) -> None:
-        """Removes what was made of a volume: its file, if that was claimed, then its row. When the file cannot be
-        removed the row stays and says so."""
+        """Removes what was made of a volume: its file, if that was claimed, then its row.
+
+        When the file cannot be removed the row stays and says so.
+        """
         volume = self._shop.store.snapshot().find(Volume, name)
         if volume is None:
             return
@@ -187,7 +189,9 @@ class VolumeJobs:
         return Outcome(packed(grown()), lambda: [Put(grown())])
 
     def rename(self, task: Task) -> Outcome:
-        """Moves the file; then the old row and its snapshots' rows are exchanged for new ones at once."""
+        """Moves the file; then the old row and its snapshots' rows are exchanged for new ones at
+        once.
+        """
         request = task.request(storage_service_pb2.RenameVolumeRequest)
         old = task.target
         new = f"{layout.pool_of(old)}/volumes/{request.new_volume_id}"

@@ -1,0 +1,106 @@
+"""Puts the storage service together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pvc.core.v1 import meta_pb2
+from pvc.storage.v1 import storage_pb2
+from pvc.storage.v1 import storage_service_pb2_grpc as api_grpc
+from services.mesh.clock import Clock
+from services.mesh.desk import Desk
+from services.mesh.jobs import Job, Jobs
+from services.mesh.loop import Loop
+from services.mesh.parts import Parts
+from services.state.store import Store
+from services.storage import files as kept
+from services.storage.agent import LOOK_PERIOD_S, Agent
+from services.storage.core import pools, usage
+from services.storage.core.accept import SERVICE
+from services.storage.drivers.driver import Driver
+from services.storage.jobs.pools import PoolJobs
+from services.storage.jobs.snapshots import SnapshotJobs
+from services.storage.jobs.volumes import VolumeJobs
+from services.storage.open_volumes import Channel, ComputeVolumes
+from services.storage.service import StorageService
+from services.storage.workshop import OpenVolumes, Workshop
+
+JOBS_PERIOD_S = 10.0
+"""A look for work without any change: after a session was lost, or another's commit came first."""
+EXPIRY_PERIOD_S = 600.0
+
+DEFAULT_POOL = "pools/local"
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """What the storage service of a node must know."""
+
+    node: str
+    """"nodes/n1"."""
+    state_dir: Path
+    """For the files that are kept for a day."""
+    pool_path: str
+    """The folder of the default pool."""
+    pool_reserve_bytes: int = 0
+    """What new volumes leave free there; 0 for the usual."""
+    files_reserve_bytes: int = kept.RESERVE_BYTES
+    """What kept files leave free."""
+    parallel: int = 4
+    """How many operations are worked on at a time."""
+
+
+def default_pool(settings: StorageSettings, clock: Clock) -> storage_pb2.Pool:
+    """The row of the pool that every cluster begins with; to be committed when the cluster is made.
+
+    The agent of its node then takes the folder.
+    """
+    now = clock.now()
+    meta = meta_pb2.Meta(uid=clock.new_id(), generation=1, create_time=now, update_time=now)
+    return pools.new_pool(
+        DEFAULT_POOL, settings.pool_path, settings.node, meta, settings.pool_reserve_bytes
+    )
+
+
+def build(
+    settings: StorageSettings, store: Store, clock: Clock, compute: Channel, driver: Driver
+) -> Parts:
+    """compute: node → channel to its compute service."""
+    return assemble(settings, store, clock, ComputeVolumes(compute), driver)
+
+
+def assemble(
+    settings: StorageSettings, store: Store, clock: Clock, open_volumes: OpenVolumes, driver: Driver
+) -> Parts:
+    """As `build`, with any way to open volumes."""
+    files = kept.Files(
+        settings.state_dir / "files", settings.node, clock, settings.files_reserve_bytes
+    )
+    shop = Workshop(store, clock, driver, open_volumes, files, settings.node)
+    jobs = Jobs(store, clock, SERVICE, settings.node, job_methods(shop), settings.parallel)
+    agent = Agent(store, clock, driver, settings.node)
+
+    def expire() -> None:
+        snapshot = store.snapshot()
+        files.expire(lambda name: usage.importing(snapshot, name) is not None)
+
+    service = StorageService(Desk(store, clock, settings.node), files)
+    return Parts(
+        servicers=((api_grpc.add_StorageServiceServicer_to_server, service),),
+        loops=(
+            Loop("storage-jobs", jobs.step, JOBS_PERIOD_S),
+            Loop("storage-agent", agent.step, LOOK_PERIOD_S),
+            Loop("storage-files", expire, EXPIRY_PERIOD_S),
+        ),
+        close=(jobs.stop,),
+    )
+
+
+def job_methods(shop: Workshop) -> dict[str, Job]:
+    """Method → the job that does its work."""
+    return {
+        **PoolJobs(shop).methods(),
+        **VolumeJobs(shop).methods(),
+        **SnapshotJobs(shop).methods(),
+    }
