@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pwd
 import select
@@ -22,12 +21,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from pvc.core.v1 import reason_pb2
 from services.compute.drivers import libvirtd_room
+from services.compute.drivers.process import Process
 from services.mesh.errors import PvcError
 
 START_TIMEOUT_S = 20.0
@@ -80,18 +79,6 @@ remote_display_port_max = {vnc_last}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
-    """A process that cannot be mistaken for a later one of the same number."""
-
-    pid: int
-    start_time: int
-    """In clock ticks since the machine started."""
-
-    def lives(self) -> bool:
-        return process_start_time(self.pid) == self.start_time
-
-
 class Daemon:
     """The private libvirtd in `directory`. Safe to use from several processes, one after the
     other."""
@@ -129,10 +116,7 @@ class Daemon:
 
     def healthy(self) -> bool:
         """It runs and takes connections."""
-        process = self._recorded()
-        return (
-            process is not None and process.lives() and _answers(self.socket_path, ANSWER_TIMEOUT_S)
-        )
+        return self._process() is not None and _answers(self.socket_path, ANSWER_TIMEOUT_S)
 
     def start(self) -> None:
         """Returns when it answers; at once if it does already.
@@ -143,15 +127,14 @@ class Daemon:
         for name in ("", *libvirtd_room.PLACES):
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
-            process = self._recorded()
-            if process is None or not process.lives():
+            if self._process() is None:
                 self._bury()
                 self._write_settings()
-                process = self._launch()
+                self._launch()
         if not _answers(self.socket_path, START_TIMEOUT_S):
             raise PvcError(
                 reason_pb2.REASON_DEADLINE,
-                f"libvirtd (process {process.pid}) does not answer at {self.socket_path} "
+                f"libvirtd does not answer at {self.socket_path} "
                 f"after {START_TIMEOUT_S:.0f} s; see {self.directory / 'log'}",
             )
 
@@ -161,19 +144,17 @@ class Daemon:
         if not self.directory.exists():
             return
         with self._locked():
-            process = self._recorded()
-            if process is not None and process.lives():
+            if (process := self._process()) is not None:
                 self._end([process])
-            self._record_path.unlink(missing_ok=True)
             if kill_guests:
                 self._end(self._inmates())
                 shutil.rmtree(self.directory / "run", ignore_errors=True)
 
     def guests(self) -> tuple[int, ...]:
-        """Process ids of what runs in its namespace besides itself: the emulators."""
-        recorded = self._recorded()
-        pid = recorded.pid if recorded else 0
-        return tuple(process.pid for process in self._inmates() if process.pid != pid)
+        """Process ids of its emulators, whether it runs itself or not."""
+        daemon = self._process()  # It puts a pid file of its own beside those of the emulators.
+        found = {Process.from_file(path) for path in self.pid_directory.glob("*.pid")} - {daemon}
+        return tuple(p.pid for p in found if p is not None and self._is_inmate(p.pid))
 
     def _check(self) -> None:
         if os.geteuid() != 0:
@@ -211,7 +192,7 @@ class Daemon:
                 text = f"{Path('/etc', name).read_text()}{_QEMU_USER}:{line}\n"
                 (self.directory / "etc" / name).write_text(text)
 
-    def _launch(self) -> _Process:
+    def _launch(self) -> None:
         for place in libvirtd_room.PLACES.values():
             # Left behind on purpose: removing a mount point here would tear the mount out of
             # other namespaces too.
@@ -221,23 +202,16 @@ class Daemon:
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
-            process = self._spawn(notify)
-            self._await(process, ready)
+            self._child = self._spawn(notify)
+            self._await(self._child.pid, ready)
         notify.unlink()
-        return process
 
-    def _spawn(self, notify: Path) -> _Process:
+    def _spawn(self, notify: Path) -> subprocess.Popen[bytes]:
         with (self.directory / "log" / "start.log").open("wb") as output:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, cwd="/", env={**os.environ, "NOTIFY_SOCKET": str(notify)},
             )  # fmt: skip
-        # unshare, nsenter and the room become the daemon without forking: the process id stays.
-        process = _Process(self._child.pid, process_start_time(self._child.pid) or 0)
-        partial = self._record_path.with_suffix(".new")
-        partial.write_text(json.dumps(asdict(process)))
-        partial.replace(self._record_path)
-        return process
 
     def _command(self) -> list[str]:
         enter = [] if self._net_namespace is None else ["nsenter", f"--net={self._net_namespace}"]
@@ -245,18 +219,12 @@ class Daemon:
         # out.
         unshare = ["unshare", "--mount", "--propagation", "slave"]
         room = [sys.executable, "-I", libvirtd_room.__file__, str(self.directory.resolve())]
-        return [
-            *enter,
-            *unshare,
-            *room,
-            str(self._libvirtd),
-            "--pid-file",
-            "/run/libvirt/libvirtd.pid",
-        ]
+        become = [str(self._libvirtd), "--pid-file", "/run/libvirt/libvirtd.pid"]
+        return [*enter, *unshare, *room, *become]
 
-    def _await(self, process: _Process, ready: socket.socket) -> None:
+    def _await(self, pid: int, ready: socket.socket) -> None:
         """Until the daemon says that it is ready, or ends."""
-        end = os.pidfd_open(process.pid)
+        end = os.pidfd_open(pid)
         try:
             readable, _, _ = select.select([ready.fileno(), end], [], [], START_TIMEOUT_S)
         finally:
@@ -273,59 +241,44 @@ class Daemon:
                 found += path.read_text(errors="replace").splitlines()[-3:]
         return " / ".join(found) or "it said nothing"
 
-    @property
-    def _record_path(self) -> Path:
-        return self.directory / "libvirtd.json"
-
-    def _recorded(self) -> _Process | None:
-        try:
-            return _Process(**json.loads(self._record_path.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+    def _process(self) -> Process | None:
+        """The daemon, by the pid file that it writes itself; None when it does not run."""
+        process = Process.from_file(self.directory / "run" / "libvirtd.pid")
+        if process is None or not self._is_inmate(process.pid):
             return None
+        name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+        return process if name == self._libvirtd.name else None
 
-    def _inmates(self) -> list[_Process]:
-        """Every process that sees our directory at libvirt's place."""
+    def _is_inmate(self, pid: int) -> bool:
+        """It sees our directory at libvirt's place."""
         try:
-            ours = (self.directory / "run").stat()
-        except FileNotFoundError:
-            return []
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or entry.name == str(os.getpid()):
-                continue
-            with contextlib.suppress(OSError):
-                theirs = (entry / "root" / libvirtd_room.PLACES["run"].lstrip("/")).stat()
-                start_time = process_start_time(int(entry.name))
-                if start_time is not None and os.path.samestat(ours, theirs):
-                    found.append(_Process(int(entry.name), start_time))
-        return found
+            theirs = Path(f"/proc/{pid}/root{libvirtd_room.PLACES['run']}").stat()
+            return os.path.samestat((self.directory / "run").stat(), theirs)
+        except OSError:
+            return False
 
-    def _end(self, processes: list[_Process]) -> None:
+    def _inmates(self) -> list[Process]:
+        """Every process in our namespace: the daemon, its parent and the emulators."""
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        processes = (Process.of(pid) for pid in pids if self._is_inmate(pid))
+        return [process for process in processes if process is not None]
+
+    def _end(self, processes: list[Process]) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + STOP_TIMEOUT_S
             for process in processes:
                 if process.lives():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(process.pid, number)
-            if all([_ended(process, deadline) for process in processes]):
+            if all([process.wait(deadline - time.monotonic()) for process in processes]):
                 self._bury()
                 return
         raise _failed(f"processes {[p.pid for p in processes]} do not end, even when killed")
 
     def _bury(self) -> None:
-        """Takes the exit status of the daemon if it was our own child and has ended."""
+        """Takes the exit status of the daemon's parent if that was our child and has ended."""
         if self._child is not None and self._child.poll() is not None:
             self._child = None
-
-
-def process_start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since the machine did; None if it is gone or a
-    zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def accelerator(setting: str, cpuinfo: str, kvm_writable: bool) -> tuple[str, str]:
@@ -367,21 +320,6 @@ def _answers(path: Path, timeout_s: float) -> bool:
             return len(probe.recv(4096)) > len(_AUTH_LIST)
         except OSError:
             return False
-
-
-def _ended(process: _Process, deadline: float) -> bool:
-    """Waits until a process has ended; False when it still runs at the deadline."""
-    try:
-        end = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return True
-    try:
-        if not process.lives():
-            return True
-        readable, _, _ = select.select([end], [], [], max(0.0, deadline - time.monotonic()))
-        return bool(readable)
-    finally:
-        os.close(end)
 
 
 def _failed(message: str) -> PvcError:

@@ -358,6 +358,12 @@ def _disk(
             "a CD-ROM drive cannot be a virtio-blk device; use SATA or virtio-scsi",
             f"{where}.bus",
         )
+    if disk.read_only and not cdrom and bus == vm_pb2.DISK_BUS_SATA:
+        refuse(
+            reason_pb2.REASON_INVALID_FIELD,
+            "QEMU has no read-only SATA disks; use virtio-scsi or virtio-blk",
+            f"{where}.read_only",
+        )
     element = _add(devices, "disk", type="file", device="cdrom" if cdrom else "disk")
     _disk_source(element, disk, machine, where)
     name = {vm_pb2.DISK_BUS_VIRTIO_BLK: "virtio", vm_pb2.DISK_BUS_SATA: "sata"}.get(bus, "scsi")

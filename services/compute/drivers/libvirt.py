@@ -15,17 +15,19 @@ import libvirt
 
 from pvc.core.v1 import reason_pb2
 from services.compute.drivers import console_log, observed
-from services.compute.drivers.daemon import process_start_time
 from services.compute.drivers.domain_xml import NAMESPACE
 from services.compute.drivers.hypervisor import Console, Domain, Facts, Guest, OffReason, Power
 from services.compute.drivers.libvirt_console import StreamConsole
 from services.compute.drivers.libvirt_link import DEADLINE_S, Link
+from services.compute.drivers.process import Process
 from services.mesh.errors import PvcError, not_found
 
 AGENT_SHUTDOWN_S = 3
 """How long a guest's agent may take to say that it will shut down, before the button is pressed."""
 DESTROY_DEADLINE_S = 60.0
 """libvirt asks the emulator to end, and kills it when it does not."""
+KILL_S = 20.0
+"""How long the emulator's process may take to be gone after libvirt says that it is."""
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 
 _POWER = {
@@ -148,11 +150,18 @@ class Libvirt:
 
     def destroy(self, vm: str) -> None:
         """See Hypervisor."""
+        emulator = self._emulator(vm)
 
         def act(connection: libvirt.virConnect) -> None:
             domain = _lookup(connection, vm)
             if domain is not None and domain.isActive():
-                domain.destroy()
+                _destroy(domain)
+            if emulator is not None and not emulator.wait(KILL_S):
+                raise PvcError(
+                    reason_pb2.REASON_HYPERVISOR_FAILED,
+                    f"the emulator of {vm} (process {emulator.pid}) does not end, even when "
+                    "killed; it may wait for its storage",
+                )
 
         self._call(f"switch off {vm}", act, DESTROY_DEADLINE_S)
 
@@ -356,11 +365,12 @@ class Libvirt:
     def _run(self, vm: str, number: int) -> str:
         """libvirt counts its domains anew when it starts anew; the emulator's own process tells
         runs apart for certain."""
-        try:
-            pid = int((self._pid_directory / f"{vm}.pid").read_text())
-        except (OSError, ValueError):
-            return f"{number}"
-        return f"{number}-{pid}-{process_start_time(pid) or 0}"
+        emulator = self._emulator(vm)
+        return f"{number}" if emulator is None else f"{emulator.pid}-{emulator.start_time}"
+
+    def _emulator(self, vm: str) -> Process | None:
+        """Its process, if this machine's libvirt says which that is."""
+        return Process.from_file(self._pid_directory / f"{vm}.pid")
 
 
 class _Departure:
@@ -400,6 +410,16 @@ def _unplug(domain: libvirt.virDomain, alias: str) -> bool:
         if "already in the process of unplug" not in str(error):
             raise
     return True
+
+
+def _destroy(domain: libvirt.virDomain) -> None:
+    """Just after its own restart libvirt is still taking domains back, and says of one that it has
+    killed that it does not run; or it ended by itself at this moment."""
+    try:
+        domain.destroy()
+    except libvirt.libvirtError:
+        if domain.isActive():
+            raise
 
 
 def _lookup(connection: libvirt.virConnect, vm: str) -> libvirt.virDomain | None:

@@ -1,0 +1,217 @@
+"""The private libvirtd: beside others, outliving whoever started it, leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pvc.core.v1 import reason_pb2
+from services.compute.drivers.daemon import Daemon, accelerator
+from services.compute.drivers.domain_xml import domain_xml
+from services.compute.drivers.hypervisor import OffReason, Power
+from services.compute.drivers.libvirt import Libvirt
+from services.mesh.errors import PvcError
+from tests.drivers.subjects import RealSubject, started
+from tests.drivers.vms import node, small_vm
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon that the test may ill-treat."""
+    daemon = Daemon(tmp_path / "own", vnc_ports=(6400, 6500))
+    yield daemon
+    daemon.stop(kill_guests=True)
+
+
+def pid_of(daemon: Daemon) -> int:
+    return int((daemon.directory / "run" / "libvirtd.pid").read_text())
+
+
+def mounts_of_ours(folder: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            if str(folder) in line]  # fmt: skip
+
+
+def processes_below(folder: Path) -> list[str]:
+    """Command lines of the processes that have the folder at libvirt's place."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "root/run/libvirt").samefile(folder / "run"):
+                found.append((entry / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("setting", "flags", "writable", "name", "why"),
+    [
+        ("", "fpu vmx sse", True, "kvm", "offers virtualization"),
+        ("", "fpu svm", True, "kvm", "offers virtualization"),
+        ("", "fpu vmxoid", True, "tcg", "no vmx or svm"),
+        ("", "fpu vmx", False, "tcg", "not writable"),
+        ("tcg", "fpu vmx", True, "tcg", "configuration"),
+        ("kvm", "fpu", False, "kvm", "configuration"),
+    ],
+)
+def test_accelerator(setting: str, flags: str, writable: bool, name: str, why: str) -> None:
+    found = accelerator(setting, f"processor: 0\nflags\t\t: {flags}\nbugs: vmx svm\n", writable)
+    assert found[0] == name
+    assert why in found[1]
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    with pytest.raises(PvcError, match="shorter") as caught:
+        Daemon(tmp_path / ("x" * 100)).start()
+    assert caught.value.reason == reason_pb2.REASON_INVALID_CONFIG
+
+
+@pytest.mark.real
+def test_started_once_and_quickly(own: Daemon) -> None:
+    assert not own.healthy()
+    before = time.monotonic()
+    own.start()
+    first = time.monotonic() - before
+    pid = pid_of(own)
+    own.start()
+    assert own.healthy()
+    assert pid_of(own) == pid
+    assert first < 1
+
+
+@pytest.mark.real
+def test_nothing_stays_behind_or_leaks_out(own: Daemon, tmp_path: Path) -> None:
+    own.start()
+    subject = RealSubject(tmp_path, own)
+    started(subject, small_vm("web", "root"))
+    subject.hypervisor.close()
+    assert len(own.guests()) == 1
+    assert not mounts_of_ours(tmp_path)
+    assert len(processes_below(own.directory)) == 3
+    own.stop(kill_guests=True)
+    assert processes_below(own.directory) == []
+    assert not (own.directory / "run").exists()
+    assert not [path for path in Path("/sys/fs/cgroup").glob("*/machine/*web*")]
+    own.stop(kill_guests=True)
+
+
+@pytest.mark.real
+def test_guests_outlive_a_killed_daemon(own: Daemon, tmp_path: Path) -> None:
+    own.start()
+    subject = RealSubject(tmp_path, own)
+    vm = started(subject, small_vm("web", "root"))
+    before = subject.hypervisor.domains()[vm]
+    os.kill(pid_of(own), signal.SIGKILL)
+    subject._woken.wait(5)
+    assert not own.healthy()
+    assert own.guests() == (subject.pid(vm),)
+    with pytest.raises(PvcError) as caught:
+        subject.hypervisor.domains()
+    assert caught.value.reason == reason_pb2.REASON_HYPERVISOR_FAILED
+    own.start()
+    after = subject.hypervisor.domains()[vm]
+    assert (after.power, after.run) == (Power.RUNNING, before.run)
+    subject.hypervisor.destroy(vm)
+    assert subject.hypervisor.domains()[vm].power is Power.OFF
+    assert own.guests() == ()
+    subject.hypervisor.close()
+
+
+@pytest.mark.real
+def test_a_guest_that_died_meanwhile_is_seen(own: Daemon, tmp_path: Path) -> None:
+    own.start()
+    subject = RealSubject(tmp_path, own)
+    vm = started(subject, small_vm("web"))
+    own.stop(kill_guests=False)
+    os.kill(subject.pid(vm), signal.SIGKILL)
+    own.start()
+    domain = subject.until(vm, lambda domain: domain.power is Power.OFF)
+    assert domain.off_reason in (OffReason.CRASHED, OffReason.UNKNOWN)
+    subject.hypervisor.close()
+
+
+@pytest.mark.real
+def test_it_outlives_who_started_it_and_is_adopted(own: Daemon) -> None:
+    program = (
+        "from pathlib import Path; from services.compute.drivers.daemon import Daemon; import os;"
+        f"Daemon(Path({str(own.directory)!r})).start(); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=30, cwd=Path(__file__).parents[2],
+                   env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert own.healthy()
+    pid = pid_of(own)
+    own.start()
+    assert pid_of(own) == pid
+
+
+@pytest.mark.real
+def test_two_at_once_do_not_see_each_other(own: Daemon, real: RealSubject, tmp_path: Path) -> None:
+    own.start()
+    (tmp_path / "o").mkdir()
+    other = RealSubject(tmp_path / "o", own)
+    mine, theirs = small_vm("web", "root"), small_vm("web", "root")
+    theirs.meta.uid = "another"
+    started(real, mine)
+    started(other, theirs)
+    for subject in (real, other):
+        assert set(subject.hypervisor.domains()) == {"web"}
+    assert real.pid("web") != other.pid("web")
+    other.hypervisor.destroy("web")
+    assert real.hypervisor.domains()["web"].power is Power.RUNNING
+    other.hypervisor.close()
+
+
+@pytest.mark.real
+def test_a_daemon_that_cannot_start_says_why(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "own", libvirtd=Path("/bin/false"))
+    with pytest.raises(PvcError, match="ended at its start") as caught:
+        daemon.start()
+    assert caught.value.reason == reason_pb2.REASON_HYPERVISOR_FAILED
+
+
+@pytest.mark.real
+def test_a_hung_daemon_hangs_nobody(own: Daemon, tmp_path: Path) -> None:
+    own.start()
+    hypervisor = Libvirt(own.uri, ("tcg", "a test"), deadline_s=0.5)
+    assert hypervisor.domains() == {}
+    pid = pid_of(own)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(6):
+            with pytest.raises(PvcError) as caught:
+                hypervisor.domains()
+            assert caught.value.reason == reason_pb2.REASON_DEADLINE
+        assert not own.healthy()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    hypervisor._link._workers.call("settle", lambda: None, 5)
+    assert hypervisor.domains() == {}
+    hypervisor.close()
+
+
+@pytest.mark.real
+def test_foreign_domains_are_not_seen_or_touched(real: RealSubject, tmp_path: Path) -> None:
+    vm = small_vm("theirs")
+    xml = domain_xml(vm, node(tmp_path))
+    before, _, rest = xml.partition("<metadata>")
+    foreign = before + rest.partition("</metadata>")[2]
+    real.hypervisor._call("define a foreign domain", lambda c: c.defineXML(foreign))
+    try:
+        assert "theirs" not in real.hypervisor.domains()
+        for act in (lambda: real.hypervisor.start("theirs"), lambda: real.hypervisor.define(xml),
+                    lambda: real.hypervisor.undefine("theirs")):  # fmt: skip
+            with pytest.raises(PvcError, match="not PVC's") as caught:
+                act()
+            assert caught.value.reason == reason_pb2.REASON_ALREADY_EXISTS
+    finally:
+        real.hypervisor._call("clean", lambda c: c.lookupByName("theirs").undefine())
