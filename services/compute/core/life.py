@@ -83,6 +83,8 @@ class View:
     state."""
     tried: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Live changes that this run was asked for; see live.difference."""
+    refused: frozenset[str] = frozenset()
+    """Those of them that the guest or the hypervisor refused."""
     restart: Timestamp | None = None
     """A reboot is wanted of whatever started before this."""
     held: bool = False
@@ -326,7 +328,7 @@ def _hardware(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
         return ()
     if view.wish is None:
         return _corrected(facts_on(vm, view.node, view.live, view.volumes, view.guest, None), vm)
-    found = hardware.difference(view.live, view.wish, view.tried)
+    found = hardware.difference(view.live, view.wish, view.tried, view.refused)
     if found.steps:
         return found.steps
     after = facts_on(vm, view.node, view.live, view.volumes, view.guest, found.pending)

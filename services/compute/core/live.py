@@ -6,7 +6,7 @@ Pure. Both sides come from domain XML by the same reading, so that only real dif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from services.compute.core.steps import (
@@ -35,16 +35,18 @@ class Difference:
     """To be done by a restart, as status.pending_restart names it."""
 
 
-def difference(live: Observed, wish: Observed, tried: Mapping[str, str]) -> Difference:
-    """tried: what this run of the guest was asked already, by key, with its signature. It is not
-    asked the same again: either it did it and has not got that far yet, or it refused."""
+def difference(
+    live: Observed, wish: Observed, tried: Mapping[str, str], refused: Collection[str] = ()
+) -> Difference:
+    """tried: what this run of the guest was asked already, by key, with its signature; it is not
+    asked the same again. refused: keys of those that failed; the others just take their time."""
     pending = [path for path, value in wish.cold.items() if live.cold.get(path) != value]
     steps: list[LiveChange] = []
     _sizes(live, wish, steps, pending)
     _disks(live, wish, steps, pending)
     _nics(live, wish, steps, pending)
     now = [step for step in steps if tried.get(key(step)) != signature(step, wish)]
-    left = [key(step) for step in steps if step not in now]
+    left = [key(step) for step in steps if step not in now and key(step) in refused]
     return Difference(tuple(now), tuple(sorted({*pending, *left})))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
@@ -99,5 +101,5 @@ def _spec_paths() -> list[str]:
     ]  # fmt: skip
 
 
-def _is_list(field: FieldDescriptor) -> bool:
+def _is_list(field: Any) -> bool:
     return bool(field.is_repeated)

@@ -1,0 +1,228 @@
+"""The agent of one node: compares what is decided for its VMs with what it sees, and acts on the
+difference.
+
+`step` is called on every change and from time to time, and never waits: each VM is worked on in a
+pool, by one thread at a time. What to do is core.life's to say; here it is done, and written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from pvc.compute.v1 import vm_pb2
+from pvc.core.v1 import operation_pb2
+from services.compute.core.life import converge, orphaned
+from services.compute.core.settle import settles
+from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor
+from services.compute.hands import Hands
+from services.compute.ledger import Ledger
+from services.compute.memory import Memory
+from services.compute.presence import Presence
+from services.compute.settings import ComputeSettings
+from services.compute.sight import Sight
+from services.mesh import rows
+from services.mesh.clock import Clock
+from services.mesh.errors import PvcError
+from services.state.store import Conflict, Lease, Snapshot, Store
+
+Operation = operation_pb2.Operation
+Operations = Mapping[str, Sequence[Operation]]
+"""VM → its operations that have not ended."""
+
+TROUBLE_PAUSE_S = 5.0
+"""A VM whose hypervisor call failed is left alone for this long."""
+
+log = logging.getLogger("pvc.compute")
+
+
+class Agent:
+    """One node's agent."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        hypervisor: Hypervisor,
+        settings: ComputeSettings,
+        facts: Facts,
+        presence: Presence,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._hypervisor = hypervisor
+        self._node = settings.node
+        self._presence = presence
+        self.memory = Memory(clock)
+        self._sight = Sight(clock, settings, facts.accelerator, presence.machine, self.memory)
+        self._ledger = Ledger(store, clock, settings.node, self.memory)
+        self._hands = Hands(hypervisor, settings, facts.accelerator, self.memory)
+        self._pool = ThreadPoolExecutor(settings.parallel) if settings.parallel else None
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._held: set[str] = set()
+        self.wake: Callable[[], None] = lambda: None
+        """Has `step` called soon; set by whoever drives it."""
+
+    def step(self) -> None:
+        """One round over all VMs. Raises PvcError when the store or the hypervisor cannot be
+        reached; what runs goes on running."""
+        lease = self._presence.hold()
+        try:
+            domains = self._hypervisor.domains()
+        except PvcError as error:
+            self._presence.hold([f"the hypervisor does not answer: {error.message}"])
+            raise
+        snapshot = self._seen_after(lease)
+        operations = unfinished(snapshot)
+        self.memory.forget_all_but(domains)
+        for vm, domain in self._mine(snapshot, domains):
+            self._submit(
+                vm.name.removeprefix("vms/"),
+                lambda vm=vm, domain=domain: self._tend(  # type: ignore[misc]
+                    lease, vm.name, domain, former_of(vm, snapshot, domains), operations
+                ),
+            )
+        for domain in orphans(snapshot, domains):
+            self._submit(domain.vm, lambda domain=domain: self._end_orphan(domain))  # type: ignore[misc]
+        if self._node == min((x for x in snapshot.leases if x.startswith("nodes/")), default=""):
+            self._settle_homeless(lease, snapshot, operations)
+
+    def hold(self, vm: str, held: bool) -> bool:
+        """Keeps the agent's hands off a VM, or lets it go again; False while a thread is working on
+        it."""
+        with self._lock:
+            if held and vm in self._busy:
+                return False
+            (self._held.add if held else self._held.discard)(vm)
+        return True
+
+    def idle(self) -> bool:
+        """No thread works on any VM."""
+        with self._lock:
+            return not self._busy
+
+    def stop(self) -> None:
+        """Begins nothing new."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _seen_after(self, lease: Lease) -> Snapshot:
+        """A state that is certainly newer than the domains that were just listed: what has no row
+        in it has none."""
+        revision = self._store.commit([], held_by=lease)
+        self._store.wait(revision, 5.0)
+        return self._store.snapshot()
+
+    def _mine(
+        self, snapshot: Snapshot, domains: Mapping[str, Domain]
+    ) -> Iterable[tuple[vm_pb2.Vm, Domain | None]]:
+        for vm in snapshot.rows(vm_pb2.Vm):
+            domain = domains.get(vm.name.removeprefix("vms/"))
+            if domain or self._node in (vm.decision.node, vm.status.node):
+                yield vm, domain
+
+    def _submit(self, vm: str, work: Callable[[], bool]) -> None:
+        """Has a VM worked on unless it is already, or stands still after a failure."""
+        with self._lock:
+            if vm in self._busy or vm in self._held or self.memory.troubled(vm):
+                return
+            self._busy.add(vm)
+        if self._pool is None:
+            self._run(vm, work)
+        else:
+            self._pool.submit(self._run, vm, work)
+
+    def _run(self, vm: str, work: Callable[[], bool]) -> None:
+        more = False
+        try:
+            more = work()
+        except Conflict as conflict:
+            log.debug("%s: %s; looking again", vm, conflict)
+            more = True
+        except PvcError as error:
+            log.warning("vm %s: %s", vm, error.message)
+            self.memory.trouble(vm, TROUBLE_PAUSE_S)
+        except Exception:
+            log.exception("vm %s: a mistake in the agent", vm)
+            self.memory.trouble(vm, TROUBLE_PAUSE_S)
+        finally:
+            with self._lock:
+                self._busy.discard(vm)
+            if more:
+                self.wake()
+
+    def _tend(
+        self,
+        lease: Lease,
+        name: str,
+        domain: Domain | None,
+        former: Domain | None,
+        operations: Operations,
+    ) -> bool:
+        """One plan for one VM; True when it has to be looked at again at once."""
+        snapshot = self._store.snapshot()
+        vm = snapshot.find(vm_pb2.Vm, name)
+        if vm is None:
+            return False
+        waiting = self._ledger.take_up(lease, vm, operations.get(name, ()))
+        view = self._sight.view(snapshot, vm, domain, former, waiting)
+        steps = converge(vm, view)
+        for step in steps:
+            try:
+                self._hands.do(vm, view, step, snapshot)
+            except PvcError as error:
+                self._ledger.failed(lease, vm, view, step, error)
+                return True
+            vm = self._ledger.write(lease, vm, step)
+        return bool(steps)
+
+    def _end_orphan(self, domain: Domain) -> bool:
+        for step in orphaned(domain, "no VM stands behind it"):
+            log.warning("domain %s: %s (%s)", domain.vm, type(step).__name__, step.why)
+            self._hands.do(vm_pb2.Vm(name=f"vms/{domain.vm}"), None, step, self._store.snapshot())
+        return True
+
+    def _settle_homeless(self, lease: Lease, snapshot: Snapshot, operations: Operations) -> None:
+        """One agent for all: ends operations that no VM's own agent can end, because the VM has no
+        node, the node has no agent, or the VM is gone."""
+        for target, waiting in operations.items():
+            if not any(settles(operation) for operation in waiting):
+                continue
+            vm = snapshot.find(vm_pb2.Vm, target)
+            if vm is None or vm.decision.node not in snapshot.leases:
+                with suppress(Conflict):  # somebody else was quicker; the next round looks again
+                    self._ledger.settle_all(lease, vm, waiting)
+
+
+def unfinished(snapshot: Snapshot) -> Operations:
+    """The compute service's operations that have not ended, by the VM that they are about."""
+    found: dict[str, list[Operation]] = defaultdict(list)
+    for operation in snapshot.rows(Operation):
+        if operation.state not in rows.FINAL and operation.service == "compute":
+            found[operation.target].append(operation)
+    return found
+
+
+def orphans(snapshot: Snapshot, domains: Mapping[str, Domain]) -> list[Domain]:
+    """Domains that no VM stands behind, by name or by UUID."""
+    uuids = {vm.spec.uuid for vm in snapshot.rows(vm_pb2.Vm)}
+    return [
+        domain
+        for domain in domains.values()
+        if snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}") is None and domain.uuid not in uuids
+    ]
+
+
+def former_of(vm: vm_pb2.Vm, snapshot: Snapshot, domains: Mapping[str, Domain]) -> Domain | None:
+    """The domain that the VM had under the name it had before."""
+    for domain in domains.values():
+        other = domain.vm != vm.name.removeprefix("vms/")
+        if other and domain.uuid == vm.spec.uuid:
+            taken = snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}")
+            return domain if taken is None else None
+    return None

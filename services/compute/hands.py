@@ -1,0 +1,125 @@
+"""Does the steps that are about the hypervisor. Decides nothing, retries nothing, writes no row."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from pvc.compute.v1 import vm_pb2
+from services.compute.core.life import View
+from services.compute.core.live import signature
+from services.compute.core.steps import (
+    Attach,
+    Define,
+    Destroy,
+    Detach,
+    Kind,
+    LiveChange,
+    Pause,
+    Remove,
+    Resume,
+    SetMemory,
+    SetStatus,
+    SetVcpus,
+    Shutdown,
+    Start,
+    Step,
+    Undefine,
+    UpdateDevice,
+    key,
+)
+from services.compute.drivers.domain_xml import (
+    Machine,
+    disk_alias,
+    disk_xml,
+    domain_xml,
+    nic_alias,
+    nic_xml,
+)
+from services.compute.drivers.hypervisor import Hypervisor
+from services.compute.machine import machine_for
+from services.compute.memory import Memory
+from services.compute.settings import ComputeSettings
+from services.state.store import Snapshot
+
+DETACH_TIMEOUT_S = 30.0
+
+
+class Hands:
+    """One node's."""
+
+    def __init__(
+        self, hypervisor: Hypervisor, settings: ComputeSettings, accelerator: str, memory: Memory
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._settings = settings
+        self._accelerator = accelerator
+        self._memory = memory
+
+    def do(self, vm: vm_pb2.Vm, view: View | None, step: Step, snapshot: Snapshot) -> None:
+        """One step; the view is that which it was judged by. Raises PvcError with the hypervisor's
+        words."""
+        name, hypervisor = vm.name.removeprefix("vms/"), self._hypervisor
+        match step:
+            case SetStatus() | Remove():
+                return
+            case Define():
+                hypervisor.define(domain_xml(vm, self._machine(vm, view, snapshot)))
+            case Start():
+                hypervisor.start(name)
+            case Shutdown():
+                self._memory.nudge(vm)
+                hypervisor.shutdown(name)
+            case Destroy(domain):
+                hypervisor.destroy(domain)
+            case Undefine(domain):
+                self._undefine(domain, name)
+            case Pause():
+                hypervisor.pause(name)
+            case Resume():
+                self._memory.nudge(vm)
+                hypervisor.resume(name)
+            case _:
+                self._change(vm, view, step, self._machine(vm, view, snapshot))
+
+    def _machine(self, vm: vm_pb2.Vm, view: View | None, snapshot: Snapshot) -> Machine:
+        targets = view.live.targets if view is not None and view.live is not None else {}
+        return machine_for(snapshot, vm, self._settings, self._accelerator, targets)
+
+    def _undefine(self, domain: str, vm: str) -> None:
+        """A renamed VM takes its firmware variables and its console's past along."""
+        if domain != vm:
+            for place in (self._settings.nvram, self._settings.console_log):
+                if place(domain).exists():
+                    place(domain).replace(place(vm))
+        self._hypervisor.undefine(domain)
+
+    def _change(self, vm: vm_pb2.Vm, view: View | None, step: LiveChange, machine: Machine) -> None:
+        """A live change is asked for once in each run of the guest, however it ends."""
+        assert view is not None and view.domain is not None and view.wish is not None
+        name, hypervisor = vm.name.removeprefix("vms/"), self._hypervisor
+        run = self._memory.run(name, view.domain.run)
+        run.tried[key(step)] = signature(step, view.wish)
+        run.refused.pop(key(step), None)
+        match step:
+            case Attach(kind, id):
+                hypervisor.attach(name, _device_xml(vm, machine, kind, id))
+            case UpdateDevice(kind, id):
+                hypervisor.update_device(name, _device_xml(vm, machine, kind, id))
+            case Detach(kind, id):
+                hypervisor.detach(name, _named_device(kind, id), DETACH_TIMEOUT_S)
+            case SetVcpus(vcpus):
+                hypervisor.set_vcpus(name, vcpus)
+            case SetMemory(memory_mib):
+                hypervisor.set_memory(name, memory_mib)
+
+
+def _device_xml(vm: vm_pb2.Vm, machine: Machine, kind: Kind, id: str) -> str:
+    return disk_xml(vm, machine, id) if kind is Kind.DISK else nic_xml(vm, machine, id)
+
+
+def _named_device(kind: Kind, id: str) -> str:
+    """Enough of a device to find it by: the spec, which would say more, has it no longer."""
+    tag, alias = ("disk", disk_alias(id)) if kind is Kind.DISK else ("interface", nic_alias(id))
+    device = ET.Element(tag)
+    ET.SubElement(device, "alias", name=alias)
+    return ET.tostring(device, encoding="unicode")

@@ -1,0 +1,92 @@
+"""Fits a VM's spec to this node: which files and bridges its volumes and networks are here, and
+what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pvc.compute.v1 import vm_pb2
+from pvc.network.v1 import network_pb2
+from pvc.storage.v1 import storage_pb2
+from services.compute.drivers.domain_xml import Bridge, Machine, VolumeFile
+from services.compute.settings import ComputeSettings
+from services.state.store import Snapshot
+
+_FORMATS = {storage_pb2.IMAGE_FORMAT_RAW: "raw"}
+
+
+def machine_for(
+    snapshot: Snapshot,
+    vm: vm_pb2.Vm,
+    settings: ComputeSettings,
+    accelerator: str,
+    targets: Mapping[str, str],
+) -> Machine:
+    """What the domain's XML must know of the node. targets: names that drives have already."""
+    vm_id = vm.name.removeprefix("vms/")
+    return Machine(
+        accelerator=accelerator,
+        console_log=str(settings.console_log(vm_id)),
+        nvram=str(settings.nvram(vm_id)),
+        volumes=dict(_files(snapshot, vm)),
+        networks=dict(_bridges(snapshot, vm)),
+        targets=targets,
+        cpu_model=settings.cpu_model,
+    )
+
+
+def missing(snapshot: Snapshot, vm: vm_pb2.Vm) -> str:
+    """What keeps the VM from being started here, for people; "" when nothing does."""
+    for disk in vm.spec.disks:
+        volume = snapshot.find(storage_pb2.Volume, disk.volume) if disk.volume else None
+        if disk.volume and (volume is None or not _usable(volume)):
+            state = "GONE" if volume is None else _volume_state(volume)
+            return f"{disk.volume} is {state}; waiting for it"
+    for nic in vm.spec.nics:
+        network = snapshot.find(network_pb2.Network, nic.network)
+        if network is None or not _reachable(network):
+            why = "" if network is None or not network.status.why else f" ({network.status.why})"
+            return f"{nic.network} is not ready on this node{why}; waiting for it"
+    return ""
+
+
+def volumes_by_path(snapshot: Snapshot, vm: vm_pb2.Vm) -> dict[str, tuple[str, int]]:
+    """Image file → (volume, size in bytes), for all volumes that the VM has or still has."""
+    found: dict[str, tuple[str, int]] = {}
+    for name in {*(d.volume for d in vm.spec.disks), *(d.volume for d in vm.status.disks)} - {""}:
+        volume = snapshot.find(storage_pb2.Volume, name)
+        if volume is not None and volume.status.path:
+            found[volume.status.path] = (name, volume.status.size_bytes or volume.spec.size_bytes)
+    return found
+
+
+def _files(snapshot: Snapshot, vm: vm_pb2.Vm) -> list[tuple[str, VolumeFile]]:
+    volumes = [snapshot.find(storage_pb2.Volume, d.volume) for d in vm.spec.disks if d.volume]
+    return [
+        (volume.name, VolumeFile(volume.status.path, _FORMATS.get(volume.spec.format, "qcow2")))
+        for volume in volumes
+        if volume is not None and _usable(volume)
+    ]
+
+
+def _bridges(snapshot: Snapshot, vm: vm_pb2.Vm) -> list[tuple[str, Bridge]]:
+    networks = [snapshot.find(network_pb2.Network, nic.network) for nic in vm.spec.nics]
+    return [
+        (network.name, Bridge(network.status.bridge, network.spec.mtu))
+        for network in networks
+        if network is not None and _reachable(network)
+    ]
+
+
+def _usable(volume: storage_pb2.Volume) -> bool:
+    return volume.status.state == storage_pb2.VolumeStatus.STATE_READY and bool(volume.status.path)
+
+
+def _reachable(network: network_pb2.Network) -> bool:
+    ready = network.status.state == network_pb2.NetworkStatus.STATE_READY
+    return ready and bool(network.status.bridge)
+
+
+def _volume_state(volume: storage_pb2.Volume) -> str:
+    state = storage_pb2.VolumeStatus.State.Name(volume.status.state).removeprefix("STATE_")
+    return f"{state} ({volume.status.why})" if volume.status.why else state

@@ -1,0 +1,85 @@
+"""What the agent remembers between two looks at a VM. Nothing that matters is lost with it: at
+worst a guest is asked the same again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from pvc.compute.v1 import vm_pb2
+from services.mesh.clock import Clock
+from services.mesh.errors import PvcError
+
+
+@dataclass(slots=True)
+class Run:
+    """About one run of a VM's emulator."""
+
+    run: str
+    tried: dict[str, str] = field(default_factory=dict)
+    """See core.live.difference."""
+    refused: dict[str, PvcError] = field(default_factory=dict)
+    """What was said to the live changes that failed, by the same keys."""
+    guest: vm_pb2.GuestStatus | None = None
+
+
+class Memory:
+    """Used by all threads of the agent."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}
+        self._nudged: dict[str, tuple[int, float]] = {}
+        self._trouble: dict[str, float] = {}
+
+    def run(self, vm: str, run: str) -> Run:
+        """What is known about this run; nothing yet when it is another one than last time."""
+        with self._lock:
+            known = self._runs.get(vm)
+            if known is None or known.run != run:
+                known = self._runs[vm] = Run(run)
+            return known
+
+    def current(self, vm: str) -> Run | None:
+        """What is known about the run that was seen last."""
+        with self._lock:
+            return self._runs.get(vm)
+
+    def refused(self, vm: str) -> Mapping[str, PvcError]:
+        """What the running guest or its hypervisor refused."""
+        with self._lock:
+            known = self._runs.get(vm)
+            return dict(known.refused) if known is not None else {}
+
+    def nudge(self, vm: vm_pb2.Vm) -> None:
+        """The guest was just asked to shut down, or to go on."""
+        with self._lock:
+            entered = vm.status.state_time.ToNanoseconds()
+            self._nudged[vm.name] = (entered, self._clock.monotonic())
+
+    def nudged_s(self, vm: vm_pb2.Vm) -> float | None:
+        """How long ago that was; None when it was in another state than the present one, or
+        never."""
+        with self._lock:
+            entered, at = self._nudged.get(vm.name, (-1, 0.0))
+        if entered != vm.status.state_time.ToNanoseconds():
+            return None
+        return self._clock.monotonic() - at
+
+    def trouble(self, vm: str, pause_s: float) -> None:
+        """Something failed that may fail again at once."""
+        with self._lock:
+            self._trouble[vm] = self._clock.monotonic() + pause_s
+
+    def troubled(self, vm: str) -> bool:
+        """It is too early to try again."""
+        with self._lock:
+            return self._clock.monotonic() < self._trouble.get(vm, 0.0)
+
+    def forget_all_but(self, vms: Collection[str]) -> None:
+        """Drops what is known about domains that are no more."""
+        with self._lock:
+            for vm in [vm for vm in self._runs if vm not in vms]:
+                del self._runs[vm]

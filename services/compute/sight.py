@@ -1,0 +1,111 @@
+"""Puts together what the agent knows about one VM: the view that core.life judges by. Asks nobody;
+reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pvc.compute.v1 import vm_pb2
+from pvc.compute.v1 import vm_service_pb2 as api
+from pvc.core.v1 import operation_pb2
+from services.compute.core.life import View
+from services.compute.core.methods import method
+from services.compute.drivers.domain_xml import domain_xml
+from services.compute.drivers.hypervisor import Domain, Power
+from services.compute.drivers.observed import Observed, parse_domain
+from services.compute.machine import machine_for, missing, volumes_by_path
+from services.compute.memory import Memory
+from services.compute.presence import Hardware
+from services.compute.settings import ComputeSettings
+from services.mesh.clock import Clock
+from services.mesh.errors import PvcError
+from services.state.store import Snapshot
+
+Operation = operation_pb2.Operation
+
+read = lru_cache(maxsize=2048)(parse_domain)
+"""Domains are looked at far more often than they change."""
+
+
+class Sight:
+    """One node's."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        settings: ComputeSettings,
+        accelerator: str,
+        machine: Hardware,
+        memory: Memory,
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._accelerator = accelerator
+        self._machine = machine
+        self._memory = memory
+
+    def view(
+        self,
+        snapshot: Snapshot,
+        vm: vm_pb2.Vm,
+        domain: Domain | None,
+        former: Domain | None,
+        operations: Sequence[Operation],
+    ) -> View:
+        """What is known now. operations: the VM's that have not ended."""
+        running = domain is not None and domain.power is not Power.OFF
+        live = read(domain.xml) if running and domain is not None else None
+        run = self._memory.run(vm.name.removeprefix("vms/"), domain.run if domain else "")
+        wish, gap = self._wish(snapshot, vm, live)
+        return View(
+            node=self._settings.node,
+            now=self._clock.now(),
+            booted=self._machine.booted,
+            domain=domain,
+            live=live,
+            wish=wish,
+            missing=gap,
+            volumes=volumes_by_path(snapshot, vm),
+            guest=run.guest if running else None,
+            nudged_s=self._memory.nudged_s(vm),
+            tried=dict(run.tried),
+            refused=frozenset(run.refused),
+            restart=restart_before(operations),
+            held=has_volumes_to_go(operations),
+            former=former,
+        )
+
+    def _wish(
+        self, snapshot: Snapshot, vm: vm_pb2.Vm, live: Observed | None
+    ) -> tuple[Observed | None, str]:
+        """What the domain would be made of now, or what keeps that from being told."""
+        if gap := missing(snapshot, vm):
+            return None, gap
+        targets = live.targets if live is not None else {}
+        machine = machine_for(snapshot, vm, self._settings, self._accelerator, targets)
+        try:
+            return read(domain_xml(vm, machine)), ""
+        except PvcError as error:
+            return None, error.message
+
+
+def restart_before(operations: Sequence[Operation]) -> Timestamp | None:
+    """Whatever started before this has to start anew: the newest reboot that was taken up."""
+    begun = [
+        operation.start_time
+        for operation in operations
+        if operation.method == method("RebootVm") and operation.HasField("start_time")
+    ]
+    return max(begun, key=lambda time: time.ToNanoseconds(), default=None)
+
+
+def has_volumes_to_go(operations: Sequence[Operation]) -> bool:
+    """A deletion that removes volumes too goes on: it needs the VM's row until they are gone."""
+    for operation in operations:
+        request = api.DeleteVmRequest()
+        if operation.request.Unpack(request) and request.delete_volumes:
+            return True
+    return False

@@ -1,0 +1,375 @@
+"""The agent with the real coordinator and a fake hypervisor: a VM's life."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pvc.compute.v1 import vm_pb2
+from pvc.compute.v1 import vm_service_pb2 as api
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import event_pb2, operation_pb2
+from services.compute.core import edits, requests
+from services.compute.drivers.hypervisor import Guest, OffReason, Power
+from services.mesh.errors import PvcError
+from services.state.store import Put
+from tests.compute.world import NODE, POOL, World
+
+Operation = operation_pb2.Operation
+SUCCEEDED, FAILED = Operation.STATE_SUCCEEDED, Operation.STATE_FAILED
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def reason(operation: Operation) -> str:
+    return PvcError.from_status(operation.error).reason_name
+
+
+def state(world: World, name: str = "web") -> str:
+    return vm_pb2.VmState.Name(world.vm(name).status.state).removeprefix("VM_STATE_")
+
+
+def test_a_vm_is_created_and_started(world: World) -> None:
+    operation = world.create()
+    world.settle()
+    vm = world.vm()
+    assert state(world) == "RUNNING"
+    assert vm.status.node == NODE and vm.status.vcpus == 1 and vm.status.memory_mib == 1024
+    assert vm.status.disks[0].volume == f"{POOL}/volumes/root"
+    assert vm.status.nics[0].device == "vnet0" and vm.status.vnc == "127.0.0.1:5900"
+    assert vm.status.power_request == vm.spec.power_request == 1
+    assert vm.status.generation == vm.meta.generation
+    assert world.operation(operation.name).state == SUCCEEDED
+    assert world.hypervisor.calls == ["define web", "start web"]
+
+
+def test_every_change_of_state_is_told_with_its_why(world: World) -> None:
+    world.running()
+    told = [e.message for e in world.state.rows(event_pb2.Event) if e.cause == "compute n1"]
+    assert told == ["vm web NEW → STARTING", "vm web STARTING → RUNNING"]
+
+
+def test_a_calm_vm_costs_no_commit(world: World) -> None:
+    world.running()
+    before = world.state.revision
+    for _ in range(3):
+        world.clock.seconds += 10
+        world.agent.step()
+    assert world.state.revision == before
+
+
+def test_the_node_tells_of_itself(world: World) -> None:
+    world.agent.step()
+    node = world.state.find(cluster_pb2.Node, NODE)
+    assert node is not None and node.status.cpus == 4 and node.status.accelerator == "tcg"
+    assert node.status.boot_id == "boot-1" and node.status.memory_for_vms_mib == 8192 - 1024
+    assert world.state.leases[NODE] == NODE
+
+
+def test_shutdown_asks_the_guest(world: World) -> None:
+    world.running()
+    operation = world.verb(requests.SHUTDOWN)
+    world.settle()
+    assert state(world) == "STOPPED" and not world.vm().status.guest_shutdown
+    assert world.operation(operation.name).state == SUCCEEDED
+    assert world.hypervisor.calls[-1] == "shutdown web"
+
+
+def test_a_deaf_guest_is_switched_off_after_the_timeout(world: World) -> None:
+    world.running(shutdown_timeout_s=30)
+    world.hypervisor.deaf.add("web")
+    operation = world.verb(requests.SHUTDOWN)
+    world.settle()
+    assert state(world) == "STOPPING"
+    world.later(11)
+    assert world.hypervisor.calls.count("shutdown web") == 2
+    world.later(20)
+    assert state(world) == "STOPPED" and "did not shut down" in world.vm().status.why
+    assert world.operation(operation.name).state == SUCCEEDED
+
+
+def test_stop_pulls_the_plug(world: World) -> None:
+    world.running()
+    world.verb(requests.STOP)
+    world.settle()
+    assert state(world) == "STOPPED" and world.hypervisor.calls[-1] == "destroy web"
+
+
+def test_pause_and_resume(world: World) -> None:
+    world.running()
+    world.verb(requests.PAUSE)
+    world.settle()
+    assert state(world) == "PAUSED"
+    world.verb(requests.RESUME)
+    world.settle()
+    assert state(world) == "RUNNING"
+
+
+def test_a_paused_vm_is_let_go_on_to_shut_down(world: World) -> None:
+    world.running()
+    world.verb(requests.PAUSE)
+    world.settle()
+    vm = world.vm()
+    vm.spec.power, vm.spec.power_request = vm_pb2.POWER_STATE_SHUT_DOWN, 9
+    world.store.commit([Put(vm)])
+    world.settle()
+    assert state(world) == "STOPPED" and world.hypervisor.calls[-2:] == [
+        "resume web",
+        "shutdown web",
+    ]
+
+
+def test_a_crashed_vm_is_started_again_later_and_later_then_left(world: World) -> None:
+    world.running(crash_policy=vm_pb2.CrashPolicy(max_restarts=2, delay_s=2))
+    for wait_s in (2, 4):
+        world.hypervisor.end("web", OffReason.CRASHED)
+        world.settle()
+        assert state(world) == "CRASHED" and f"in {wait_s} s" in world.vm().decision.why
+        world.later(wait_s)
+        assert state(world) == "RUNNING"
+    world.hypervisor.end("web", OffReason.CRASHED)
+    world.settle()
+    world.later(1000)
+    assert state(world) == "CRASHED" and world.vm().status.crashes == 3
+    operation = world.verb(requests.START)
+    world.settle()
+    assert state(world) == "RUNNING" and world.operation(operation.name).state == SUCCEEDED
+
+
+def test_a_start_that_fails_for_good_fails_the_operation_with_the_hypervisors_words(
+    world: World,
+) -> None:
+    world.hypervisor.start_errors = ["no such bridge"] * 3
+    operation = world.create(crash_policy=vm_pb2.CrashPolicy(max_restarts=2, delay_s=1))
+    world.settle()
+    assert state(world) == "FAILED" and world.vm().status.why == "no such bridge"
+    assert world.operation(operation.name).state == Operation.STATE_RUNNING
+    world.later(5)
+    world.later(5)
+    ended = world.operation(operation.name)
+    assert ended.state == FAILED and reason(ended) == "HYPERVISOR_FAILED"
+    assert "no such bridge" in ended.error.message
+
+
+def test_a_crash_loop_fails_the_start(world: World) -> None:
+    world.create(start=False, crash_policy=vm_pb2.CrashPolicy(action=vm_pb2.CRASH_ACTION_LEAVE))
+    world.settle()
+    operation = world.verb(requests.START)
+    world.coordinator.step()
+    vm = world.vm()
+    vm.status.state, vm.status.crashes = vm_pb2.VM_STATE_CRASHED, 1
+    world.store.commit([Put(vm)])
+    world.settle()
+    ended = world.operation(operation.name)
+    assert ended.state == FAILED and reason(ended) == "VM_CRASHED"
+
+
+def test_a_guest_that_switches_itself_off_stays_off(world: World) -> None:
+    world.running()
+    world.hypervisor.end("web", OffReason.SHUT_DOWN)
+    world.agent.step()
+    assert world.vm().status.guest_shutdown
+    world.settle()
+    world.later(1000)
+    assert state(world) == "STOPPED" and not world.vm().status.guest_shutdown
+    world.verb(requests.START)
+    world.settle()
+    assert state(world) == "RUNNING"
+
+
+def test_after_a_restart_of_the_machine_it_is_started_again(world: World) -> None:
+    world.running()
+    world.hypervisor.end("web", OffReason.UNKNOWN)
+    world.clock.seconds += 100
+    world.machine = type(world.machine)(4, 8192, "6.1", "boot-2", world.clock.now())
+    world.restart()
+    world.settle()
+    assert state(world) == "RUNNING" and world.vm().status.crashes == 0
+
+
+def test_a_running_domain_is_adopted_after_a_restart_of_the_agent(world: World) -> None:
+    world.running()
+    calls = list(world.hypervisor.calls)
+    world.restart()
+    world.settle()
+    assert state(world) == "RUNNING" and world.hypervisor.calls == calls
+
+
+def test_reboot_starts_anew_with_what_waited_for_it(world: World) -> None:
+    world.running()
+    update = api.UpdateVmRequest(vm=vm_pb2.Vm(name="vms/web"))
+    update.vm.spec.firmware = vm_pb2.FIRMWARE_UEFI
+    changed = world.ask(edits.update, update)
+    world.settle()
+    assert list(world.vm().status.pending_restart) == ["firmware"]
+    assert world.operation(changed.name).state == SUCCEEDED
+    world.clock.seconds += 10
+    operation = world.ask(requests.reboot, api.RebootVmRequest(name="vms/web"))
+    world.settle()
+    assert world.operation(operation.name).state == SUCCEEDED
+    assert not world.vm().status.pending_restart
+    assert world.hypervisor.calls[-3:] == ["shutdown web", "define web", "start web"]
+
+
+def test_disks_and_interfaces_are_plugged_live(world: World) -> None:
+    world.running()
+    request = api.AttachDiskRequest(name="vms/web")
+    request.disk.id, request.disk.volume = "data", f"{POOL}/volumes/data"
+    plugged = world.ask(edits.attach_disk, request)
+    world.settle()
+    assert world.operation(plugged.name).state == SUCCEEDED
+    assert [disk.id for disk in world.vm().status.disks] == ["data", "root"]
+    world.ask(edits.detach_disk, api.DetachDiskRequest(name="vms/web", disk_id="data"))
+    world.ask(edits.detach_nic, api.DetachNicRequest(name="vms/web", nic_id="net0"))
+    world.settle()
+    assert [disk.id for disk in world.vm().status.disks] == ["root"]
+    assert not world.vm().status.nics
+    assert world.hypervisor.calls[2:] == [
+        "attach web ua-disk-data",
+        "detach web ua-disk-data",
+        "detach web ua-nic-net0",
+    ]
+
+
+def test_a_guest_that_does_not_let_go_fails_the_detach_once(world: World) -> None:
+    world.running()
+    world.hypervisor.deaf.add("web")
+    operation = world.ask(edits.detach_nic, api.DetachNicRequest(name="vms/web", nic_id="net0"))
+    world.settle()
+    world.later(60)
+    ended = world.operation(operation.name)
+    assert ended.state == FAILED and reason(ended) == "GUEST_UNRESPONSIVE"
+    assert list(world.vm().status.pending_restart) == ["nics.net0"]
+    assert world.hypervisor.calls.count("detach web ua-nic-net0") == 1
+
+
+def test_processors_and_memory_change_live(world: World) -> None:
+    world.running(cpu=vm_pb2.CpuSpec(max_vcpus=4), memory=vm_pb2.MemorySpec(max_memory_mib=4096))
+    update = api.UpdateVmRequest(vm=vm_pb2.Vm(name="vms/web"))
+    update.vm.spec.cpu.vcpus, update.vm.spec.memory.memory_mib = 3, 2048
+    operation = world.ask(edits.update, update)
+    world.settle()
+    assert world.operation(operation.name).state == SUCCEEDED
+    assert (world.vm().status.vcpus, world.vm().status.memory_mib) == (3, 2048)
+    assert not world.vm().status.pending_restart
+
+
+def test_deleting_leaves_nothing(world: World) -> None:
+    world.running()
+    world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", force=True))
+    world.settle()
+    assert world.state.find(vm_pb2.Vm, "vms/web") is None
+    assert not world.hypervisor.bodies
+
+
+def test_an_orphan_is_ended(world: World) -> None:
+    world.running()
+    vm = world.vm()
+    from services.state.store import Delete
+
+    world.store.commit([Delete(vm.name, vm.meta.etag)])
+    world.settle()
+    assert not world.hypervisor.bodies and world.hypervisor.calls[-2:] == [
+        "destroy web",
+        "undefine web",
+    ]
+
+
+def test_a_renamed_vm_takes_its_files_along(world: World) -> None:
+    world.running()
+    world.verb(requests.STOP)
+    world.settle()
+    world.settings.nvram("web").write_text("boot entries")
+    operation = world.ask(edits.rename, api.RenameVmRequest(name="vms/web", new_vm_id="shop"))
+    assert operation.state == SUCCEEDED
+    world.verb(requests.START, "shop")
+    world.settle()
+    assert state(world, "shop") == "RUNNING" and set(world.hypervisor.bodies) == {"shop"}
+    assert world.settings.nvram("shop").read_text() == "boot entries"
+
+
+def test_a_name_that_is_used_again_gets_a_new_domain(world: World) -> None:
+    first = world.running()
+    from services.state.store import Delete
+
+    world.store.commit([Delete(first.name, first.meta.etag)])
+    world.running()
+    assert world.hypervisor.bodies["web"].uuid == world.vm().spec.uuid != first.spec.uuid
+
+
+def test_a_newer_request_supersedes(world: World) -> None:
+    operation = world.create()
+    world.verb(requests.STOP)
+    world.settle()
+    ended = world.operation(operation.name)
+    assert ended.state == FAILED and reason(ended) == "SUPERSEDED"
+
+
+def test_what_is_missing_is_waited_for_and_told(world: World) -> None:
+    from pvc.network.v1 import network_pb2
+
+    operation = world.create()
+    network = world.state.find(network_pb2.Network, "networks/default")
+    assert network is not None
+    gone = network_pb2.Network()
+    gone.CopyFrom(network)
+    gone.status.state = network_pb2.NetworkStatus.STATE_FAILED
+    world.store.commit([Put(gone)])
+    world.settle()
+    assert state(world) == "STOPPED" and "networks/default" in world.vm().status.why
+    world.later(1900)
+    assert reason(world.operation(operation.name)) == "DEADLINE"
+    back = world.state.find(network_pb2.Network, "networks/default")
+    assert back is not None
+    back.status.state = network_pb2.NetworkStatus.STATE_READY
+    world.store.commit([Put(back)])
+    world.settle()
+    assert state(world) == "RUNNING"
+
+
+def test_an_unasked_pause_is_told_and_undone_with_patience(world: World) -> None:
+    world.running()
+    world.hypervisor.bodies["web"].power = Power.PAUSED
+    world.settle()
+    assert state(world) == "PAUSED" and "unasked" in world.vm().status.why
+    world.later(10)
+    assert state(world) == "RUNNING"
+
+
+def test_guest_facts_come_beside_the_way(world: World) -> None:
+    world.running()
+    world.hypervisor.guests["web"] = Guest("web", "Debian", ("10.64.0.10/24",))
+    world.guests.step()
+    world.settle()
+    assert world.vm().status.guest.host_name == "web"
+    del world.hypervisor.guests["web"]
+    world.clock.seconds += 11
+    world.guests.step()
+    world.settle()
+    assert not world.vm().status.HasField("guest")
+
+
+def test_a_hypervisor_that_is_away_is_a_fault_of_the_node_and_nothing_else(world: World) -> None:
+    world.running()
+    world.hypervisor.down = True
+    with pytest.raises(PvcError):
+        world.agent.step()
+    node = world.state.find(cluster_pb2.Node, NODE)
+    assert node is not None and "no connection" in node.status.faults[0]
+    assert state(world) == "RUNNING"
+    world.hypervisor.down = False
+    world.settle()
+    node = world.state.find(cluster_pb2.Node, NODE)
+    assert node is not None and not node.status.faults
+
+
+def test_a_lost_session_is_taken_again(world: World) -> None:
+    world.running()
+    world.store.lose_session()
+    world.settle()
+    node = world.state.find(cluster_pb2.Node, NODE)
+    assert node is not None and node.status.session == world.store.session()
