@@ -14,10 +14,17 @@ from services.mesh.clock import Clock
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
+from services.mesh.process import Ground
 from services.state.store import Store
 
 PERIOD_S = 5.0
 """A round without any change: for what becomes due by time alone."""
+
+
+def build_on(ground: Ground) -> Parts:
+    """From a node's configuration."""
+    config = ground.config
+    return build(ground.store, ground.clock, config.node_name, config.cluster.name)
 
 
 def build(store: Store, clock: Clock, node: str, cluster_name: str) -> Parts:

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pvc.gateway.v1 import access_service_pb2_grpc as api_grpc
 from services.gateway.door import Door, Peers
 from services.gateway.doors import Doors, Settings
 from services.gateway.tokens import AccessService
 from services.mesh.clock import Clock
+from services.mesh.config import Config
 from services.mesh.desk import Desk
 from services.mesh.parts import Parts
+from services.mesh.process import Ground
+from services.mesh.version import VERSION
 from services.state.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """The gateway of one node. The process starts `parts` with the others, and opens `doors` last
-    and closes them first: `await doors.start()`, `await doors.stop()`."""
+def settings_of(config: Config) -> Settings:
+    """What a node's configuration says."""
+    section = config.gateway
+    return Settings(
+        grpc_address=section.grpc_listen,
+        rest_address=section.rest_listen,
+        socket=section.socket or f"{config.node.run_dir}/pvc.sock",
+        certificate=section.certificate,
+        key=section.key,
+    )
 
-    parts: Parts
-    doors: Doors
+
+def build_on(ground: Ground) -> Parts:
+    """From a node's configuration."""
+    config = ground.config
+    return build(
+        settings_of(config),
+        ground.store,
+        ground.clock,
+        ground.peers,
+        node=config.node_name,
+        cluster_name=config.cluster.name,
+        version=VERSION,
+    )
 
 
 def build(
@@ -32,10 +50,10 @@ def build(
     node: str,
     cluster_name: str,
     version: str,
-) -> Gateway:
+) -> Parts:
     """node: "nodes/n1". Raises INVALID_CONFIG."""
     access = AccessService(Desk(store, clock, node), cluster_name, version)
-    return Gateway(
-        Parts(servicers=((api_grpc.add_AccessServiceServicer_to_server, access),)),
-        Doors(settings, Door(store, clock, peers)),
+    return Parts(
+        servicers=((api_grpc.add_AccessServiceServicer_to_server, access),),
+        doors=(Doors(settings, Door(store, clock, peers)),),
     )

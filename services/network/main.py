@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pvc.network.v1.network_service_pb2_grpc import add_NetworkServiceServicer_to_server
 from services.mesh.clock import Clock
+from services.mesh.config import Config
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
+from services.mesh.process import Ground
 from services.network.agent import NetworkAgent
 from services.network.core.naming import NAMESPACE_MARK
 from services.network.drivers.linux import LinuxFabric
@@ -16,6 +18,20 @@ from services.state.store import Store
 
 PERIOD_S = 10.0
 """How long a death of a server, or somebody else's hand in our things, goes unseen."""
+
+
+def settings_of(config: Config) -> NetworkSettings:
+    """What a node's configuration says."""
+    section = config.network
+    folder = f"{config.node.run_dir}/network"
+    return NetworkSettings(section.namespace, folder, section.uplink, section.default_cidr)
+
+
+def build_on(ground: Ground) -> Parts:
+    """From a node's configuration; makes its namespace, so that others can be started in it."""
+    settings = settings_of(ground.config)
+    prepare(settings)
+    return build(ground.store, ground.clock, ground.config.node_name, settings)
 
 
 def build(store: Store, clock: Clock, node: str, settings: NetworkSettings) -> Parts:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
 from pvc.core.v1 import meta_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2_grpc as api_grpc
 from services.mesh.clock import Clock
+from services.mesh.config import Config
 from services.mesh.desk import Desk
 from services.mesh.jobs import Job, Jobs
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
+from services.mesh.process import Ground
 from services.state.store import Store
 from services.storage import files as kept
 from services.storage.agent import LOOK_PERIOD_S, Agent
 from services.storage.core import pools, usage
 from services.storage.core.accept import SERVICE
+from services.storage.drivers.directory import DirectoryDriver
 from services.storage.drivers.driver import Driver
 from services.storage.jobs.pools import PoolJobs
 from services.storage.jobs.snapshots import SnapshotJobs
@@ -61,6 +66,29 @@ def default_pool(settings: StorageSettings, clock: Clock) -> storage_pb2.Pool:
     return pools.new_pool(
         DEFAULT_POOL, settings.pool_path, settings.node, meta, settings.pool_reserve_bytes
     )
+
+
+def settings_of(config: Config) -> StorageSettings:
+    """What a node's configuration says."""
+    state_dir, section = Path(config.node.state_dir), config.storage
+    return StorageSettings(
+        node=config.node_name,
+        state_dir=state_dir,
+        pool_path=section.pool_path or str(state_dir / "pools" / "local"),
+        pool_reserve_bytes=section.pool_reserve_mib << 20,
+        parallel=section.parallel,
+    )
+
+
+def build_on(ground: Ground) -> Parts:
+    """From a node's configuration."""
+    compute = ground.peers
+
+    def channel(node: str) -> grpc.Channel:
+        return compute.blocking("compute", node)
+
+    settings = settings_of(ground.config)
+    return build(settings, ground.store, ground.clock, channel, DirectoryDriver())
 
 
 def build(

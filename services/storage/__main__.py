@@ -1,0 +1,11 @@
+"""The storage service of a node as a process of its own."""
+
+from __future__ import annotations
+
+import sys
+
+from services.mesh.process import main
+from services.storage.main import build_on
+
+if __name__ == "__main__":
+    sys.exit(main({"storage": build_on}))
