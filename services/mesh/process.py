@@ -47,7 +47,7 @@ Build = Callable[[Ground], Parts]
 
 
 def main(builds: Mapping[str, Build], arguments: Sequence[str] | None = None) -> int:
-    """Runs the services until the process is told to end; its exit status. Takes `--config FILE`."""
+    """Runs the services until told to end; gives the exit status. Takes `--config FILE`."""
     name = "pvcd" if len(builds) > 1 else next(iter(builds))
     try:
         config = load(_config_path(sys.argv[1:] if arguments is None else arguments))

@@ -62,7 +62,7 @@ def init(path: Path | None = None, clock: Clock | None = None) -> Begun:
 
 
 def _first_rows(config: Config, store: Store, clock: Clock) -> Iterator[str]:
-    """Writes what is missing of the rows that a cluster begins with; the cluster's own comes last."""
+    """Writes what is missing of the first rows; the cluster's own comes last."""
     call = Call(clock.now(), CALLER, config.node_name, clock.new_id)
     there = store.snapshot().find(cluster_pb2.ClusterIdentity, THIS_CLUSTER)
     if there is not None:
