@@ -77,7 +77,9 @@ class Agent:
         except PvcError as error:
             self._presence.hold([f"the hypervisor does not answer: {error.message}"])
             raise
-        snapshot = self._seen_after(lease)
+        snapshot = self._store.snapshot()
+        if orphans(snapshot, domains):
+            snapshot = self._seen_after(lease)
         operations = unfinished(snapshot)
         self.memory.forget_all_but(domains)
         for vm, domain in self._mine(snapshot, domains):

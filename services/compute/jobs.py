@@ -12,6 +12,7 @@ from functools import partial
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import reason_pb2
+from pvc.storage.v1 import storage_pb2
 from services.compute.core import copies
 from services.compute.core.edits import own_volumes
 from services.compute.core.life import given_up
@@ -98,10 +99,11 @@ class VmJobs:
         pairs = copies.copied_volumes(self._vm(task.target), request.vm_id)
         for number, (source, volume) in enumerate(pairs):
             task.stage(f"copying {source} to {volume}", 90 * number // max(len(pairs), 1))
-            again = f"{_id(task)}-{task.attempt}-{number}"
-            task.undo.callback(self._volumes.delete, volume, f"undo-{again}")
             self._volumes.copy(source, volume, f"{_id(task)}-{number}")
+            again = f"undo-{_id(task)}-{task.attempt}-{number}"
+            task.undo.callback(self._volumes.delete, volume, again)
         clone = self._write_clone(task, request)
+        task.undo.pop_all()
         if request.start:
             task.stage("starting the clone", 95)
             clone = wait_for(
@@ -126,10 +128,10 @@ class VmJobs:
             spec=vm.spec,
             volume_snapshots=[f"{volume}/snapshots/{request.snapshot_id}" for volume in volumes],
         )
-        if task.attempt > 1:
-            self._drop(task, vm, row, "again")
-        task.undo.callback(self._drop, task, vm, row, "undo")
         frozen: list[bool] = []
+        if task.attempt > 1:
+            self._drop(task, vm, row, len(volumes), "again")
+        task.undo.callback(lambda: self._drop(task, vm, row, len(frozen), "undo"))
         with self._open.at_one_moment(vm, request.snapshot_id, volumes):
             for number, volume in enumerate(volumes):
                 task.stage(f"taking a snapshot of {volume}", 90 * number // len(volumes))
@@ -220,12 +222,18 @@ class VmJobs:
                 continue
         return self._vm(name)
 
-    def _drop(self, task: Task, vm: vm_pb2.Vm, row: vm_pb2.VmSnapshot, why: str) -> None:
-        """Takes back what there is of a snapshot, inside open images too."""
+    def _drop(
+        self, task: Task, vm: vm_pb2.Vm, row: vm_pb2.VmSnapshot, taken: int, why: str
+    ) -> None:
+        """Takes back what there is of a snapshot: the first `taken` from the storage, and what may
+        be inside open images that the storage does not know of."""
         for number, name in enumerate(row.volume_snapshots):
             volume, _, snapshot_id = name.partition("/snapshots/")
-            self._volumes.delete_snapshot(name, f"{why}-{_id(task)}-{task.attempt}-{number}")
-            if vm.status.state in WHILE_ON:
+            if number < taken:
+                asked = f"{why}-{_id(task)}-{task.attempt}-{number}"
+                self._volumes.delete_snapshot(name, asked)
+            foreign = self._store.snapshot().find(storage_pb2.Snapshot, name) is not None
+            if vm.status.state in WHILE_ON and not foreign:
                 self._open.delete_snapshot(volume, snapshot_id)
 
 
