@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+
 from pvc.compute.v1 import vm_service_pb2_grpc as api_grpc
 from services.compute.agent import Agent
 from services.compute.consoles import Consoles, Logs
 from services.compute.disk_service import DiskService
+from services.compute.drivers.daemon import Daemon, machine_accelerator
 from services.compute.drivers.hypervisor import Hypervisor, OpenDisks
+from services.compute.drivers.libvirt import Libvirt
+from services.compute.drivers.libvirt_disks import LibvirtDisks
 from services.compute.guests import Guests
 from services.compute.jobs import VmJobs
 from services.compute.open_disks import OpenVolumes
@@ -15,10 +23,13 @@ from services.compute.service import VmService
 from services.compute.settings import ComputeSettings
 from services.compute.volumes import Channel, StorageVolumes, VolumeService
 from services.mesh.clock import Clock
+from services.mesh.config import Config
 from services.mesh.desk import Desk
 from services.mesh.jobs import Jobs
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
+from services.mesh.process import Ground
+from services.mesh.version import VERSION
 from services.state.store import Store
 
 AGENT_PERIOD_S = 1.0
@@ -26,8 +37,54 @@ AGENT_PERIOD_S = 1.0
 GUESTS_PERIOD_S = 1.0
 JOBS_PERIOD_S = 5.0
 LOGS_PERIOD_S = 5.0
+DAEMON_PERIOD_S = 2.0
+"""How long a death of the private libvirtd goes unseen."""
 JOBS_PARALLEL = 16
 """Jobs mostly wait."""
+
+
+def settings_of(config: Config) -> ComputeSettings:
+    """What a node's configuration says."""
+    return ComputeSettings(
+        node=config.node_name,
+        directory=Path(config.node.state_dir) / "compute",
+        version=VERSION,
+        addresses=config.public_addresses() or config.addresses(),
+        memory_reserve_mib=config.compute.reserved_memory_mib,
+        cpu_model=config.compute.cpu_model,
+        parallel=config.compute.parallel,
+    )
+
+
+def daemon_of(config: Config) -> Daemon | None:
+    """The libvirtd of PVC's own; None when the configuration names another."""
+    if config.compute.libvirt_uri:
+        return None
+    namespace = config.network.namespace
+    return Daemon(
+        Path(config.node.state_dir) / "libvirt",
+        net_namespace=Path("/run/netns") / namespace if namespace else None,
+    )
+
+
+def build_on(ground: Ground) -> Parts:
+    """From a node's configuration; starts the private libvirtd, and keeps it alive. It outlives
+    this process, as its guests do."""
+    config, daemon = ground.config, daemon_of(ground.config)
+    chosen = machine_accelerator(config.compute.accelerator.replace("auto", ""))
+    if daemon is None:
+        libvirt, keeping = Libvirt(config.compute.libvirt_uri, chosen), ()
+    else:
+        daemon.start()
+        libvirt = Libvirt(daemon.uri, chosen, pid_directory=daemon.pid_directory)
+        keeping = (Loop("compute-libvirtd", daemon.start, DAEMON_PERIOD_S),)
+
+    def storage(node: str) -> grpc.Channel:
+        return ground.peers.blocking("storage", node)
+
+    settings, disks = settings_of(config), LibvirtDisks(libvirt)
+    parts = build(settings, ground.store, ground.clock, storage, libvirt, disks)
+    return replace(parts, loops=(*keeping, *parts.loops), close=(libvirt.close, *parts.close))
 
 
 def build(
