@@ -71,13 +71,14 @@ def build_on(ground: Ground) -> Parts:
     """From a node's configuration; starts the private libvirtd, and keeps it alive. It outlives
     this process, as its guests do."""
     config, daemon = ground.config, daemon_of(ground.config)
+    keeping: list[Loop] = []
     chosen = machine_accelerator(config.compute.accelerator.replace("auto", ""))
     if daemon is None:
-        libvirt, keeping = Libvirt(config.compute.libvirt_uri, chosen), ()
+        libvirt = Libvirt(config.compute.libvirt_uri, chosen)
     else:
         daemon.start()
         libvirt = Libvirt(daemon.uri, chosen, pid_directory=daemon.pid_directory)
-        keeping = (Loop("compute-libvirtd", daemon.start, DAEMON_PERIOD_S),)
+        keeping.append(Loop("compute-libvirtd", daemon.start, DAEMON_PERIOD_S))
 
     def storage(node: str) -> grpc.Channel:
         return ground.peers.blocking("storage", node)
