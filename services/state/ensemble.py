@@ -5,9 +5,10 @@ It knows znodes, not rows: what they mean is the business of its users.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ from kazoo.security import make_digest_acl
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
 from services.state.mirror import unavailable
+from services.state.multiread import MultiRead
 
 CALL_TIMEOUT_S = 5.0
 """How long one answer may take."""
 
-_WINDOW = 256
+_BATCH = 64
+_WINDOW = 4
 _RECONNECT_MAX_S = 1.0
 _BROKEN = (
     CancelledError,
@@ -157,12 +160,13 @@ class Connection:
     def get_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
         """The bytes of many znodes, in order, None for those that are not there."""
         waiting: deque[Any] = deque()
-        for path in paths:
-            waiting.append(self._sent(self._client.get_async, path))
+        left = iter(paths)
+        while batch := list(itertools.islice(left, _BATCH)):
+            waiting.append(self._sent(self._read, batch))
             if len(waiting) >= _WINDOW:
-                yield self._value(waiting.popleft())
+                yield from self._await(waiting.popleft())
         while waiting:
-            yield self._value(waiting.popleft())
+            yield from self._await(waiting.popleft())
 
     def children(self, path: str, watch: WatchCallback | None = None) -> list[str]:
         """The names below a znode, in no order."""
@@ -196,11 +200,10 @@ class Connection:
         assert not any(isinstance(result, Exception) for result in results), results
         return None
 
-    def _value(self, result: Any) -> bytes | None:
-        try:
-            return bytes(self._await(result)[0])
-        except NoNodeError:
-            return None
+    def _read(self, paths: Sequence[str]) -> Any:
+        result = self._client.handler.async_result()
+        self._client._call(MultiRead(paths), result)
+        return result
 
     def _sent(self, request: Callable[..., Any], *args: Any) -> Any:
         """kazoo queues requests while there is no connection and sends them whenever there is one
@@ -237,6 +240,7 @@ class Connection:
 
 
 def _client(ensemble: Ensemble) -> Any:
+    assert "/" not in ensemble.hosts, "say where the state is by `root`"
     tls: dict[str, Any] = {}
     if ensemble.tls is not None:
         tls = {

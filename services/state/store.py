@@ -123,7 +123,8 @@ class Lease(Protocol):
     def holder(self) -> str: ...
 
     def release(self) -> None:
-        """Gives it up at once. May be called again."""
+        """Gives it up at once. May be called again. Raises PvcError STORE_UNAVAILABLE when the
+        store does not answer: then it ends with the session."""
         ...
 
 

@@ -14,13 +14,14 @@ from kazoo.client import KazooClient
 from pvc.core.v1 import store_pb2
 from services.mesh.clock import SystemClock
 from services.state import follower
-from services.state.ensemble import Connection, Ensemble, Refused
+from services.state.ensemble import Connection, Ensemble, Refused, Tls
 from services.state.store import Conflict, Delete, Put
 from services.state.znodes import escaped, lease_name, unescaped, version_after
 from services.state.zookeeper import ZookeeperStore
+from tests.state.certificates import write_certificates
 from tests.state.places import WAIT_S, ZookeeperPlace, described, eventually, refused, texts, vm
 from tests.state.wire import Cut, Wire
-from tests.state.zookeeper_server import ZookeeperServer, missing
+from tests.state.zookeeper_server import Member, ZookeeperServer, free_port, missing
 
 pytestmark = pytest.mark.real
 
@@ -231,6 +232,64 @@ def test_acknowledged_commits_survive_a_killed_server(own_server: ZookeeperServe
     place.close()
 
 
+def test_an_ensemble_that_loses_its_leader_loses_nothing(tmp_path: Path) -> None:
+    """Three servers; two processes write; whichever server leads is killed, twice."""
+    if why := missing():
+        pytest.skip(why)
+    servers = started_ensemble(tmp_path)
+    place = ZookeeperPlace(servers[0], ",".join(server.address for server in servers))
+    try:
+        stores = [place.open(session_timeout_s=6.0) for _ in range(2)]
+        for number, store in enumerate(stores):
+            store.commit([Put(vm(f"vm-{number}", "0"))])
+        lease = stores[0].acquire("leader", "a")
+        stop, done = threading.Event(), [0, 0]
+
+        def write(number: int) -> None:
+            while not stop.is_set():
+                change = described(stores[number], f"vm-{number}", str(done[number] + 1))
+                stores[number].commit([change], held_by=lease if number == 0 else None)
+                done[number] += 1
+
+        with ThreadPoolExecutor(2) as threads:
+            writers = [threads.submit(write, number) for number in (0, 1)]
+            for _ in range(2):
+                all_go_on(done)
+                (leader,) = [s for s in servers if "Mode: leader" in s.ask("srvr")]
+                leader.kill()
+                all_go_on(done)
+                leader.start()
+            stop.set()
+            for writer in writers:
+                writer.result(WAIT_S)
+        fresh = place.open()
+        assert texts(fresh) == {f"vms/vm-{number}": str(done[number]) for number in (0, 1)}
+        assert fresh.snapshot().revision == 2 + sum(done)
+    finally:
+        place.close()
+        for server in servers:
+            server.kill()
+
+
+def all_go_on(done: list[int]) -> None:
+    """Returns when everyone has committed some more."""
+    before = list(done)
+    eventually(lambda: all(d > b + 5 for d, b in zip(done, before, strict=True)))
+
+
+def started_ensemble(folder: Path) -> list[ZookeeperServer]:
+    """Three servers that serve."""
+    members = {
+        number: Member("127.0.0.1", free_port(), free_port(), free_port()) for number in (1, 2, 3)
+    }
+    servers = [ZookeeperServer(folder / str(number), number, members) for number in members]
+    for server in servers:
+        server.start(wait=False)
+    for server in servers:
+        server.wait_ready()
+    return servers
+
+
 def test_a_mirror_behind_the_log_loads_everything(
     place: ZookeeperPlace, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +396,25 @@ def test_a_state_that_vanished_is_not_taken_for_an_empty_one(
     assert texts(store) == {"vms/web": "one"}
 
 
+def test_a_state_that_went_back_is_loaded_again(place: ZookeeperPlace, raw: KazooClient) -> None:
+    """As after a restored backup: revision 2 never was."""
+    store = place.open()
+    store.commit([Put(vm("web", "one"))])
+    older, _ = raw.get(f"{place.root}/rows/vms:web")
+    store.commit([described(store, "web", "two")])
+    watch = store.watch(2)
+    with raw.transaction() as restore:
+        restore.set_data(f"{place.root}/rows/vms:web", older)
+        restore.delete(f"{place.root}/log/2")
+        restore.set_data(f"{place.root}/head", b"1")
+    eventually(lambda: store.snapshot().revision == 1)
+    assert texts(store) == {"vms/web": "one"}
+    with refused("REVISION_TOO_OLD"):
+        watch.next(1)
+    assert store.commit([described(store, "web", "other two")]) == 2
+    assert texts(place.open()) == {"vms/web": "other two"}
+
+
 def test_many_processes_start_an_empty_state_at_once(place: ZookeeperPlace) -> None:
     stores: list[ZookeeperStore] = []
     threads = [threading.Thread(target=lambda: stores.append(place.open())) for _ in range(4)]
@@ -384,6 +462,37 @@ def test_credentials_shut_others_out(zookeeper: ZookeeperServer, place: Zookeepe
     assert "secret" not in repr(Ensemble("x", credentials="pvc:secret"))
     again.close()
     mine.close()
+
+
+def test_mutual_tls(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    port = free_port()
+    pem = write_certificates(tmp_path)
+    server = ZookeeperServer(
+        tmp_path / "zk",
+        lines=[
+            f"secureClientPort={port}",
+            "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+            "authProvider.x509=org.apache.zookeeper.server.auth.X509AuthenticationProvider",
+            "ssl.clientAuth=need",
+            f"ssl.keyStore.location={pem.both}",
+            "ssl.keyStore.type=PEM",
+            f"ssl.trustStore.location={pem.ca}",
+            "ssl.trustStore.type=PEM",
+        ],
+    )
+    server.start()
+    try:
+        tls = Tls(pem.ca, pem.certificate, pem.key)
+        ensemble = Ensemble(f"127.0.0.1:{port}", credentials="pvc:secret", tls=tls)
+        store = ZookeeperStore(ensemble)
+        assert store.commit([Put(vm("web", "through TLS"))]) == 1
+        store.close()
+        with refused("STORE_UNAVAILABLE"):
+            ZookeeperStore(Ensemble(f"127.0.0.1:{port}"), start_timeout_s=1.0)
+    finally:
+        server.stop()
 
 
 def test_no_server_is_said_at_the_start() -> None:
