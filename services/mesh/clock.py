@@ -7,6 +7,7 @@ Clock.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Protocol
 
@@ -42,7 +43,8 @@ class SystemClock:
     """The machine's clock and its source of chance."""
 
     def __init__(self) -> None:
-        self._last_ms = 0
+        self._lock = threading.Lock()
+        self._last = 0
 
     def now(self) -> Timestamp:
         """See Clock."""
@@ -55,6 +57,9 @@ class SystemClock:
         return time.monotonic()
 
     def new_id(self) -> str:
-        """See Clock."""
-        self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
-        return sortable_id(self._last_ms, int.from_bytes(os.urandom(10)))
+        """See Clock. Ids of the same millisecond count up from its first one."""
+        fresh = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
+        with self._lock:
+            later = fresh >> 80 > self._last >> 80
+            self._last = fresh if later else self._last + 1
+            return sortable_id(self._last >> 80, self._last)

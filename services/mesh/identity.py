@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 from cryptography import x509
@@ -68,7 +69,7 @@ class Files:
         """For a server: callers must hold a certificate of the cluster. A renewed certificate is
         used from the next connection on. Raises INVALID_CONFIG."""
         return grpc.dynamic_ssl_server_credentials(
-            _served(*self.checked(now)), self._newer, require_client_authentication=True
+            _served(*self.checked(now)), cast(Any, self._newer), True
         )
 
     def channel_credentials(self, now: Timestamp) -> grpc.ChannelCredentials:

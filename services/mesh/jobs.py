@@ -21,6 +21,7 @@ from pvc.core.v1 import operation_pb2, reason_pb2
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
+from services.mesh.log import bound
 from services.state.store import Change, Conflict, Put, Store
 
 Operation = operation_pb2.Operation
@@ -30,8 +31,17 @@ ATTEMPTS_MAX = 3
 PROGRESS_PERIOD_S = 0.5
 """Progress is written at most this often, except for a new stage."""
 COMMIT_TRIES = 20
+AWAY = reason_pb2.REASON_STORE_UNAVAILABLE
 
 log = logging.getLogger("pvc.jobs")
+
+
+class TakenOver(PvcError):
+    """The session that the job was begun with is lost, and the operation with it."""
+
+
+class Unwritten(PvcError):
+    """The commit of an outcome did not answer: whether it was written is not known."""
 
 
 class Task:
@@ -51,7 +61,7 @@ class Task:
     def request(self, kind: type[Any]) -> Any:
         """The request, as the message type that it was."""
         request = kind()
-        unpacked = self._operation().request.Unpack(request)
+        unpacked = self.operation().request.Unpack(request)
         assert unpacked, f"{self.name} does not carry a {kind.DESCRIPTOR.full_name}"
         return request
 
@@ -83,18 +93,21 @@ class Task:
 
     def check(self) -> None:
         """Raises CANCELLED when somebody asked to cancel; call it wherever stopping is safe."""
-        if self._operation().cancel_requested:
+        if self.operation().cancel_requested:
             raise PvcError(reason_pb2.REASON_CANCELLED, "cancelled by request")
 
-    def _operation(self) -> Operation:
+    def operation(self) -> Operation:
+        """The operation as it is now. Raises TakenOver when it is no longer this worker's."""
         operation = self.store.snapshot().find(Operation, self.name)
         if operation is None or operation.worker != self.store.session():
-            raise PvcError(reason_pb2.REASON_INTERRUPTED, "another worker took the operation over")
+            raise TakenOver(
+                reason_pb2.REASON_INTERRUPTED, f"{self.name} is no longer this worker's"
+            )
         return operation
 
     def _update(self, change: Callable[[Operation], None]) -> None:
         for _ in range(COMMIT_TRIES):
-            operation = rows.copied(self._operation())
+            operation = rows.copied(self.operation())
             change(operation)
             try:
                 self.store.commit([Put(operation)])
@@ -102,6 +115,7 @@ class Task:
                 continue
             self._written_at = self.clock.monotonic()
             return
+        raise _contended(self.name)
 
 
 Job = Callable[[Task], "Outcome | Message | None"]
@@ -138,6 +152,8 @@ class Jobs:
         self._pool = ThreadPoolExecutor(parallel, thread_name_prefix=f"{service}-job")
         self._lock = threading.Lock()
         self._mine: set[str] = set()
+        self._left: set[str] = set()
+        """Ours, but nobody works on them any more: their outcomes could not be written."""
 
     def step(self) -> None:
         """Starts every operation of this service and node that nobody alive works on.
@@ -151,6 +167,7 @@ class Jobs:
                 if (taken := self._take(operation)) is None:
                     continue
                 self._mine.add(taken.name)
+                self._left.discard(taken.name)
             if taken.state not in rows.FINAL:
                 self._pool.submit(self._run, taken)
             else:
@@ -174,7 +191,8 @@ class Jobs:
                 continue
             if operation.service != self._service or operation.node != self._node:
                 continue
-            if operation.target not in busy and operation.worker != session:
+            free = operation.worker != session or operation.name in self._left
+            if operation.target not in busy and free:
                 found.append(operation)
             busy.add(operation.target)
         return found
@@ -203,26 +221,72 @@ class Jobs:
 
     def _run(self, operation: Operation) -> None:
         try:
-            self._end(operation, *self._outcome(operation))
+            with bound(operation=operation.name):
+                self._work(Task(self._store, self._clock, operation), operation.method)
         except PvcError as error:
             # The store is away or the operation is another's now: it is taken up again later.
             log.warning("%s: outcome not written: %s", operation.name, error.message)
+            self._left.add(operation.name)
+        except Exception:
+            log.exception("%s: its worker failed; it is taken up again", operation.name)
+            self._left.add(operation.name)
         finally:
             with self._lock:
                 self._mine.discard(operation.name)
 
-    def _outcome(self, operation: Operation) -> tuple[Outcome | Message | None, PvcError | None]:
-        task = Task(self._store, self._clock, operation)
+    def _work(self, task: Task, method: str) -> None:
+        """Does the job and writes its outcome. Raises PvcError when that cannot be written."""
         try:
-            result = self._jobs[operation.method](task)
+            self._succeed(task, self._jobs[method](task))
+            return
+        except Unwritten:
+            # It may have been written all the same, so nothing of it may be undone.
             task.undo.pop_all()
-            return result, None
+            raise
         except PvcError as error:
-            return None, self._undone(task, error)
+            failure = error
         except Exception as error:
-            log.exception("%s: %s failed", operation.name, operation.method)
-            failure = PvcError(reason_pb2.REASON_INTERNAL, f"{operation.name} failed: {error}")
-            return None, self._undone(task, failure)
+            log.exception("%s: %s failed", task.name, method)
+            failure = PvcError(reason_pb2.REASON_INTERNAL, f"{task.name} failed: {error}")
+        failure = self._undone(task, failure)
+        if isinstance(failure, TakenOver) or failure.reason == AWAY:
+            raise failure
+        self._fail(task, failure)
+
+    def _succeed(self, task: Task, result: Outcome | Message | None) -> None:
+        outcome = result if isinstance(result, Outcome) else Outcome(result, list)
+
+        def ended(current: Operation) -> list[Change]:
+            now, state = self._clock.now(), Operation.STATE_SUCCEEDED
+            after = rows.enter_operation(current, state, now, result=outcome.result)
+            return [Put(after), *outcome.changes()]
+
+        self._write(task, ended)
+        task.undo.pop_all()
+
+    def _fail(self, task: Task, error: PvcError) -> None:
+        cancelled = error.reason == reason_pb2.REASON_CANCELLED
+        state = Operation.STATE_CANCELLED if cancelled else Operation.STATE_FAILED
+        log.info("%s: %s: %s", task.name, error.reason_name, error.message)
+
+        def ended(current: Operation) -> list[Change]:
+            return [Put(rows.enter_operation(current, state, self._clock.now(), error=error))]
+
+        self._write(task, ended)
+
+    def _write(self, task: Task, ended: Callable[[Operation], list[Change]]) -> None:
+        for _ in range(COMMIT_TRIES):
+            changes = ended(task.operation())
+            try:
+                self._store.commit(changes)
+            except Conflict:
+                continue
+            except PvcError as error:
+                if error.reason == AWAY:
+                    raise Unwritten(error.reason, error.message) from error
+                raise
+            return
+        raise _contended(task.name)
 
     @staticmethod
     def _undone(task: Task, error: PvcError) -> PvcError:
@@ -233,26 +297,9 @@ class Jobs:
             error.message += f"; undoing it failed too ({left}), so something of it may remain"
         return error
 
-    def _end(
-        self, operation: Operation, result: Outcome | Message | None, error: PvcError | None
-    ) -> None:
-        for _ in range(COMMIT_TRIES):
-            now = self._clock.now()
-            current = Task(self._store, self._clock, operation)._operation()
-            outcome = result if isinstance(result, Outcome) else Outcome(result, list)
-            if error is None:
-                ended = rows.enter_operation(
-                    current, Operation.STATE_SUCCEEDED, now, result=outcome.result
-                )
-            else:
-                cancelled = error.reason == reason_pb2.REASON_CANCELLED
-                state = Operation.STATE_CANCELLED if cancelled else Operation.STATE_FAILED
-                ended = rows.enter_operation(current, state, now, error=error)
-            try:
-                self._store.commit([Put(ended), *(outcome.changes() if error is None else ())])
-                return
-            except Conflict:
-                continue
+
+def _contended(name: str) -> PvcError:
+    return PvcError(reason_pb2.REASON_BUSY, f"others keep changing {name}; try again")
 
 
 def request_of(operation: Operation) -> Message:

@@ -46,13 +46,14 @@ class Loop:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._wakened.wait(self._pause_s())
+            if self._failures:
+                self._stopping.wait(self._pause_s())
+            else:
+                self._wakened.wait(self._period_s)
             if self._stopping.is_set():
                 return
             self._wakened.clear()
             self._guarded_step()
-            if self._failures:
-                self._stopping.wait(self._pause_s())
 
     def _guarded_step(self) -> None:
         try:
@@ -64,8 +65,6 @@ class Loop:
                       self._pause_s(), exc_info=self._failures == 1)  # fmt: skip
 
     def _pause_s(self) -> float:
-        if not self._failures:
-            return self._period_s
         backoff: float = BACKOFF_FIRST_S * 2.0 ** (self._failures - 1)
         return min(backoff, BACKOFF_MAX_S)
 

@@ -1,0 +1,89 @@
+"""Loops: woken, never overlapping, backing off, stopping."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import pytest
+
+from services.mesh import loop as loops
+from services.mesh.loop import Loop
+
+
+def eventually(fact: object, timeout_s: float = 5.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not fact():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_steps_at_once_on_wake_and_after_the_period() -> None:
+    steps = list[float]()
+    loop = Loop("x", lambda: steps.append(time.monotonic()), 0.05)
+    loop.start()
+    eventually(lambda: len(steps) >= 3)
+    assert steps[2] - steps[0] >= 0.08
+    assert loop.stop(5)
+    count = len(steps)
+    slow = Loop("y", lambda: steps.append(time.monotonic()), 60)
+    slow.start()
+    eventually(lambda: len(steps) == count + 1)
+    slow.wake()
+    eventually(lambda: len(steps) == count + 2)
+    assert slow.stop(5)
+
+
+def test_steps_never_overlap_and_many_wakes_make_one_more_step() -> None:
+    going, most, steps = [0], [0], [0]
+    hold = threading.Event()
+
+    def step() -> None:
+        going[0] += 1
+        most[0] = max(most[0], going[0])
+        hold.wait(5)
+        steps[0] += 1
+        going[0] -= 1
+
+    loop = Loop("x", step, 60)
+    loop.start()
+    eventually(lambda: going[0] == 1)
+    for _ in range(100):
+        loop.wake()
+    hold.set()
+    eventually(lambda: steps[0] == 2)
+    time.sleep(0.05)
+    assert (steps[0], most[0]) == (2, 1)
+    assert loop.stop(5)
+
+
+def test_failures_are_repeated_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "BACKOFF_FIRST_S", 0.02)
+    tries = list[float]()
+
+    def step() -> None:
+        tries.append(time.monotonic())
+        if len(tries) < 5:
+            raise ValueError("not yet")
+
+    loop = Loop("x", step, 60)
+    loop.start()
+    for _ in range(100):
+        loop.wake()
+        time.sleep(0.005)
+    eventually(lambda: len(tries) >= 5)
+    pauses = [after - before for before, after in itertools.pairwise(tries)]
+    assert all(pause >= 0.02 * 2**n for n, pause in enumerate(pauses[:4]))
+    assert pauses[0] < 0.2, "it paused longer than it had to"
+    assert loop.stop(5)
+
+
+def test_a_stuck_step_is_told() -> None:
+    hold = threading.Event()
+    loop = Loop("x", lambda: hold.wait(10) and None, 60)
+    loop.start()
+    time.sleep(0.05)
+    assert not loop.stop(0.05)
+    hold.set()
+    assert loop.stop(5)
