@@ -168,13 +168,14 @@ class Jobs:
     def _waiting(self) -> list[Operation]:
         found: list[Operation] = []
         busy: set[str] = set()
-        session = self._store.session()
         for operation in self._store.snapshot().rows(Operation):
             if operation.state in rows.FINAL or operation.method not in self._jobs:
                 continue
             if operation.service != self._service or operation.node != self._node:
                 continue
-            if operation.target not in busy and operation.worker != session:
+            # One that has our own name on it and does not run here is one whose outcome could not
+            # be written: `step` knows those that run.
+            if operation.target not in busy:
                 found.append(operation)
             busy.add(operation.target)
         return found
