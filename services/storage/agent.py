@@ -14,7 +14,7 @@ from pvc.storage.v1 import storage_pb2
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
-from services.state.store import Change, Conflict, Put, Snapshot, Store
+from services.state.store import Change, Conflict, Delete, Put, Snapshot, Store
 from services.storage.core import converge
 from services.storage.core.accept import Pool, Volume
 from services.storage.core.converge import Finding, Seen
@@ -90,7 +90,7 @@ class Agent:
     def _write(self, findings: Sequence[Finding]) -> None:
         changes: list[Change] = []
         for finding in findings:
-            changes.append(Put(finding.row))
+            changes += self._removal(finding.row) if finding.removed else [Put(finding.row)]
             if finding.says:
                 log.info("%s (%s)", finding.says, finding.why)
                 changes.append(self._event(finding))
@@ -101,6 +101,10 @@ class Agent:
                 # Somebody else was there first; what is still true then is found again.
                 log.debug("%s", conflict)
                 self._looked.clear()
+
+    def _removal(self, row: Pool | Volume) -> list[Change]:
+        snapshots = self._store.snapshot().rows(storage_pb2.Snapshot, row.name)
+        return [Delete(gone.name, gone.meta.etag) for gone in (row, *snapshots)]
 
     def _event(self, finding: Finding) -> Change:
         failed = finding.row.status.state in (

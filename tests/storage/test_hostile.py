@@ -103,7 +103,9 @@ def test_an_image_on_top_of_something_is_refused_without_opening_that(
 
 @pytest.mark.real
 def test_no_tool_follows_a_backing_file(tmp_path: Path) -> None:
-    """One that is not there makes every tool fail that looks for it; one that is there would be in the copy."""
+    """One that is not there makes every tool fail that looks for it; one that is there would be in
+    the copy.
+    """
     secret = tmp_path / "secret"
     secret.write_bytes(b"SECRET" * 1000)
     there = qcow2(tmp_path / "there", "4M", "-b", str(secret), "-F", "raw")

@@ -17,6 +17,8 @@ from services.storage.core import layout, usage
 from services.storage.core.accept import SERVICE, Pool, PoolStatus, Volume, VolumeStatus
 from services.storage.core.room import differs, promised_bytes
 
+GIVEN_UP = "the operation was cancelled before it began, or given up"
+
 ALLOCATION_STEP_BYTES = 16 << 20
 """A volume's allocation is written again when it changed by a hundredth and at least this much."""
 
@@ -40,6 +42,8 @@ class Finding:
     row: Pool | Volume
     says: str = ""
     why: str = ""
+    removed: bool = False
+    """The row is to go, with those of its snapshots."""
 
 
 def busy_names(snapshot: Snapshot) -> frozenset[str]:
@@ -103,11 +107,18 @@ def volume_finding(volume: Volume, files: Mapping[str, int]) -> Finding | None:
     state, path = volume.status.state, volume.status.path
     after = rows.copied(volume)
     match state, path in files:
+        case VolumeStatus.STATE_CREATING, _ if not path:
+            return Finding(volume, f"volume {volume.name} is not made", GIVEN_UP, removed=True)
         case VolumeStatus.STATE_CREATING, _:
             return _failed(after, "making it was given up: delete it, and make it again")
-        case VolumeStatus.STATE_DELETING, _:
+        case VolumeStatus.STATE_DELETING, True:
             after.meta.ClearField("delete_time")
-            return _failed(after, "removing it was given up: delete it again")
+            if volume.status.why:  # it had failed before
+                return _failed(after, volume.status.why)
+            after.status.state = VolumeStatus.STATE_READY
+            return Finding(after, f"volume {volume.name} DELETING → READY", GIVEN_UP)
+        case VolumeStatus.STATE_DELETING, False:
+            return Finding(volume, f"volume {volume.name} is gone", GIVEN_UP, removed=True)
         case VolumeStatus.STATE_READY, False:
             return _failed(after, gone(path))
         case VolumeStatus.STATE_FAILED, True if volume.status.why == gone(path):
