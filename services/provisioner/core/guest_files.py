@@ -127,8 +127,10 @@ def _network_files() -> tuple[ImageFile, ...]:
         "[Network]\nDHCP=yes\n\n"
         "[DHCPv4]\nClientIdentifier=mac\n"
     )
-    # A network without a DHCP server must not hold the boot for the two minutes of the default.
+    # A network without a DHCP server must not hold the boot for the two minutes of the default, and
+    # a machine without an interface not at all.
     patience = (
+        "[Unit]\nConditionPathExistsGlob=/sys/class/net/e*\n\n"
         "[Service]\nExecStart=\n"
         "ExecStart=/lib/systemd/systemd-networkd-wait-online --any --timeout=15\n"
     )
