@@ -274,7 +274,7 @@ class BuildImageRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The image's id."""
+    """The image's id. Its volume is called image-{id}."""
     recipe_id: _builtins.str
     """The name of a recipe that PVC brings along."""
     recipe_text: _builtins.str
@@ -318,7 +318,7 @@ class ImportImageRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The image's id."""
+    """The image's id. Its volume is called image-{id}."""
     file: _builtins.str
     """The uploaded file: files/{file}."""
     pool: _builtins.str
@@ -398,7 +398,7 @@ class ProvisionVmRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
-    """The VM's id, which is its host name too."""
+    """The VM's id, which is its host name too. Its volumes are called {id}-root and {id}-seed."""
     image: _builtins.str
     """The image: images/{image}."""
     pool: _builtins.str
@@ -406,7 +406,7 @@ class ProvisionVmRequest(_message.Message):
     root_size_bytes: _builtins.int
     """Size of the root volume in bytes. Default: the image's."""
     network: _builtins.str
-    """The network of net0: networks/{network}. Default networks/default."""
+    """The network of net0: networks/{network}. Default networks/default. Not to be given with interfaces in spec."""
     start: _builtins.bool
     """Start it."""
     request_id: _builtins.str
@@ -415,13 +415,13 @@ class ProvisionVmRequest(_message.Message):
     """Check everything, change nothing; the answer says what would be done."""
     @_builtins.property
     def spec(self) -> _vm_pb2.VmSpec:
-        """Everything else about the VM. A drive "root" with a copy of the image, a drive "seed" with the cloud-init data and
-        (unless it has interfaces) an interface "net0" on `network` are added to it.
+        """Everything else about the VM. A drive "root" with a copy of the image, which it boots from first, a drive "seed" with
+        the cloud-init data and (unless it has interfaces) an interface "net0" on `network` are added to it.
         """
 
     @_builtins.property
     def cloud_init(self) -> _image_pb2.CloudInit:
-        """What cloud-init finds in the VM. Unset: host name only."""
+        """What cloud-init finds in the VM. Unset: host name only. Kept on the seed alone, never in the operation."""
 
     def __init__(
         self,

@@ -112,7 +112,8 @@ class ProvisionerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BuildImage(self, request, context):
-        """Builds an image from a recipe. The result is the Image.
+        """Builds an image from a recipe. The result is the Image. When it fails, the image stays as FAILED and says why, and
+        may be built or imported again under the same id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,14 +127,15 @@ class ProvisionerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImage(self, request, context):
-        """Removes an image and its volume. Refused while volumes are copies on write of it.
+        """Removes an image and its volume, with the volume's snapshots. Refused while volumes are copies on write of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ProvisionVm(self, request, context):
-        """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step fails. The result is the Vm.
+        """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step
+        fails. The result is the Vm. The seed's volume goes away once no VM has it and the root volume is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

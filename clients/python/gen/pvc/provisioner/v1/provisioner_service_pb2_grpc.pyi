@@ -44,13 +44,17 @@ class ProvisionerServiceStub:
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_provisioner_service_pb2.ListRecipesRequest, _provisioner_service_pb2.ListRecipesResponse]
     """The recipes that this PVC brings along."""
     BuildImage: _grpc.UnaryUnaryMultiCallable[_provisioner_service_pb2.BuildImageRequest, _operation_pb2.Operation]
-    """Builds an image from a recipe. The result is the Image."""
+    """Builds an image from a recipe. The result is the Image. When it fails, the image stays as FAILED and says why, and
+    may be built or imported again under the same id.
+    """
     ImportImage: _grpc.UnaryUnaryMultiCallable[_provisioner_service_pb2.ImportImageRequest, _operation_pb2.Operation]
     """Makes an image from an uploaded disk image. The result is the Image."""
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_provisioner_service_pb2.DeleteImageRequest, _operation_pb2.Operation]
-    """Removes an image and its volume. Refused while volumes are copies on write of it."""
+    """Removes an image and its volume, with the volume's snapshots. Refused while volumes are copies on write of it."""
     ProvisionVm: _grpc.UnaryUnaryMultiCallable[_provisioner_service_pb2.ProvisionVmRequest, _operation_pb2.Operation]
-    """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step fails. The result is the Vm."""
+    """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step
+    fails. The result is the Vm. The seed's volume goes away once no VM has it and the root volume is gone.
+    """
 
 @_typing.type_check_only
 class ProvisionerServiceAsyncStub(ProvisionerServiceStub):
@@ -66,13 +70,17 @@ class ProvisionerServiceAsyncStub(ProvisionerServiceStub):
     ListRecipes: _aio.UnaryUnaryMultiCallable[_provisioner_service_pb2.ListRecipesRequest, _provisioner_service_pb2.ListRecipesResponse]  # type: ignore[assignment]
     """The recipes that this PVC brings along."""
     BuildImage: _aio.UnaryUnaryMultiCallable[_provisioner_service_pb2.BuildImageRequest, _operation_pb2.Operation]  # type: ignore[assignment]
-    """Builds an image from a recipe. The result is the Image."""
+    """Builds an image from a recipe. The result is the Image. When it fails, the image stays as FAILED and says why, and
+    may be built or imported again under the same id.
+    """
     ImportImage: _aio.UnaryUnaryMultiCallable[_provisioner_service_pb2.ImportImageRequest, _operation_pb2.Operation]  # type: ignore[assignment]
     """Makes an image from an uploaded disk image. The result is the Image."""
     DeleteImage: _aio.UnaryUnaryMultiCallable[_provisioner_service_pb2.DeleteImageRequest, _operation_pb2.Operation]  # type: ignore[assignment]
-    """Removes an image and its volume. Refused while volumes are copies on write of it."""
+    """Removes an image and its volume, with the volume's snapshots. Refused while volumes are copies on write of it."""
     ProvisionVm: _aio.UnaryUnaryMultiCallable[_provisioner_service_pb2.ProvisionVmRequest, _operation_pb2.Operation]  # type: ignore[assignment]
-    """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step fails. The result is the Vm."""
+    """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step
+    fails. The result is the Vm. The seed's volume goes away once no VM has it and the root volume is gone.
+    """
 
 class ProvisionerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Builds and imports images, and makes VMs from them."""
@@ -115,7 +123,9 @@ class ProvisionerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provisioner_service_pb2.BuildImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
-        """Builds an image from a recipe. The result is the Image."""
+        """Builds an image from a recipe. The result is the Image. When it fails, the image stays as FAILED and says why, and
+        may be built or imported again under the same id.
+        """
 
     @_abc_1.abstractmethod
     def ImportImage(
@@ -131,7 +141,7 @@ class ProvisionerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provisioner_service_pb2.DeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
-        """Removes an image and its volume. Refused while volumes are copies on write of it."""
+        """Removes an image and its volume, with the volume's snapshots. Refused while volumes are copies on write of it."""
 
     @_abc_1.abstractmethod
     def ProvisionVm(
@@ -139,6 +149,8 @@ class ProvisionerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provisioner_service_pb2.ProvisionVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
-        """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step fails. The result is the Vm."""
+        """Makes a VM from an image: its volumes, its cloud-init seed, the VM itself. What was made is removed again if a step
+        fails. The result is the Vm. The seed's volume goes away once no VM has it and the root volume is gone.
+        """
 
 def add_ProvisionerServiceServicer_to_server(servicer: ProvisionerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
