@@ -20,8 +20,7 @@ from pvc.provisioner.v1 import provisioner_service_pb2_grpc as provision_grpc
 from pvc.storage.v1 import storage_service_pb2_grpc as storage_grpc
 from services.coordinator.main import build as build_coordinator
 from services.gateway.access import make_secret, secret_hash
-from services.gateway.doors import Settings
-from services.gateway.main import Gateway
+from services.gateway.doors import Doors, Settings
 from services.gateway.main import build as build_gateway
 from services.mesh.clock import SystemClock
 from services.mesh.desk import Desk
@@ -116,7 +115,7 @@ class World:
         self.inner = grpc.aio.server(interceptors=[ErrorsOut()])
         port = self.inner.add_insecure_port("127.0.0.1:0")
         self.peers = OnePeer(f"127.0.0.1:{port}")
-        self.gateway: Gateway = build_gateway(
+        gateway = build_gateway(
             Settings("127.0.0.1:0", "127.0.0.1:0", str(self.socket)),
             self.store,
             self.clock,
@@ -126,13 +125,16 @@ class World:
             version="2.0",
         )
         coordinator = build_coordinator(self.store, self.clock, "nodes/n1", "test")
-        for add, servicer in (*coordinator.servicers, *self.gateway.parts.servicers):
+        for add, servicer in (*coordinator.servicers, *gateway.servicers):
             add(servicer, self.inner)
         vm_grpc.add_VmServiceServicer_to_server(self.vms, self.inner)
         storage_grpc.add_StorageServiceServicer_to_server(self.storage, self.inner)
         provision_grpc.add_ProvisionerServiceServicer_to_server(self.provisioner, self.inner)
         await self.inner.start()
-        await self.gateway.doors.start()
+        (doors,) = gateway.doors
+        assert isinstance(doors, Doors)
+        self.doors = doors
+        await self.doors.start()
 
     def _token(self, name: str, role: Any, **fields: Any) -> str:
         secret = make_secret(name, self.clock.new_id())
@@ -146,15 +148,15 @@ class World:
 
     @property
     def grpc_address(self) -> str:
-        return f"127.0.0.1:{self.gateway.doors.grpc_port}"
+        return f"127.0.0.1:{self.doors.grpc_port}"
 
     @property
     def rest_url(self) -> str:
-        return f"http://127.0.0.1:{self.gateway.doors.rest_port}"
+        return f"http://127.0.0.1:{self.doors.rest_port}"
 
     def close(self) -> None:
         async def end() -> None:
-            await self.gateway.doors.stop(0.2)
+            await self.doors.stop(0.2)
             await self.inner.stop(0.2)
 
         self.run(end())
