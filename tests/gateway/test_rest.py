@@ -58,7 +58,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     as_: str = "eve",
 ) -> Answer:
-    port = world.gateway.doors.rest_port
+    port = world.doors.rest_port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     sent = dict(headers or {}) | {"authorization": f"Bearer {world.secrets[as_]}"}
     content = body if isinstance(body, bytes | None) else json.dumps(body)
@@ -137,7 +137,7 @@ def test_a_caller_sees_its_own_writes_when_it_says_what_it_saw(world: World) -> 
 
 
 def lines(world: World, target: str, accept: str, count: int) -> tuple[str, list[str]]:
-    port = world.gateway.doors.rest_port
+    port = world.doors.rest_port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     headers = {"authorization": f"Bearer {world.secrets['ann']}", "accept": accept}
     connection.request("GET", target, headers=headers)
