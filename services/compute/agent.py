@@ -16,8 +16,9 @@ from contextlib import suppress
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2
-from services.compute.core.life import converge, orphaned
+from services.compute.core.life import ON, converge, orphaned
 from services.compute.core.settle import settles
+from services.compute.core.status import RUNNING, STOPPED
 from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor
 from services.compute.hands import Hands
 from services.compute.ledger import Ledger
@@ -36,6 +37,12 @@ Operations = Mapping[str, Sequence[Operation]]
 
 TROUBLE_PAUSE_S = 5.0
 """A VM whose hypervisor call failed is left alone for this long."""
+
+RESTLESS_S = 1.0
+CALM_S = 5.0
+"""A round is made after this even if nothing seems to have changed."""
+WATCHED = ("vms", "vms/snapshots", "pools", "pools/volumes", "networks", "nodes", "operations")
+"""Collections whose rows matter to an agent."""
 
 log = logging.getLogger("pvc.compute")
 
@@ -64,13 +71,29 @@ class Agent:
         self._pool = ThreadPoolExecutor(settings.parallel) if settings.parallel else None
         self._lock = threading.Lock()
         self._busy: set[str] = set()
-        self._held: set[str] = set()
+        self._changed = True
+        self._seen: tuple[object, ...] = ()
+        self._due = clock.monotonic()
         self.wake: Callable[[], None] = lambda: None
         """Has `step` called soon; set by whoever drives it."""
 
+    def look_again(self) -> None:
+        """Something changed that the state does not tell of. From any thread."""
+        self._changed = True
+        self.wake()
+
     def step(self) -> None:
-        """One round over all VMs. Raises PvcError when the store or the hypervisor cannot be
-        reached; what runs goes on running."""
+        """One round over all VMs, unless nothing can have changed. Raises PvcError when the store
+        or the hypervisor cannot be reached; what runs goes on running."""
+        if self._is_idle(self._store.snapshot()):
+            return
+        try:
+            self._round()
+        except BaseException:
+            self._changed = True
+            raise
+
+    def _round(self) -> None:
         lease = self._presence.hold()
         try:
             domains = self._hypervisor.domains()
@@ -80,6 +103,11 @@ class Agent:
         snapshot = self._store.snapshot()
         if orphans(snapshot, domains):
             snapshot = self._seen_after(lease)
+        self._tend_all(lease, snapshot, domains)
+        restless = any(is_restless(vm) for vm, _ in self._mine(snapshot, domains))
+        self._due = self._clock.monotonic() + (RESTLESS_S if restless else CALM_S)
+
+    def _tend_all(self, lease: Lease, snapshot: Snapshot, domains: Mapping[str, Domain]) -> None:
         operations = unfinished(snapshot)
         self.memory.forget_all_but(domains)
         for vm, domain in self._mine(snapshot, domains):
@@ -94,15 +122,6 @@ class Agent:
         if self._node == min((x for x in snapshot.leases if x.startswith("nodes/")), default=""):
             self._settle_homeless(lease, snapshot, operations)
 
-    def hold(self, vm: str, held: bool) -> bool:
-        """Keeps the agent's hands off a VM, or lets it go again; False while a thread is working on
-        it."""
-        with self._lock:
-            if held and vm in self._busy:
-                return False
-            (self._held.add if held else self._held.discard)(vm)
-        return True
-
     def idle(self) -> bool:
         """No thread works on any VM."""
         with self._lock:
@@ -112,6 +131,17 @@ class Agent:
         """Begins nothing new."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _is_idle(self, snapshot: Snapshot) -> bool:
+        """No row that matters changed since the last round, nothing else did, and no time is up."""
+        seen = (*map(snapshot.tables.get, WATCHED), snapshot.leases)
+        known = len(seen) == len(self._seen) and all(
+            a is b for a, b in zip(seen, self._seen, strict=True)
+        )
+        if known and not self._changed and self._clock.monotonic() < self._due:
+            return True
+        self._seen, self._changed = seen, False
+        return False
 
     def _seen_after(self, lease: Lease) -> Snapshot:
         """A state that is certainly newer than the domains that were just listed: what has no row
@@ -131,7 +161,7 @@ class Agent:
     def _submit(self, vm: str, work: Callable[[], bool]) -> None:
         """Has a VM worked on unless it is already, or stands still after a failure."""
         with self._lock:
-            if vm in self._busy or vm in self._held or self.memory.troubled(vm):
+            if vm in self._busy or self.memory.troubled(vm):
                 return
             self._busy.add(vm)
         if self._pool is None:
@@ -156,7 +186,7 @@ class Agent:
             with self._lock:
                 self._busy.discard(vm)
             if more:
-                self.wake()
+                self.look_again()
 
     def _tend(
         self,
@@ -208,6 +238,13 @@ def unfinished(snapshot: Snapshot) -> Operations:
         if operation.state not in rows.FINAL and operation.service == "compute":
             found[operation.target].append(operation)
     return found
+
+
+def is_restless(vm: vm_pb2.Vm) -> bool:
+    """Time alone can bring something about: a back-off ends, a guest does not shut down."""
+    wanted = vm.decision.power in ON
+    calm = vm.status.state == (RUNNING if wanted else STOPPED)
+    return not calm or vm.decision.power == vm_pb2.POWER_STATE_PAUSED
 
 
 def orphans(snapshot: Snapshot, domains: Mapping[str, Domain]) -> list[Domain]:

@@ -18,6 +18,7 @@ from services.compute.drivers.libvirt_disks import LibvirtDisks
 from services.compute.guests import Guests
 from services.compute.jobs import VmJobs
 from services.compute.open_disks import OpenVolumes
+from services.compute.pace import Paced
 from services.compute.presence import Presence, read_hardware
 from services.compute.service import VmService
 from services.compute.settings import ComputeSettings
@@ -78,7 +79,8 @@ def build_on(ground: Ground) -> Parts:
     else:
         daemon.start()
         libvirt = Libvirt(daemon.uri, chosen, pid_directory=daemon.pid_directory)
-        keeping.append(Loop("compute-libvirtd", daemon.start, DAEMON_PERIOD_S))
+        keep = Paced(daemon.start, ground.clock, DAEMON_PERIOD_S)
+        keeping.append(Loop("compute-libvirtd", keep, DAEMON_PERIOD_S))
 
     def storage(node: str) -> grpc.Channel:
         return ground.peers.blocking("storage", node)
@@ -120,8 +122,10 @@ def assemble(
     jobs = Jobs(store, clock, "compute", node, work.methods(), JOBS_PARALLEL)
     consoles = Consoles(hypervisor, settings)
     agent_loop = Loop("compute-agent", agent.step, AGENT_PERIOD_S)
-    agent.wake = guests.wake = agent_loop.wake
-    hypervisor.on_event(agent_loop.wake)
+    agent.wake = agent_loop.wake
+    guests.wake = agent.look_again
+    hypervisor.on_event(agent.look_again)
+    logs = Paced(Logs(store, settings).step, clock, LOGS_PERIOD_S)
     vms = VmService(desk, settings, facts.accelerator, consoles)
     return Parts(
         servicers=(
@@ -132,7 +136,7 @@ def assemble(
             agent_loop,
             Loop("compute-guests", guests.step, GUESTS_PERIOD_S),
             Loop("compute-jobs", jobs.step, JOBS_PERIOD_S),
-            Loop("compute-logs", Logs(store, settings).step, LOGS_PERIOD_S),
+            Loop("compute-logs", logs, LOGS_PERIOD_S),
         ),
         close=(jobs.stop, agent.stop, guests.stop, consoles.stop),
     )

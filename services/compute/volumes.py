@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import grpc
-from google.rpc import status_pb2
-from grpc_status import rpc_status
 
 from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
@@ -27,7 +25,7 @@ T = TypeVar("T")
 Operation = operation_pb2.Operation
 
 Channel = Callable[[str], grpc.Channel]
-"""Node ("nodes/n1") → a channel to its storage service, for calls that wait."""
+"""Node ("nodes/n1") → a channel to its storage service, for calls that wait and raise PvcError."""
 
 ANSWER_S = 30.0
 WORK_S = 6 * 3600.0
@@ -105,10 +103,7 @@ class StorageVolumes:
         """Asks, and returns the operation once it succeeded. Raises what it failed with."""
         pool = self._store.snapshot().find(storage_pb2.Pool, "/".join(resource.split("/")[:2]))
         stub = api_grpc.StorageServiceStub(self._channel(pool.spec.node if pool else ""))
-        try:
-            asked = getattr(stub, verb)(request, timeout=ANSWER_S)
-        except grpc.RpcError as error:
-            raise PvcError.from_status(_status(error)) from error
+        asked = getattr(stub, verb)(request, timeout=ANSWER_S)
 
         def ended(snapshot: Snapshot) -> Operation | None:
             found = snapshot.find(Operation, asked.name)
@@ -152,10 +147,3 @@ def wait_for(
             watch.next(1.0)
         finally:
             watch.close()
-
-
-def _status(error: grpc.RpcError) -> status_pb2.Status:
-    status = rpc_status.from_call(error)
-    if status is not None:
-        return status
-    return status_pb2.Status(code=error.code().value[0], message=error.details())

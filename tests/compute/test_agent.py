@@ -62,6 +62,21 @@ def test_a_calm_vm_costs_no_commit(world: World) -> None:
     assert world.state.revision == before
 
 
+def test_without_a_change_nobody_is_asked(world: World) -> None:
+    world.running()
+    world.clock.seconds += 10
+    world.agent.step()
+    asked: list[str] = []
+    world.hypervisor.before = asked.append
+    for _ in range(4):
+        world.clock.seconds += 1
+        world.agent.step()
+    assert not asked
+    world.clock.seconds += 1
+    world.agent.step()
+    assert asked == ["domains"]
+
+
 def test_the_node_tells_of_itself(world: World) -> None:
     world.agent.step()
     node = world.state.find(cluster_pb2.Node, NODE)
@@ -356,6 +371,7 @@ def test_guest_facts_come_beside_the_way(world: World) -> None:
 def test_a_hypervisor_that_is_away_is_a_fault_of_the_node_and_nothing_else(world: World) -> None:
     world.running()
     world.hypervisor.down = True
+    world.agent.look_again()
     with pytest.raises(PvcError):
         world.agent.step()
     node = world.state.find(cluster_pb2.Node, NODE)

@@ -81,6 +81,7 @@ class World:
         store = store or self.store
         presence = Presence(store, self.clock, self.settings, FACTS, self.machine)
         self.agent = Agent(store, self.clock, self.hypervisor, self.settings, FACTS, presence)
+        self.hypervisor.on_event(self.agent.look_again)
         self.guests = Guests(
             store, self.clock, self.hypervisor, NODE, self.agent.memory, parallel=0
         )
@@ -112,6 +113,7 @@ class World:
         for _ in range(rounds):
             before = (self.state.revision, len(self.hypervisor.calls))
             self.coordinator.step()
+            self.agent.look_again()
             self.agent.step()
             if before == (self.state.revision, len(self.hypervisor.calls)):
                 return

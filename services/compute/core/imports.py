@@ -6,7 +6,6 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from services.compute.core.edits import new_vm
 from services.compute.core.requests import short
-from services.compute.drivers.import_xml import import_xml
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.state.store import Put, Snapshot
@@ -14,6 +13,8 @@ from services.state.store import Put, Snapshot
 
 def import_vm(snapshot: Snapshot, request: api.ImportVmRequest, call: Call) -> Mutation:
     """A VM that is off, with what the domain says; what has no place in a spec is told."""
+    from services.compute.drivers.import_xml import import_xml
+
     found = import_xml(request.xml, dict(request.volumes), dict(request.networks))
     vm = new_vm(snapshot, call, request.vm_id or found.vm_id, vm_pb2.Vm(spec=found.spec))
     told = rows.event(

@@ -35,7 +35,7 @@ def judge_vm(now: Timestamp, world: World, vm: vm_pb2.Vm, load: Load) -> Iterabl
     the others."""
     decision, status = vm.decision, vm.status
     if vm.meta.HasField("delete_time"):
-        return _deleted(vm)
+        return _deleted(world, vm)
     if not decision.node or vm.spec.power_request != decision.power_request:
         return _answer(world, vm, load)
     if decision.power not in WANT_MEMORY:
@@ -63,9 +63,11 @@ def autostart(vm: vm_pb2.Vm, node: cluster_pb2.Node) -> DecideVm | None:
     return _switch(vm, wanted, f"{node.name} started anew and its autostart is {policy}")
 
 
-def _deleted(vm: vm_pb2.Vm) -> Iterable[Step]:
+def _deleted(world: World, vm: vm_pb2.Vm) -> Iterable[Step]:
+    """A row that no node ever had goes at once, unless a deletion still reads its volumes off it."""
     if not vm.decision.node:
-        return [ForgetVm(vm, "it was deleted before any node had it")]
+        working = any(operation.target == vm.name for operation in world.operations)
+        return () if working else [ForgetVm(vm, "it was deleted before any node had it")]
     if vm.decision.power != OFF:
         return [_switch(vm, OFF, "it is being deleted")]
     return ()

@@ -121,8 +121,11 @@ def check_closed(snapshot: Snapshot, volume: str, instead: str) -> None:
 
 
 def check_unattached(snapshot: Snapshot, volume: str) -> None:
-    """Raises IN_USE while any VM has the volume, running or not."""
+    """Raises IN_USE while any VM has the volume, running or not. One that is being deleted has it
+    until its node let go of it; its row stays until the volumes that go with it are gone."""
     for vm in vms_with(snapshot, volume):
+        if vm.meta.HasField("delete_time") and not vm.status.node:
+            continue
         disk = _drive_with(vm, volume)
         raise PvcError(
             reason_pb2.REASON_IN_USE,
