@@ -1,0 +1,1 @@
+"""Long work of the provisioner: what a worker does for an accepted operation."""
