@@ -1,0 +1,417 @@
+"""`pvc vm`: the whole life of virtual machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from shell import columns
+from shell.commands.shared import add_info
+from shell.commands.vm_parts import add_parts
+from shell.tree import (
+    F,
+    Group,
+    Pair,
+    Size,
+    command,
+    filter_of,
+    format_option,
+    list_options,
+    live_names,
+    name_argument,
+    options,
+    stacked,
+    waiting_options,
+    yes_option,
+)
+from shell.waiting import act, finish, show_plan
+
+
+@click.group(
+    cls=Group,
+    aliases={"restart": "reboot", "set": "modify", "task": "operation"},
+    lazy={"snapshot": ("shell.commands.vm_parts:snapshot", "Snapshots of whole VMs")},
+)
+def vm() -> None:
+    """Virtual machines: make, run, change, look into, remove."""
+
+
+shape_options = stacked(
+    click.option("--vcpus", type=click.IntRange(1), help="Processors."),
+    click.option("--max-vcpus", type=click.IntRange(1), help="Most of them without a restart."),
+    click.option("--memory", type=Size("M"), help="Memory: 2G, 768M (bare: MiB)."),
+    click.option("--max-memory", type=Size("M"), help="Most memory without a restart."),
+    click.option("--cpu-model", help="A QEMU model, or host."),
+    click.option("--machine", help="q35, pc, or a versioned name."),
+    click.option("--firmware", type=click.Choice(["bios", "uefi"]), help="What boots the guest."),
+    click.option("--description", help="A text for people."),
+    click.option(
+        "--autostart",
+        type=click.Choice(["last-state", "always", "never"]),
+        help="Whether it starts with its node.",
+    ),
+    click.option("--shutdown-timeout", type=click.IntRange(1), help="Seconds, before it is cut."),
+)
+
+
+@command(
+    vm,
+    "list",
+    "pvc vm list",
+    "pvc vm list 'web*' --state running -f wide",
+    "pvc vm list --filter 'spec.memory.memory_mib > 4096' --sort 'name desc' -f json",
+)
+@list_options
+@click.option("-s", "--state", help="Only in this state: running, stopped, crashed…")
+@click.option("-g", "--tag", multiple=True, help="Only with this tag.")
+@click.option("-t", "--node", help="Only on this node.", shell_complete=live_names("nodes"))
+def list_(
+    session: Any,
+    pattern: str | None,
+    filter: str,
+    sort: str,
+    format: str,
+    state: str | None,
+    tag: tuple[str, ...],
+    node: str | None,
+) -> None:
+    """List VMs; PATTERN for the name may have stars."""
+    terms = [filter, *(f'spec.tags:"{one}"' for one in tag)]
+    if state:
+        terms.append(f"status.state = {state.upper()}")
+    if node:
+        terms.append(f'decision.node = "nodes/{node}"')
+    rows = session.cluster.vms.list(filter=filter_of("vms", pattern, *terms), order_by=sort)
+    session.show_many(list(rows), columns.VM, format)
+
+
+add_info(vm, "vms", columns.VM, "pvc vm info web", "pvc vm info web -f yaml")
+
+
+def _text(path: str | None) -> str:
+    """What is in a file; "" for none, standard input for "-"."""
+    if not path:
+        return ""
+    with click.open_file(path, encoding="utf-8") as file:
+        try:
+            return str(file.read())
+        except UnicodeDecodeError:
+            raise click.BadParameter(f"{path} is not a text in UTF-8") from None
+
+
+def _file_option(name: str, help: str) -> Callable[[F], F]:
+    kind: Any = click.Path(exists=True, dir_okay=False, allow_dash=True)
+    return click.option(name, type=kind, help=help)
+
+
+@command(
+    vm,
+    "create",
+    "pvc vm create web --image debian-12 --memory 768M --vcpus 2 --user-data web.yaml --start",
+    "pvc vm create db --disk local/db-root --network default --memory 4G",
+)
+@click.argument("name")
+@click.option("--image", help="Make it from an image.", shell_complete=live_names("images"))
+@click.option("--pool", help="Pool for its volumes.", shell_complete=live_names("pools"))
+@click.option("--root-size", type=Size("G"), help="Size of the root disk (bare: GiB).")
+@_file_option("--user-data", "cloud-init user data; - for stdin.")
+@_file_option("--meta-data", "More cloud-init meta data.")
+@_file_option("--network-data", "cloud-init network data.")
+@click.option(
+    "--disk", multiple=True, help="A volume as a drive.", shell_complete=live_names("volumes")
+)
+@click.option(
+    "--network", multiple=True, help="An interface on it.", shell_complete=live_names("networks")
+)
+@click.option("--tag", multiple=True, help="A word to find it by.")
+@click.option("--label", multiple=True, type=Pair(), help="A label of your own.")
+@click.option("--start", is_flag=True, help="Start it.")
+@shape_options
+@waiting_options
+def create(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
+    """Make a VM: from an image with --image, or from volumes that exist."""
+    given["tags"] = list(given.pop("tag")) or None
+    begin = _provisioned if given["image"] else _created
+    pending = begin(session, name, given, options(dry_run=dry_run))
+    if dry_run:
+        show_plan(pending)
+    else:
+        state = "runs" if given["start"] else "is made"
+        finish(session, pending, f"vm {name} {state}", wait=wait)
+
+
+def _created(session: Any, name: str, given: dict[str, Any], extra: dict[str, Any]) -> Any:
+    from shell.spec import new_vm
+
+    for option in ("user_data", "meta_data", "network_data", "root_size", "pool"):
+        if given[option]:
+            raise click.UsageError(f"--{option.replace('_', '-')} goes with --image")
+    spec = new_vm(given, given["disk"], given["network"]).spec
+    labels = dict(given["label"])
+    return session.cluster.vms.create(name, spec, start=given["start"], labels=labels, **extra)
+
+
+def _provisioned(session: Any, name: str, given: dict[str, Any], extra: dict[str, Any]) -> Any:
+    from pvc.provisioner.v1.image_pb2 import CloudInit
+    from shell.spec import new_vm
+
+    if given["disk"]:
+        raise click.UsageError("--disk goes without --image; attach further disks afterwards")
+    if given["label"]:
+        raise click.UsageError("--label goes without --image")
+    first, *more = given["network"] or [""]
+    spec = new_vm(given, [], [first, *more] if more else []).spec
+    seed = CloudInit(
+        user_data=_text(given["user_data"]),
+        meta_data=_text(given["meta_data"]),
+        network_data=_text(given["network_data"]),
+    )
+    return session.cluster.vms.provision(
+        name,
+        given["image"],
+        spec=spec,
+        pool=given["pool"] or "",
+        root_size_bytes=given["root_size"] or 0,
+        network=first,
+        cloud_init=seed if seed.ByteSize() else None,
+        start=given["start"],
+        **extra,
+    )
+
+
+@command(
+    vm,
+    "define",
+    "pvc vm define web.xml",
+    "virsh dumpxml web | pvc vm define - --volume vda=local/web-root --network br0=default",
+)
+@click.argument("xml", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--name", help="The VM's name; the domain's own without it.")
+@click.option("--volume", multiple=True, type=Pair(), help="Volume for a disk: vda=POOL/VOLUME.")
+@click.option("--network", multiple=True, type=Pair(), help="Network for a bridge: br0=default.")
+@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+def define(
+    session: Any,
+    xml: str,
+    name: str | None,
+    volume: tuple[tuple[str, str], ...],
+    network: tuple[tuple[str, str], ...],
+    dry_run: bool,
+) -> None:
+    """Make a VM from libvirt domain XML."""
+    answer = session.cluster.vms.import_xml(
+        _text(xml), name or "", volumes=dict(volume), networks=dict(network),
+        **options(dry_run=dry_run),
+    )  # fmt: skip
+    for warning in answer.warnings:
+        click.echo(f"left out: {warning}", err=True)
+    made = "would be made" if dry_run else "is made"
+    click.echo(f"vm {columns.ids(answer.vm.name)} {made}")
+
+
+def _power(name: str, verb: str, done: str, help: str, *, ask: str = "") -> None:
+    """Adds a command that switches VMs. ask: the question before, for what loses something."""
+
+    def switch(
+        session: Any, names: tuple[str, ...], wait: bool, dry_run: bool, yes: bool = False
+    ) -> None:
+        if ask and not dry_run:
+            session.confirm(ask.format(", ".join(names)), yes=yes)
+        begin = getattr(session.cluster.vms, verb)
+        extra = options(dry_run=dry_run)
+        act(session, names, lambda n: begin(n, **extra), done, wait=wait, dry_run=dry_run)
+
+    made: Any = stacked(
+        command(vm, name, f"pvc vm {name} web", f"pvc vm {name} web db --no-wait"),
+        name_argument("vms", "names", nargs=-1),
+        waiting_options,
+        *([yes_option] if ask else []),
+    )(switch)
+    made.help = help
+
+
+_power("start", "start", "vm {} runs", "Switch VMs on.")
+_power(
+    "shutdown", "shutdown", "vm {} is off", "Ask guests to shut down; cut them off if they do not."
+)
+_power("reboot", "reboot", "vm {} runs again", "Restart guests cleanly.")
+_power("pause", "pause", "vm {} is paused", "Halt the processors; memory is kept.")
+_power("resume", "resume", "vm {} goes on", "Let paused VMs go on.")
+_power(
+    "stop",
+    "stop",
+    "vm {} is off",
+    "Switch VMs off at once, like pulling the plug.",
+    ask="Cut the power of {}? Guests lose what they have not written.",
+)
+_power(
+    "reset",
+    "reset",
+    "vm {} was reset",
+    "Press the reset button.",
+    ask="Reset {}? Guests lose what they have not written.",
+)
+
+
+@command(
+    vm, "modify", "pvc vm modify web --memory 2G --vcpus 4", "pvc vm modify web --add-tag prod"
+)
+@name_argument("vms")
+@shape_options
+@click.option("--tag", multiple=True, help="All its tags, instead of those it has.")
+@click.option("--add-tag", multiple=True, help="One more tag.")
+@click.option("--remove-tag", multiple=True, help="A tag less.")
+@waiting_options
+def modify(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
+    """Change a VM; live where the guest can, else at its next start."""
+    from shell.spec import apply, retagged
+
+    tag, add, remove = (given.pop(key) for key in ("tag", "add_tag", "remove_tag"))
+    found = session.cluster.vms.get(name)
+    if tag or add or remove:
+        given["tags"] = retagged(tag or found.spec.tags, add, remove)
+    paths = apply(found, given)
+    if not paths:
+        raise click.UsageError("nothing to change: give at least one option")
+    pending = session.cluster.vms.update(found, paths, **options(dry_run=dry_run))
+    if dry_run:
+        show_plan(pending)
+        return
+    after = finish(session, pending, f"vm {name} is changed", wait=wait)
+    if after is not None and after.status.pending_restart:
+        waits = ", ".join(after.status.pending_restart)
+        click.echo(f"waits for the next start: {waits} (pvc vm reboot {name})", err=True)
+
+
+@command(vm, "rename", "pvc vm rename web www")
+@name_argument("vms")
+@click.argument("new")
+@waiting_options
+def rename(session: Any, name: str, new: str, wait: bool, dry_run: bool) -> None:
+    """Give a VM that is off another name. Its volumes keep theirs."""
+    act(
+        session,
+        [name],
+        lambda n: session.cluster.vms.rename(n, new, **options(dry_run=dry_run)),
+        f"vm {{}} is {new} now",
+        wait=wait,
+        dry_run=dry_run,
+    )
+
+
+@command(vm, "clone", "pvc vm clone web web2 --start")
+@name_argument("vms")
+@click.argument("new")
+@click.option("--start", is_flag=True, help="Start the clone.")
+@waiting_options
+def clone(session: Any, name: str, new: str, start: bool, wait: bool, dry_run: bool) -> None:
+    """Make a new VM with copies of the volumes of one that is off."""
+    extra = options(dry_run=dry_run)
+    act(
+        session,
+        [name],
+        lambda n: session.cluster.vms.clone(n, new, start=start, **extra),
+        f"vm {new} is made",
+        wait=wait,
+        dry_run=dry_run,
+    )
+
+
+def _removal(name: str, volumes: bool, help: str) -> None:
+    """Adds a command that removes VMs. volumes: whether theirs go too, unless said otherwise."""
+
+    @command(vm, name, f"pvc vm {name} web", f"pvc vm {name} web db --force --yes")
+    @name_argument("vms", "names", nargs=-1)
+    @click.option(
+        "--volumes/--keep-volumes", default=volumes, show_default=True, help="Their volumes too."
+    )
+    @click.option("--force", is_flag=True, help="Switch them off first.")
+    @waiting_options
+    @yes_option
+    def remove(
+        session: Any,
+        names: tuple[str, ...],
+        volumes: bool,
+        force: bool,
+        wait: bool,
+        dry_run: bool,
+        yes: bool,
+    ) -> None:
+        if not dry_run:
+            _confirm_removal(session, names, volumes, yes)
+        extra = options(dry_run=dry_run) | {"delete_volumes": volumes, "force": force}
+        delete = session.cluster.vms.delete
+        begin = lambda n: delete(n, **extra)  # noqa: E731
+        act(session, names, begin, "vm {} is gone", wait=wait, dry_run=dry_run)
+
+    remove.help = help
+
+
+def _confirm_removal(session: Any, names: tuple[str, ...], volumes: bool, yes: bool) -> None:
+    """Asks, naming every volume that would be lost. All VMs must exist before anything is asked."""
+    found = [session.cluster.vms.get(name) for name in names]
+    lost = [columns.ids(disk.volume) for vm in found for disk in vm.spec.disks if disk.volume]
+    fate = f"\nVolumes lost for ever: {', '.join(lost) or 'none'}." if volumes else ""
+    if not volumes and lost:
+        fate = f"\nVolumes that stay: {', '.join(lost)}."
+    session.confirm(f"Remove {', '.join(names)}?{fate}", yes=yes)
+
+
+_removal("delete", False, "Remove VMs; their volumes stay unless --volumes is given.")
+_removal("remove", True, "Remove VMs and their volumes.")
+
+
+@command(vm, "dump", "pvc vm dump web > web.xml")
+@name_argument("vms")
+def dump(session: Any, name: str) -> None:
+    """Print the libvirt domain XML that the VM is on its node."""
+    click.echo(session.cluster.vms.domain_xml(name), nl=False)
+
+
+@command(vm, "explain", "pvc vm explain web")
+@name_argument("vms")
+@format_option
+def explain(session: Any, name: str, format: str) -> None:
+    """Say why a VM is where it is: what placement thought of each node."""
+    found = session.cluster.vms.get(name)
+    decision = found.decision
+    if format in ("table", "wide"):
+        where = columns.last(decision.node) or "no node"
+        why = decision.why or "nothing to say"
+        click.echo(f"{name} belongs to {where}: {why}", err=not decision.verdicts)
+    if decision.verdicts or format not in ("table", "wide"):
+        session.show_many(list(decision.verdicts), columns.VERDICT, format)
+
+
+@command(vm, "console", "pvc vm console web", "pvc vm console web --force")
+@name_argument("vms")
+@click.option("--force", is_flag=True, help="Take it over from whoever has it.")
+def console(session: Any, name: str, force: bool) -> None:
+    """Attach to the serial console. Ctrl-] leaves it."""
+    from shell.terminal import attach
+
+    click.echo(f"console of {name}; Ctrl-] leaves it", err=True)
+    with session.cluster.vms.console(name, force=force) as opened:
+        attach(opened)
+    click.echo(f"\nleft the console of {name}", err=True)
+
+
+@command(vm, "log", "pvc vm log web -l 50", "pvc vm log web -f")
+@name_argument("vms")
+@click.option("-l", "--lines", type=click.IntRange(1), help="How many. [default: 1000; 10 with -f]")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+def log(session: Any, name: str, lines: int | None, follow: bool) -> None:
+    """Print what the guest wrote to its serial console."""
+    from shell.terminal import tamed
+
+    stdout = sys.stdout.buffer
+    number = lines or (10 if follow else 1000)
+    for piece in session.cluster.vms.console_log(name, number, follow=follow):
+        stdout.write(tamed(piece))
+        stdout.flush()
+
+
+add_parts(vm)

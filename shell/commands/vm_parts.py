@@ -1,0 +1,225 @@
+"""What VMs are made of: `pvc vm attach-disk` and its kin, and `pvc vm snapshot`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from shell import columns
+from shell.tree import (
+    Group,
+    command,
+    format_option,
+    live_names,
+    name_argument,
+    options,
+    waiting_options,
+    yes_option,
+)
+from shell.waiting import act
+
+BUSES = ("virtio-scsi", "virtio-blk", "sata")
+CACHES = ("none", "writeback", "writethrough", "unsafe")
+
+
+@click.group(cls=Group)
+def snapshot() -> None:
+    """Snapshots of whole VMs: all writable volumes at the same moment, and the spec."""
+
+
+@command(snapshot, "list", "pvc vm snapshot list web")
+@name_argument("vms")
+@format_option
+def list_(session: Any, name: str, format: str) -> None:
+    """List the snapshots of a VM."""
+    session.show_many(list(session.cluster.vms.snapshots.of(name)), columns.VM_SNAPSHOT, format)
+
+
+@command(snapshot, "create", "pvc vm snapshot create web before-upgrade")
+@name_argument("vms")
+@click.argument("snapshot_name", metavar="SNAPSHOT")
+@click.option("--description", default="", help="A text for people.")
+@waiting_options
+def create(
+    session: Any, name: str, snapshot_name: str, description: str, wait: bool, dry_run: bool
+) -> None:
+    """Take a snapshot."""
+    extra = options(dry_run=dry_run)
+    act(
+        session,
+        [f"{name}/{snapshot_name}"],
+        lambda n: session.cluster.vms.snapshots.create(n, description, **extra),
+        "snapshot {} is taken",
+        wait=wait,
+        dry_run=dry_run,
+    )
+
+
+@command(snapshot, "remove", "pvc vm snapshot remove web before-upgrade")
+@name_argument("vms")
+@click.argument("snapshot_name", metavar="SNAPSHOT")
+@waiting_options
+@yes_option
+def remove(
+    session: Any, name: str, snapshot_name: str, wait: bool, dry_run: bool, yes: bool
+) -> None:
+    """Remove a snapshot."""
+    if not dry_run:
+        session.confirm(f"Remove the snapshot {snapshot_name} of {name}?", yes=yes)
+    extra = options(dry_run=dry_run)
+    act(
+        session,
+        [f"{name}/{snapshot_name}"],
+        lambda n: session.cluster.vms.snapshots.delete(n, **extra),
+        "snapshot {} is gone",
+        wait=wait,
+        dry_run=dry_run,
+    )
+
+
+@command(snapshot, "rollback", "pvc vm snapshot rollback web before-upgrade")
+@name_argument("vms")
+@click.argument("snapshot_name", metavar="SNAPSHOT")
+@waiting_options
+@yes_option
+def rollback(
+    session: Any, name: str, snapshot_name: str, wait: bool, dry_run: bool, yes: bool
+) -> None:
+    """Put a VM that is off back to what it was."""
+    if not dry_run:
+        question = f"Put {name} back to {snapshot_name}? What it wrote since then is lost."
+        session.confirm(question, yes=yes)
+    extra = options(dry_run=dry_run)
+    act(
+        session,
+        [f"{name}/{snapshot_name}"],
+        lambda n: session.cluster.vms.snapshots.rollback(n, **extra),
+        "vm is back at {}",
+        wait=wait,
+        dry_run=dry_run,
+    )
+
+
+def add_parts(vm: click.Group) -> None:
+    """Adds the commands that plug and unplug."""
+    _add_attach_disk(vm)
+    _add_detach(vm, "disk", "volume stays")
+    _add_attach_nic(vm)
+    _add_detach(vm, "nic", "network stays")
+
+
+def _add_attach_disk(vm: click.Group) -> None:
+    @command(
+        vm,
+        "attach-disk",
+        "pvc vm attach-disk web local/web-data",
+        "pvc vm attach-disk web local/web-data --id data --bus virtio-blk",
+    )
+    @name_argument("vms")
+    @click.argument("volume", shell_complete=live_names("volumes"))
+    @click.option("--id", "disk_id", help="Its name within the VM; the next free one without it.")
+    @click.option("--bus", type=click.Choice(BUSES), help="How it is connected.")
+    @click.option("--cache", type=click.Choice(CACHES), help="How the node caches it.")
+    @click.option("--read-only", is_flag=True, help="The guest cannot write it.")
+    @click.option("--cdrom", is_flag=True, help="A CD-ROM drive.")
+    @waiting_options
+    def attach_disk(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
+        """Add a drive, live when the VM runs."""
+        there = session.cluster.vms.get(name)
+        disk = _disk(there, given)
+        extra = options(dry_run=dry_run)
+        act(
+            session,
+            [name],
+            lambda n: session.cluster.vms.attach_disk(n, disk, **extra),
+            f"vm {{}} has the drive {disk.id}",
+            wait=wait,
+            dry_run=dry_run,
+        )
+
+
+def _disk(there: Any, given: dict[str, Any]) -> Any:
+    """The drive that the options describe."""
+    from pvc.compute.v1 import vm_pb2
+    from pvc_client.names import full_name
+    from shell.spec import next_id
+
+    disk = vm_pb2.DiskSpec(
+        id=given["disk_id"] or next_id("disk", [one.id for one in there.spec.disks]),
+        volume=full_name("pools/volumes", given["volume"], "volume"),
+        read_only=given["read_only"],
+    )
+    if given["cdrom"]:
+        disk.device = vm_pb2.DISK_DEVICE_CDROM
+    for field, enum in (("bus", vm_pb2.DiskBus), ("cache", vm_pb2.DiskCache)):
+        if given[field]:
+            word = given[field].upper().replace("-", "_")
+            setattr(disk, field, enum.Value(f"DISK_{field.upper()}_{word}"))
+    return disk
+
+
+def _add_attach_nic(vm: click.Group) -> None:
+    @command(
+        vm, "attach-nic", "pvc vm attach-nic web default", "pvc vm attach-nic web lan --id lan"
+    )
+    @name_argument("vms")
+    @click.argument("network", shell_complete=live_names("networks"))
+    @click.option("--id", "nic_id", help="Its name within the VM; the next free one without it.")
+    @click.option("--mac", default="", help="Its hardware address; chosen without it.")
+    @click.option("--model", type=click.Choice(["virtio", "e1000e"]), help="What the guest sees.")
+    @waiting_options
+    def attach_nic(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
+        """Add a network interface, live when the VM runs."""
+        nic = _nic(session.cluster.vms.get(name), given)
+        extra = options(dry_run=dry_run)
+        act(
+            session,
+            [name],
+            lambda n: session.cluster.vms.attach_nic(n, nic, **extra),
+            f"vm {{}} has the interface {nic.id}",
+            wait=wait,
+            dry_run=dry_run,
+        )
+
+
+def _nic(there: Any, given: dict[str, Any]) -> Any:
+    """The interface that the options describe."""
+    from pvc.compute.v1 import vm_pb2
+    from pvc_client.names import full_name
+    from shell.spec import next_id
+
+    nic = vm_pb2.NicSpec(
+        id=given["nic_id"] or next_id("net", [one.id for one in there.spec.nics]),
+        network=full_name("networks", given["network"], "network"),
+        mac=given["mac"],
+    )
+    if given["model"]:
+        nic.model = vm_pb2.NicModel.Value(f"NIC_MODEL_{given['model'].upper()}")
+    return nic
+
+
+def _add_detach(vm: click.Group, part: str, rest: str) -> None:
+    @command(
+        vm, f"detach-{part}", f"pvc vm detach-{part} web {'data' if part == 'disk' else 'net1'}"
+    )
+    @name_argument("vms")
+    @click.argument("part_id", metavar="ID")
+    @waiting_options
+    @yes_option
+    def detach(session: Any, name: str, part_id: str, wait: bool, dry_run: bool, yes: bool) -> None:
+        if not dry_run:
+            session.confirm(f"Take {part_id} out of {name}? The {rest}.", yes=yes)
+        begin = getattr(session.cluster.vms, f"detach_{part}")
+        extra = options(dry_run=dry_run)
+        act(
+            session,
+            [name],
+            lambda n: begin(n, part_id, **extra),
+            f"vm {{}} has no {part_id} any more",
+            wait=wait,
+            dry_run=dry_run,
+        )
+
+    noun = "drive" if part == "disk" else "network interface"
+    detach.help = f"Take a {noun} out, live when the VM runs; its {rest}."

@@ -1,0 +1,248 @@
+"""Rows of the cluster as text: tables, records, JSON, YAML, CSV, names. Pure: width, colour and
+time
+come in as arguments.
+
+Nothing that a guest or a user wrote reaches the terminal with its control characters.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FORMATS = ("table", "wide", "json", "yaml", "csv", "name")
+TABLE, WIDE, RECORD = 0, 1, 2
+"""Where a column is first shown: in tables, in wide tables, only in the record of one thing."""
+
+GAP = "  "
+SHORTEST = 8
+"""A column is never cut shorter than this."""
+ELLIPSIS = "…"
+SPELLED = {
+    "CPU": "CPU",
+    "CPUS": "CPUs",
+    "NAT": "NAT",
+    "NICS": "NICs",
+    "OS": "OS",
+    "MTU": "MTU",
+    "QEMU": "QEMU",
+    "UID": "UID",
+    "UUID": "UUID",
+    "VMS": "VMs",
+    "VNC": "VNC",
+}
+"""Words of titles that are not written in lower case."""
+STYLES = {"good": "32", "busy": "33", "bad": "31", "dim": "2", "bold": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How to show things."""
+
+    format: str = "table"
+    width: int = 80
+    colour: bool = False
+    now: float = 0.0
+    """Seconds since the epoch, for ages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One thing worth showing of a row."""
+
+    title: str
+    value: Callable[[Any, View], str]
+    level: int = TABLE
+    right: bool = False
+    elastic: bool = False
+    """May be cut when the table is too wide."""
+    style: Callable[[str], str] | None = None
+    """The style of a value: a key of STYLES, or ""."""
+
+
+def clean(text: str) -> str:
+    """The text without anything that a terminal would obey."""
+    return "".join(
+        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co") else "\ufffd"
+        for letter in text
+    )
+
+
+def cells_wide(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0
+        if unicodedata.combining(letter)
+        else 2
+        if unicodedata.east_asian_width(letter) in "WF"
+        else 1
+        for letter in text
+    )
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most `width` cells, with an ellipsis when something is missing."""
+    if cells_wide(text) <= width:
+        return text
+    kept = ""
+    for letter in text:
+        if cells_wide(kept + letter) > width - 1:
+            break
+        kept += letter
+    return kept + ELLIPSIS
+
+
+def painted(text: str, style: str, colour: bool) -> str:
+    """The text in a style, if there is colour."""
+    return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if colour and style and text else text
+
+
+def many(rows: Sequence[Any], columns: Sequence[Column], view: View) -> str:
+    """Several rows in the view's format. Wide tables leave out wide columns that are empty."""
+    match view.format:
+        case "json":
+            return _json([as_dict(row) for row in rows])
+        case "yaml":
+            return _yaml([as_dict(row) for row in rows])
+        case "csv":
+            return _csv(rows, [c for c in columns if c.level <= WIDE], view)
+        case "name":
+            return "".join(f"{clean(short(row))}\n" for row in rows)
+    wide = view.format == "wide"
+    told = [
+        c
+        for c in columns
+        if c.level == TABLE or (wide and c.level == WIDE and any(c.value(r, view) for r in rows))
+    ]
+    return table(rows, told, view)
+
+
+def one(row: Any, columns: Sequence[Column], view: View) -> str:
+    """One row in the view's format: as a record where people read it."""
+    match view.format:
+        case "json":
+            return _json(as_dict(row))
+        case "yaml":
+            return _yaml(as_dict(row))
+        case "csv" | "name":
+            return many([row], columns, view)
+    return record(row, columns, view)
+
+
+def table(rows: Sequence[Any], columns: Sequence[Column], view: View) -> str:
+    """A table; columns that may be cut are, when it does not fit into the width."""
+    body = [[clean(column.value(row, view)) for column in columns] for row in rows]
+    titles = [column.title for column in columns]
+    widths = fitted(
+        [max(map(cells_wide, cells)) for cells in zip(titles, *body, strict=True)],
+        [column.elastic for column in columns],
+        view.width,
+    )
+    lines = [_line(titles, columns, widths, ["bold"] * len(columns), view)]
+    for cells in body:
+        styles = [c.style(cell) if c.style else "" for c, cell in zip(columns, cells, strict=True)]
+        lines.append(_line(cells, columns, widths, styles, view))
+    return "".join(line + "\n" for line in lines)
+
+
+def fitted(widths: Sequence[int], elastic: Sequence[bool], total: int) -> list[int]:
+    """The widths, the widest elastic ones shortened until all fit into the total, or can no
+    more."""
+    fits = list(widths)
+    while sum(fits) + len(GAP) * (len(fits) - 1) > total:
+        longest = max(
+            (i for i in range(len(fits)) if elastic[i] and fits[i] > SHORTEST),
+            key=lambda i: fits[i],
+            default=None,
+        )
+        if longest is None:
+            break
+        fits[longest] -= 1
+    return fits
+
+
+def _line(
+    cells: Sequence[str],
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    styles: Sequence[str],
+    view: View,
+) -> str:
+    shown = []
+    for cell, column, width, style in zip(cells, columns, widths, styles, strict=True):
+        text = cut(cell, width)
+        padding = " " * (width - cells_wide(text))
+        text = painted(text, style, view.colour)
+        shown.append(padding + text if column.right else text + padding)
+    return GAP.join(shown).rstrip()
+
+
+def record(row: Any, columns: Sequence[Column], view: View) -> str:
+    """One row, a line for each column that has something to say."""
+    pairs = [(column, clean_lines(column.value(row, view))) for column in columns]
+    told = [(column, text) for column, text in pairs if text]
+    titles = {column.title: titled(column.title) for column, _ in told}
+    widest = max(map(len, titles.values()), default=0)
+    lines = []
+    for column, text in told:
+        style = column.style(text) if column.style else ""
+        title = painted(f"{titles[column.title]}:".ljust(widest + 2), "dim", view.colour)
+        first, *more = text.split("\n")
+        lines.append(title + painted(first, style, view.colour))
+        lines += [" " * (widest + 2) + line for line in more]
+    return "".join(line + "\n" for line in lines)
+
+
+def titled(title: str) -> str:
+    """A column's title as a record has it: "HOST NAME" → "Host name", "CPUS" → "CPUs"."""
+    words = [SPELLED.get(word, word.lower()) for word in title.split(" ")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
+
+
+def clean_lines(text: str) -> str:
+    """clean(), but lines stay lines."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
+def as_dict(row: Any) -> Mapping[str, Any]:
+    """The row as JSON has it: the same as through REST."""
+    from google.protobuf.json_format import MessageToDict
+
+    shown: Mapping[str, Any] = MessageToDict(row, always_print_fields_with_no_presence=True)
+    return shown
+
+
+def short(row: Any) -> str:
+    """The ids of a row's name."""
+    from pvc_client.names import short_name
+
+    name: str = getattr(row, "name", "") or getattr(row, "id", "")
+    return short_name(name) or name
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def _csv(rows: Iterable[Any], columns: Sequence[Column], view: View) -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.title.lower().replace(" ", "_") for column in columns])
+    writer.writerows([clean(column.value(row, view)) for column in columns] for row in rows)
+    return text.getvalue()

@@ -1,0 +1,99 @@
+"""One run of the shell: which cluster it talks to, how it shows things, what it asks before it
+acts.
+Connects when a command first needs the cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shell.failures import Declined
+from shell.render import Column, View, many, one
+
+if TYPE_CHECKING:
+    from pvc_client import Cluster
+
+LOCAL = "unix:/run/pvc/pvc.sock"
+PIPE_WIDTH = 200
+"""Width of a table that no terminal shows: nothing is cut."""
+
+
+class Session:
+    """What all commands have in common. The REPL keeps one for all its commands."""
+
+    def __init__(
+        self,
+        connection: str = "",
+        token_file: str = "",
+        ca: str = "",
+        colour: bool | None = None,
+        timeout_s: float = 0,
+    ) -> None:
+        self.address = connection or os.environ.get("PVC_CONNECTION", "") or LOCAL
+        self._token_file = token_file
+        self._ca = ca or os.environ.get("PVC_CA", "")
+        self._colour = colour
+        self._timeout_s = timeout_s
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The connection."""
+        from pvc_client import Cluster
+
+        token = self._token()
+        return Cluster(self.address, token=token, ca=self._ca or None, timeout_s=self._timeout_s)
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        if "cluster" in self.__dict__:
+            self.__dict__.pop("cluster").close()
+
+    def _token(self) -> str:
+        if not self._token_file:
+            return os.environ.get("PVC_TOKEN", "")
+        try:
+            return Path(self._token_file).read_text().strip()
+        except OSError as error:
+            raise click.UsageError(f"the token file cannot be read: {error}") from None
+
+    def coloured(self, stream: Any) -> bool:
+        """Whether to use colours on a stream."""
+        if self._colour is not None:
+            return self._colour
+        return "NO_COLOR" not in os.environ and bool(stream.isatty())
+
+    def view(self, format: str) -> View:
+        """How to show things on stdout."""
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+        return View(format, width, self.coloured(sys.stdout), time.time())
+
+    def show_many(self, rows: Sequence[Any], columns: Sequence[Column], format: str) -> None:
+        """Prints rows; says on stderr when there are none, where people read."""
+        if not rows and format in ("table", "wide"):
+            click.echo("nothing found", err=True)
+            return
+        click.echo(many(rows, columns, self.view(format)), nl=False)
+
+    def show_one(self, row: Any, columns: Sequence[Column], format: str) -> None:
+        """Prints one row."""
+        click.echo(one(row, columns, self.view(format)), nl=False)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Asks; returns when the answer is yes. Raises Declined, also when nobody can be asked."""
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise Declined(f"{question} Nobody can answer here: add --yes if you mean it.")
+        click.echo(f"{question} [y/N] ", nl=False, err=True)
+        answer = sys.stdin.readline().strip().lower()
+        if answer not in ("y", "yes"):
+            raise Declined("nothing was changed")

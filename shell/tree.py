@@ -1,0 +1,240 @@
+"""What the commands are made of: groups that load when they are needed, help with examples, options
+that many commands share, completion with live names.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from shell.measures import parse_size, parse_span
+from shell.render import FORMATS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+COMPLETION_S = 0.7
+"""A name that takes longer to find is not completed."""
+COMPLETED_MAX = 200
+
+
+class Group(click.Group):
+    """A group whose subcommands may live in modules that load when used, and have other names."""
+
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """lazy: name → ("shell.commands.vm:vm", short help). aliases: other name → name."""
+        super().__init__(*args, **kwargs)
+        self._lazy = dict(lazy or {})
+        self.aliases = dict(aliases or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names but aliases."""
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name or alias, loaded."""
+        name = self.aliases.get(cmd_name, cmd_name)
+        if name in self._lazy:
+            module, _, attribute = self._lazy[name][0].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(ctx, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in the help, without loading anything."""
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in self._lazy:
+                rows.append((name, self._lazy[name][1]))
+            elif (command := super().get_command(ctx, name)) and not command.hidden:
+                rows.append((name, command.get_short_help_str(60)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Says what was near when there is no such command."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, [*self.list_commands(ctx), *self.aliases], 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class Command(click.Command):
+    """A command whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the examples as they are."""
+        if self.examples:
+            formatter.write("\nExamples:\n")
+            for example in self.examples:
+                formatter.write(f"  {example}\n")
+
+
+def command(group: click.Group, name: str, *examples: str) -> Callable[[F], Command]:
+    """Makes a function a command of a group; its docstring is the help."""
+
+    def decorate(function: F) -> Command:
+        make = group.command(name, cls=Command, examples=examples)
+        made = make(click.pass_obj(function))
+        assert isinstance(made, Command)
+        return made
+
+    return decorate
+
+
+def stacked(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several decorators as one."""
+
+    def decorate(function: F) -> F:
+        made: Any = function
+        for decorator in reversed(decorators):
+            made = decorator(made)
+        return made  # type: ignore[no-any-return]
+
+    return decorate
+
+
+class Size(click.ParamType[int]):
+    """A size as people write it; becomes bytes."""
+
+    name = "SIZE"
+
+    def __init__(self, unit: str = "") -> None:
+        self._unit = unit
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Bytes."""
+        try:
+            return value if isinstance(value, int) else parse_size(value, self._unit)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Span(click.ParamType[int]):
+    """A length of time as people write it; becomes seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Seconds."""
+        try:
+            return value if isinstance(value, int) else parse_span(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """KEY=VALUE; becomes a tuple."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """(key, value)."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            self.fail(f"{value!r} must read KEY=VALUE", param, ctx)
+        return key, text
+
+
+def live_names(collection: str) -> Callable[..., list[CompletionItem]]:
+    """Completes with the names there are in a collection of the cluster ("vms"), quickly or not."""
+
+    def complete(ctx: click.Context, param: Any, incomplete: str) -> list[CompletionItem]:
+        try:
+            return [CompletionItem(n) for n in names_of(ctx, collection) if _fits(n, incomplete)]
+        except Exception:  # noqa: BLE001 - completion must never disturb who is typing
+            return []
+
+    complete.collection = collection  # type: ignore[attr-defined]
+    return complete
+
+
+def _fits(name: str, incomplete: str) -> bool:
+    return name.startswith(incomplete)
+
+
+def names_of(ctx: click.Context, collection: str) -> list[str]:
+    """The short names of what is in a collection."""
+    from pvc_client.names import short_name
+    from shell.session import Session
+
+    wanted = ctx.find_root().params
+    session = Session(
+        wanted.get("connection") or "",
+        wanted.get("token_file") or "",
+        wanted.get("ca") or "",
+        timeout_s=COMPLETION_S,
+    )
+    try:
+        rows: Any = getattr(session.cluster, collection).list(
+            read_mask=["name"], page_size=COMPLETED_MAX
+        )
+        return [short_name(row.name) for row, _ in zip(rows, range(COMPLETED_MAX), strict=False)]
+    finally:
+        session.close()
+
+
+def name_argument(collection: str, name: str = "name", **kwargs: Any) -> Callable[[F], F]:
+    """The argument that names one of a collection, or several with nargs=-1."""
+    required = kwargs.pop("required", True)
+    return click.argument(name, required=required, shell_complete=live_names(collection), **kwargs)
+
+
+format_option = click.option(
+    "-f",
+    "--format",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How to show it.",
+)
+waiting_options = stacked(
+    click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end."),
+    click.option("--dry-run", is_flag=True, help="Check everything, change nothing."),
+)
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+list_options = stacked(
+    click.argument("pattern", required=False),
+    click.option("--filter", default="", help="Which: 'status.state = RUNNING AND …'."),
+    click.option("--sort", default="", help="Fields to sort by: 'spec.memory.memory_mib desc'."),
+    format_option,
+)
+
+
+def options(*, dry_run: bool = False, etag: str = "") -> dict[str, Any]:
+    """What goes with a change."""
+    found: dict[str, Any] = {"validate_only": True} if dry_run else {}
+    return found | ({"etag": etag} if etag else {})
+
+
+def filter_of(path: str, pattern: str | None, *terms: str) -> str:
+    """The filter of a list command: a pattern for the last id, and further terms.
+
+    path: what names begin with, "vms" or "pools/*/volumes". Quotes in a pattern stay text.
+    """
+    named = []
+    if pattern:
+        escaped = pattern.replace("\\", "\\\\").replace('"', '\\"')
+        named = [f'name = "{path}/{escaped}"']
+    return " AND ".join(filter(None, [*named, *(f"({term})" for term in terms if term)]))

@@ -1,0 +1,141 @@
+"""Fixed rows of every kind, for golden files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import event_pb2, operation_pb2
+from pvc.gateway.v1 import token_pb2
+from pvc.network.v1 import network_pb2
+from pvc.provisioner.v1 import image_pb2
+from pvc.storage.v1 import storage_pb2
+from shell import columns
+
+NOW = 1_800_000_000
+META = f"""meta {{ uid: "01k5" etag: "42" labels {{ key: "owner" value: "ann" }}
+          create_time {{ seconds: {NOW - 7300} }} }}"""
+
+VMS = (
+    f"""name: "vms/web" {META}
+    spec {{ description: "the shop, with a text that is far too long for any table" tags: "prod"
+      tags: "web" cpu {{ vcpus: 2 }} memory {{ memory_mib: 768 }} machine: "q35" firmware: 2
+      disks {{ id: "root" volume: "pools/local/volumes/web-root" bus: 1 cache: 1 boot_order: 1 }}
+      disks {{ id: "seed" device: 2 read_only: true }}
+      nics {{ id: "net0" network: "networks/default" mac: "52:54:00:00:00:01" model: 1 }} }}
+    decision {{ node: "nodes/n1" why: "the only node" }}
+    status {{ state: 3 vcpus: 2 memory_mib: 768 accelerator: "tcg"
+      start_time {{ seconds: {NOW - 190} }} pending_restart: "machine"
+      guest {{ host_name: "web" os: "Debian GNU/Linux 12 (bookworm)"
+        addresses: "10.64.0.10/24" }} }}
+    """,
+    f"""name: "vms/db" {META} spec {{ cpu {{ vcpus: 16 }} memory {{ memory_mib: 65536 }} }}
+    decision {{ node: "nodes/n1" }}
+    status {{ state: 6 why: "the emulator ended with signal 9" crashes: 3 }}""",
+    """name: "vms/new" spec { cpu { vcpus: 1 } memory { memory_mib: 1536 } }""",
+    """name: "vms/hostile" spec { tags: "\\033[2Jcleared" description: "a\\nb\\342\\200\\256c" }
+    status { state: 1 guest { os: "\\033]0;title\\007" addresses: "漢字漢字" } }""",
+)
+
+
+def parsed(kind: type[Message], *texts: str) -> list[Any]:
+    return [text_format.Parse(text, kind()) for text in texts]
+
+
+ROWS: dict[str, tuple[list[Any], Any]] = {
+    "vm": (parsed(vm_pb2.Vm, *VMS), columns.VM),
+    "volume": (
+        parsed(
+            storage_pb2.Volume,
+            f"""name: "pools/local/volumes/web-root" {META} spec {{ format: 1 }}
+            status {{ state: 2 size_bytes: 21474836480 allocated_bytes: 734003200
+              parent: "pools/local/volumes/image-debian-12" node: "nodes/n1" path: "/srv/x" }}""",
+            """name: "pools/local/volumes/bad" spec { size_bytes: 1048576 }
+            status { state: 4 why: "the file is gone" }""",
+        ),
+        columns.VOLUME,
+    ),
+    "pool": (
+        parsed(
+            storage_pb2.Pool,
+            f"""name: "pools/local" {META} spec {{ directory {{ path: "/var/lib/pvc/pools/local" }}
+              node: "nodes/n1" reserve_bytes: 1073741824 }}
+            status {{ state: 1 capacity_bytes: 500000000000 available_bytes: 123456789012
+              promised_bytes: 21474836480 }}""",
+        ),
+        columns.POOL,
+    ),
+    "network": (
+        parsed(
+            network_pb2.Network,
+            f"""name: "networks/default" {META} spec {{ nat: true domain: "default.pvc" mtu: 1500
+              ipv4 {{ cidr: "10.64.0.0/24" gateway: "10.64.0.1" }} }}
+            status {{ state: 1 bridge: "pvc-default" addresses {{ vm: "vms/web" nic: "net0"
+              mac: "52:54:00:00:00:01" address: "10.64.0.10" host_name: "web.default.pvc" }} }}""",
+        ),
+        columns.NETWORK,
+    ),
+    "image": (
+        parsed(
+            image_pb2.Image,
+            f"""name: "images/debian-12" {META} spec {{ pool: "pools/local" }}
+            status {{ state: 2 size_bytes: 2147483648 origin: "recipe debian-12" }}""",
+        ),
+        columns.IMAGE,
+    ),
+    "node": (
+        parsed(
+            cluster_pb2.Node,
+            f"""name: "nodes/n1" {META} decision {{ state: 1 }}
+            status {{ version: "2.0.0" cpus: 8 memory_mib: 32000 memory_for_vms_mib: 30000
+              accelerator: "tcg" accelerator_why: "/dev/kvm is missing" emulator_version: "7.2.22"
+              libvirt_version: "9.0.0" kernel: "6.1.0" faults: "the clock is off by 3 s"
+              services {{ service: "compute" address: "127.0.0.1:7001" }} }}""",
+        ),
+        columns.NODE,
+    ),
+    "operation": (
+        parsed(
+            operation_pb2.Operation,
+            f"""name: "operations/01k5f3" {META} method: "pvc.compute.v1.VmService/StartVm"
+            target: "vms/web" state: 2 percent: 60 stage: "starting the emulator" attempts: 1
+            caller: "token ann" start_time {{ seconds: {NOW - 3} }}
+            log {{ time {{ seconds: {NOW - 2} }} text: "choosing a node" }}""",
+            """name: "operations/01k5f4" method: "pvc.storage.v1.StorageService/CreateVolume"
+            target: "pools/local/volumes/x" state: 4 percent: 10
+            error { code: 8 message: "the pool local has 3 GiB left, and 20 GiB were asked for"
+            }""",
+        ),
+        columns.OPERATION,
+    ),
+    "event": (
+        parsed(
+            event_pb2.Event,
+            f"""name: "events/1" time {{ seconds: {NOW} }} severity: 3 subject: "vms/db"
+            message: "vm db RUNNING → CRASHED" why: "the emulator ended with signal 9"
+            cause: "compute n1" """,
+        ),
+        columns.EVENT,
+    ),
+    "token": (
+        parsed(
+            token_pb2.Token,
+            f"""name: "tokens/ann" {META} role: 2 expire_time {{ seconds: {NOW} }}""",
+        ),
+        columns.TOKEN,
+    ),
+    "cluster": (
+        parsed(
+            cluster_pb2.Cluster,
+            """name: "lab" version: "2.0.0" leader: "nodes/n1" health: 2
+            faults: "vm db is crashed" nodes { key: "ONLINE" value: 1 }
+            vms { key: "RUNNING" value: 12 } vms { key: "CRASHED" value: 1 }
+            memory_mib: 32000 memory_promised_mib: 9984 cpus: 8 vcpus_promised: 26 volumes: 14""",
+        ),
+        columns.CLUSTER,
+    ),
+}
