@@ -25,7 +25,7 @@ from services.mesh.validate import check_request
 
 DEADLINE_S = 60.0
 """For answers to callers who set no deadline. Streams have none."""
-DEADLINES_S: Mapping[str, float] = {"WaitOperation": 3660.0}
+DEADLINES_S: Mapping[str, float] = {"WaitOperation": 3660.0, "UploadFile": 24 * 3600.0}
 """Methods that may take longer."""
 STATUS_DETAILS = "grpc-status-details-bin"
 """Trailing metadata: the google.rpc.Status of an error."""

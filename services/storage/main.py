@@ -10,6 +10,7 @@ import grpc
 from pvc.core.v1 import meta_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2_grpc as api_grpc
+from services.mesh.channel import Peers
 from services.mesh.clock import Clock
 from services.mesh.config import Config
 from services.mesh.desk import Desk
@@ -27,7 +28,7 @@ from services.storage.drivers.driver import Driver
 from services.storage.jobs.pools import PoolJobs
 from services.storage.jobs.snapshots import SnapshotJobs
 from services.storage.jobs.volumes import VolumeJobs
-from services.storage.open_volumes import Channel, ComputeVolumes
+from services.storage.open_volumes import ComputeVolumes
 from services.storage.service import StorageService
 from services.storage.workshop import OpenVolumes, Workshop
 
@@ -92,10 +93,10 @@ def build_on(ground: Ground) -> Parts:
 
 
 def build(
-    settings: StorageSettings, store: Store, clock: Clock, compute: Channel, driver: Driver
+    settings: StorageSettings, store: Store, clock: Clock, peers: Peers, driver: Driver
 ) -> Parts:
-    """compute: node → channel to its compute service."""
-    return assemble(settings, store, clock, ComputeVolumes(compute), driver)
+    """The service of one node; open volumes are reached through the compute service of their VM."""
+    return assemble(settings, store, clock, ComputeVolumes(peers), driver)
 
 
 def assemble(

@@ -8,7 +8,7 @@ from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
 from services.mesh import rows
 from services.mesh.desk import Call
-from services.mesh.errors import refuse
+from services.mesh.errors import PvcError, refuse
 from services.mesh.jobs import Job, Outcome, Task
 from services.state.store import Delete, Put
 from services.storage.core import layout, usage
@@ -48,8 +48,17 @@ class SnapshotJobs:
             return False
 
         def opened(node: str) -> bool:
-            self._shop.open_volumes.delete_snapshot(node, volume.name, snapshot_id)
-            return self._shop.open_volumes.snapshot(node, volume.name, snapshot_id, request.quiesce)
+            emulator = self._shop.open_volumes
+            if task.attempt > 1:
+                emulator.delete_snapshot(node, volume.name, snapshot_id)
+            try:
+                return emulator.snapshot(node, volume.name, snapshot_id, request.quiesce)
+            except PvcError:
+                # Not looked for before: in a snapshot of a whole VM it may rightly be there.
+                if snapshot_id not in self._shop.driver.stat(disk).snapshots:
+                    raise
+                emulator.delete_snapshot(node, volume.name, snapshot_id)
+                return emulator.snapshot(node, volume.name, snapshot_id, request.quiesce)
 
         quiesced = self._shop.closed_or_open(volume.name, closed, opened)
         if snapshot_id not in self._shop.driver.stat(disk).snapshots:
