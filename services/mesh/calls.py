@@ -71,7 +71,7 @@ def error_of(error: Any) -> PvcError:
 
 
 class _Details(NamedTuple):
-    method: str
+    method: str | bytes
     timeout: float | None
     metadata: Any
     credentials: Any
@@ -100,9 +100,8 @@ class _Rules:
         timeout = details.timeout
         if timeout is None and not streams:
             timeout = self._deadline_s
-        method = details.method
         return _Details(
-            method.decode() if isinstance(method, bytes) else method,
+            details.method,
             timeout,
             metadata,
             details.credentials,
@@ -111,12 +110,13 @@ class _Rules:
         )
 
 
-def may_repeat(method: str, request: Any, error: PvcError) -> bool:
+def may_repeat(method: str | bytes, request: Any, error: PvcError) -> bool:
     """Another try can do no harm: nothing is changed, or the id of the request says it is one."""
     away = (reason_pb2.REASON_UNREACHABLE, reason_pb2.REASON_STORE_UNAVAILABLE)
     if error.reason not in away:
         return False
-    return reads(method) or bool(getattr(request, "request_id", ""))
+    path = method.decode() if isinstance(method, bytes) else method
+    return reads(path) or bool(getattr(request, "request_id", ""))
 
 
 class BlockingCalls(
@@ -191,7 +191,7 @@ class AioCalls(_Rules, grpc.aio.UnaryUnaryClientInterceptor):
             except grpc.aio.AioRpcError as failed:
                 error = error_of(failed)
                 self._revision.saw(failed.trailing_metadata())
-                if pause_s is None or not may_repeat(str(details.method), request, error):
+                if pause_s is None or not may_repeat(details.method, request, error):
                     raise error from failed
             else:
                 self._revision.saw(await call.trailing_metadata())

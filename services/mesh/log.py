@@ -112,7 +112,7 @@ def _fields_of(message: Message) -> Iterator[str]:
 
 def _one(field: Any, value: Any) -> str:
     if isinstance(value, Timestamp | Duration):
-        return f"={value.ToJsonString()}"
+        return f"={_moment(value)}"
     if isinstance(value, Message):
         return f"{{{' '.join(_fields_of(value))}}}"
     if isinstance(value, bytes):
@@ -123,3 +123,10 @@ def _one(field: Any, value: Any) -> str:
         name = field.enum_type.values_by_number[value].name
         return str(name.removeprefix(enum_prefix(field.enum_type)))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _moment(value: Timestamp | Duration) -> str:
+    try:
+        return value.ToJsonString()
+    except ValueError:
+        return "(no time)"

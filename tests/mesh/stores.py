@@ -24,13 +24,16 @@ class LateStore(MemoryStore):
         cluster.mirror.on_change(self._later)
 
     def _later(self) -> None:
-        timer = threading.Timer(self._delay_s, self._take)
+        revision = super().snapshot().revision
+        timer = threading.Timer(self._delay_s, self._take, [revision])
         timer.daemon = True
         timer.start()
 
-    def _take(self) -> None:
+    def _take(self, revision: int) -> None:
         with self._taking:
-            while (commit := self._source.next(0.0)) is not None:
+            while self._own.snapshot.revision < revision:
+                commit = self._source.next(0.0)
+                assert commit is not None
                 self._own.apply(commit.revision, {row.name: row.value for row in commit.rows})
 
     def snapshot(self) -> Snapshot:
@@ -38,7 +41,7 @@ class LateStore(MemoryStore):
 
     def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
         revision = super().commit(changes, held_by)
-        self._take()
+        self._take(revision)
         return revision
 
     def wait(self, revision: int, timeout_s: float) -> None:
