@@ -239,7 +239,7 @@ def test_an_ensemble_that_loses_its_leader_loses_nothing(tmp_path: Path) -> None
     servers = started_ensemble(tmp_path)
     place = ZookeeperPlace(servers[0], ",".join(server.address for server in servers))
     try:
-        stores = [place.open(session_timeout_s=6.0) for _ in range(2)]
+        stores = [place.open(session_timeout_s=20.0, patience_s=40.0) for _ in range(2)]
         for number, store in enumerate(stores):
             store.commit([Put(vm(f"vm-{number}", "0"))])
         lease = stores[0].acquire("leader", "a")
@@ -272,9 +272,9 @@ def test_an_ensemble_that_loses_its_leader_loses_nothing(tmp_path: Path) -> None
 
 
 def all_go_on(done: list[int]) -> None:
-    """Returns when everyone has committed some more."""
+    """Returns when everyone has committed some more. An election mostly takes half a second."""
     before = list(done)
-    eventually(lambda: all(d > b + 5 for d, b in zip(done, before, strict=True)))
+    eventually(lambda: all(d > b + 5 for d, b in zip(done, before, strict=True)), timeout_s=40)
 
 
 def started_ensemble(folder: Path) -> list[ZookeeperServer]:
