@@ -93,6 +93,21 @@ def test_a_cut_commit_of_any_version_is_done_once(
     assert place.open().snapshot().revision == 1
 
 
+def test_an_outcome_that_cannot_be_found_out_is_said(place: ZookeeperPlace, wire: Wire) -> None:
+    """The server did it, and nothing is heard of it within the writer's patience."""
+    store = place.open(wire.address, patience_s=1.0)
+    stall = threading.Thread(target=lambda: (wire.wait_cut(), wire.stall()))
+    stall.start()
+    wire.cut_at_next_transaction(Cut.AFTER)
+    with refused("STORE_UNAVAILABLE") as error:
+        store.commit([Put(vm("web", "one"))])
+    stall.join()
+    assert "could not be found out: read again" in error.value.message
+    wire.flow()
+    store.wait(1, WAIT_S)
+    assert texts(store) == {"vms/web": "one"}
+
+
 def test_a_cut_commit_of_a_lost_lease_is_refused(place: ZookeeperPlace, wire: Wire) -> None:
     store = place.open(wire.address)
     lease = store.acquire("leader", "a")
