@@ -165,8 +165,9 @@ class Store(Protocol):
         ...
 
     def on_change(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Has `wake` called (from any thread; it must be quick) after every change of rows or
-        leases, until the function that is returned is called."""
+        """Has `wake` called after every change of rows or leases, until the function that is
+        returned is called. It may be called from any thread: it must be quick, and may read the
+        snapshot but call nothing else here."""
         ...
 
     def acquire(self, name: str, holder: str) -> Lease | None:

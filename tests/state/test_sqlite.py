@@ -95,6 +95,16 @@ def test_a_second_process_is_told_who_has_it(tmp_path: Path) -> None:
     assert output.split() == ["opened", "0"], errors
 
 
+def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    """Also after the file was opened again because of an error."""
+    store = SqliteStore(tmp_path / "state.db")
+    for _ in range(2):
+        assert store._file._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store._file._db.execute("PRAGMA synchronous").fetchone() == (2,), "2 is FULL"
+        store._file.reopen()
+    store.close()
+
+
 def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
     store.commit([Put(vm("web"))])

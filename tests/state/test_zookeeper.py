@@ -93,6 +93,21 @@ def test_a_cut_commit_of_any_version_is_done_once(
     assert place.open().snapshot().revision == 1
 
 
+def test_an_outcome_that_cannot_be_found_out_is_said(place: ZookeeperPlace, wire: Wire) -> None:
+    """The server did it, and nothing is heard of it within the writer's patience."""
+    store = place.open(wire.address, patience_s=1.0)
+    stall = threading.Thread(target=lambda: (wire.wait_cut(), wire.stall()))
+    stall.start()
+    wire.cut_at_next_transaction(Cut.AFTER)
+    with refused("STORE_UNAVAILABLE") as error:
+        store.commit([Put(vm("web", "one"))])
+    stall.join()
+    assert "could not be found out: read again" in error.value.message
+    wire.flow()
+    store.wait(1, WAIT_S)
+    assert texts(store) == {"vms/web": "one"}
+
+
 def test_a_cut_commit_of_a_lost_lease_is_refused(place: ZookeeperPlace, wire: Wire) -> None:
     store = place.open(wire.address)
     lease = store.acquire("leader", "a")
@@ -239,7 +254,7 @@ def test_an_ensemble_that_loses_its_leader_loses_nothing(tmp_path: Path) -> None
     servers = started_ensemble(tmp_path)
     place = ZookeeperPlace(servers[0], ",".join(server.address for server in servers))
     try:
-        stores = [place.open(session_timeout_s=6.0) for _ in range(2)]
+        stores = [place.open(session_timeout_s=20.0, patience_s=40.0) for _ in range(2)]
         for number, store in enumerate(stores):
             store.commit([Put(vm(f"vm-{number}", "0"))])
         lease = stores[0].acquire("leader", "a")
@@ -272,9 +287,9 @@ def test_an_ensemble_that_loses_its_leader_loses_nothing(tmp_path: Path) -> None
 
 
 def all_go_on(done: list[int]) -> None:
-    """Returns when everyone has committed some more."""
+    """Returns when everyone has committed some more. An election mostly takes half a second."""
     before = list(done)
-    eventually(lambda: all(d > b + 5 for d, b in zip(done, before, strict=True)))
+    eventually(lambda: all(d > b + 5 for d, b in zip(done, before, strict=True)), timeout_s=40)
 
 
 def started_ensemble(folder: Path) -> list[ZookeeperServer]:

@@ -37,6 +37,8 @@ JVM = [
     "-Djava.net.preferIPv4Stack=true",
     "-Dzookeeper.admin.enableServer=false",
     "-Dzookeeper.fsync.warningthresholdms=5000",
+    # How long a server waits for a dead one before it asks the next whom to elect (normally 5 s).
+    "-Dzookeeper.cnxTimeout=500",
 ]
 READY_TIMEOUT_S = 20.0
 
