@@ -119,7 +119,7 @@ class Story:
         return answer
 
     def _snapshot(self) -> None:
-        snapshot = self._cluster.vms.snapshots.create(VM, SNAPSHOT).result(TIMEOUT_S)
+        snapshot = self._cluster.vms.snapshots.create(f"{VM}/{SNAPSHOT}").result(TIMEOUT_S)
         how = "file systems frozen for the moment" if snapshot.quiesced else "as of a power cut"
         count = len(snapshot.volume_snapshots)
         self._screen.say("snapshot", f"{SNAPSHOT}: {count} volumes at one moment, {how}")

@@ -1,0 +1,182 @@
+"""A PVC of a test's own on this machine: started, killed, looked into, removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pvc.storage.v1 import storage_pb2
+from pvc_client import Cluster
+from pvc_client.errors import PvcError as ClientError
+from services.compute.main import daemon_of
+from services.mesh.config import load
+from services.pvcd.init import init
+from services.pvcd.remove import remove
+
+ROOT = Path(__file__).parent.parent.parent
+TIMEOUT_S = 60.0
+TINY = "tiny"
+
+CONFIG = """\
+[node]
+name = "{name}"
+state_dir = "{base}/state"
+run_dir = "{base}/run"
+[gateway]
+grpc_listen = "127.0.0.1:{grpc}"
+rest_listen = "127.0.0.1:{rest}"
+[network]
+namespace = "{name}"
+[storage]
+pool_reserve_mib = 1
+{more}
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def eventually(true: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Waits until it is so. Raises AssertionError naming what never was."""
+    end, last = time.monotonic() + timeout_s, "false"
+    while time.monotonic() < end:
+        try:
+            if true():
+                return
+            last = "false"
+        except (ClientError, OSError) as error:
+            last = str(error)
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {timeout_s:.0f} s ({last})")
+
+
+class Rig:
+    """One PVC. Use `start`, and `close` at the end, whatever happened between."""
+
+    def __init__(self, base: Path, name: str, more: str = "", wrapper: Sequence[str] = ()) -> None:
+        """base: a short path, sockets live below it. wrapper: what pvcd is started with."""
+        self.base, self.name = base, name
+        self.wrapper = tuple(wrapper)
+        self.config = base / "pvc.toml"
+        base.mkdir(parents=True)
+        base.chmod(0o755)
+        self.grpc_port, self.rest_port = free_ports(2)
+        self.config.write_text(
+            CONFIG.format(name=name, base=base, grpc=self.grpc_port, rest=self.rest_port, more=more)
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.cluster = Cluster(f"unix:{base}/run/pvc.sock", timeout_s=30)
+
+    @property
+    def log(self) -> Path:
+        return self.base / "log"
+
+    @property
+    def pools(self) -> Path:
+        return self.base / "state" / "pools" / "local"
+
+    def start(self) -> Cluster:
+        """Starts pvcd and waits until its node is online."""
+        command = [
+            *self.wrapper,
+            sys.executable,
+            "-m",
+            "services.pvcd",
+            "--config",
+            str(self.config),
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        eventually(self._online, f"pvcd answers (see {self.log})")
+        return self.cluster
+
+    def _online(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"pvcd ended: {self.log.read_text()[-2000:]}")
+        return dict(self.cluster.status().nodes) == {"ONLINE": 1}
+
+    def begin(self) -> Cluster:
+        """A new cluster, started."""
+        init(self.config)
+        return self.start()
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """The orderly end."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(40)
+
+    def daemon(self) -> int:
+        """The private libvirtd's process id."""
+        private = daemon_of(load(self.config))
+        assert private is not None
+        process = private._process()
+        assert process is not None
+        return process.pid
+
+    def emulators(self) -> dict[str, int]:
+        """VM → process id of its emulator, by looking at all processes of the machine."""
+        found: dict[str, int] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            text = b" ".join(words).decode(errors="replace")
+            if b"qemu-system" in words[0] and str(self.base) in text:
+                name = words[words.index(b"-name") + 1].decode().split(",")[0]
+                vm = name.removeprefix("guest=")
+                assert vm not in found, f"two emulators of {vm}"
+                found[vm] = int(folder.name)
+        return found
+
+    def add_tiny(self, disk: Path) -> None:
+        """Imports the tiny guest's disk as a sealed volume that VMs are copied from."""
+        file = self.cluster.files.upload(disk)
+        volume = self.cluster.volumes.import_file(f"local/{TINY}", file.name)
+        volume.result(TIMEOUT_S)
+
+    def close(self) -> None:
+        """Ends and removes everything; says what would not go."""
+        self.cluster.close()
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        left = remove(self.config)
+        emulators = self.emulators()
+        shutil.rmtree(self.base, ignore_errors=True)
+        assert not left, left
+        assert not emulators, f"emulators of {emulators} still run"
+
+
+def signalled(pid: int, number: signal.Signals) -> None:
+    """Sends a signal to a process of the rig's."""
+    os.kill(pid, number)
+
+
+def gib(count: float) -> storage_pb2.VolumeSpec:
+    """An empty volume of a size."""
+    return storage_pb2.VolumeSpec(size_bytes=int(count * (1 << 30)))
