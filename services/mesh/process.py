@@ -22,6 +22,7 @@ from services.mesh.clock import Clock, SystemClock
 from services.mesh.config import Config, load
 from services.mesh.errors import PvcError
 from services.mesh.identity import Files, renew
+from services.mesh.loop import Loop
 from services.mesh.parts import Parts
 from services.mesh.server import GRACE_S, Server
 from services.state.opening import open_store
@@ -29,6 +30,9 @@ from services.state.store import Store
 
 LOOP_STOP_S = 20.0
 """How long a loop may take to finish its step; the next process takes up what it was doing."""
+
+RENEWAL_PERIOD_S = 86_400.0
+"""How often a process that runs for months looks at its certificate's age."""
 
 log = logging.getLogger("pvc.process")
 
@@ -72,7 +76,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     with ExitStack() as closing:
-        renew(config.tls_dir, clock.now())
+        _renewed(config, clock)
         store = open_store(config)
         closing.callback(store.close)
         peers = peers_of(config, store, clock.now())
@@ -98,11 +102,12 @@ async def _run(
     server = Server([one for parts in all_parts for one in parts.servicers], ground.clock)
     _listen(server, list(builds), ground)
     loops = [loop for parts in all_parts for loop in parts.loops]
+    renewing = Loop("identity", lambda: _renewed(ground.config, ground.clock), RENEWAL_PERIOD_S)
     doors = [door for parts in all_parts for door in parts.doors]
     await server.start()
     forget = [ground.store.on_change(loop.wake) for loop in loops]
     try:
-        for loop in loops:
+        for loop in (*loops, renewing):
             loop.start()
         for door in doors:
             await door.start()
@@ -116,7 +121,13 @@ async def _run(
         await server.drain()
         for stop_waking in forget:
             stop_waking()
-        await asyncio.gather(*(asyncio.to_thread(loop.stop, LOOP_STOP_S) for loop in loops))
+        stopping = (asyncio.to_thread(loop.stop, LOOP_STOP_S) for loop in (*loops, renewing))
+        await asyncio.gather(*stopping)
+
+
+def _renewed(config: Config, clock: Clock) -> None:
+    if renew(config.tls_dir, clock.now()):
+        log.info("renewed the certificate of node %s", config.node.name)
 
 
 def _listen(server: Server, services: Sequence[str], ground: Ground) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -131,18 +130,3 @@ class Server:
         await stopping
         for path in self._sockets:
             path.unlink(missing_ok=True)
-
-    async def run(self, grace_s: float = GRACE_S) -> None:
-        """Starts, and drains on SIGTERM or SIGINT; returns when that is done."""
-        ended = asyncio.Event()
-        event_loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            event_loop.add_signal_handler(number, ended.set)
-        try:
-            await self.start()
-            await ended.wait()
-            log.info("draining: no new calls, up to %g s for those that run", grace_s)
-            await self.drain(grace_s)
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                event_loop.remove_signal_handler(number)

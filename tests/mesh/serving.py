@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pvc.compute.v1 import vm_service_pb2 as vm_api
+from pvc.compute.v1 import vm_service_pb2_grpc as vm_grpc
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
@@ -92,6 +94,12 @@ class Pools(storage_grpc.StorageServiceServicer):
     async def GetPool(self, request: Any, context: Context) -> storage_pb2.Pool:
         return await self.desk.get(storage_pb2.Pool, request, context)
 
+    async def UploadFile(self, requests: Any, context: Context) -> storage_api.FileInfo:
+        size = 0
+        async for request in requests:
+            size += len(request.data)
+        return storage_api.FileInfo(name="files/a", size_bytes=size)
+
     async def UpdatePool(self, request: Any, context: Context) -> storage_pb2.Pool:
         return await self.desk.mutate(request, storage_pb2.Pool, self.plan, context)
 
@@ -106,6 +114,16 @@ class Pools(storage_grpc.StorageServiceServicer):
         after = rows.copied(pool)
         after.spec.description = f"{request.pool.spec.description} by {call.caller}"
         return Mutation((Put(after),), after)
+
+
+class Consoles(vm_grpc.VmServiceServicer):
+    """Consoles that say what is typed."""
+
+    async def AttachConsole(
+        self, requests: Any, context: Context
+    ) -> AsyncIterator[vm_api.AttachConsoleResponse]:
+        async for request in requests:
+            yield vm_api.AttachConsoleResponse(data=request.data.upper())
 
 
 class Host:
@@ -140,6 +158,7 @@ class Served:
             servicers = (
                 (api_grpc.add_NodeServiceServicer_to_server, self.nodes),
                 (storage_grpc.add_StorageServiceServicer_to_server, self.pools),
+                (vm_grpc.add_VmServiceServicer_to_server, Consoles()),
             )
             server = Server(servicers, CLOCK, deadline_s)
             address = listen(server)

@@ -138,9 +138,10 @@ def test_streams_raise_errors_of_the_same_name(peers: Peers) -> None:
 
 def test_an_upload_raises_errors_of_the_same_name(peers: Peers) -> None:
     stub = storage_grpc.StorageServiceStub(peers.blocking("storage"))
+    assert stub.UploadFile(iter([storage_api.UploadFileRequest(data=b"x")])).size_bytes == 1
     with pytest.raises(PvcError) as caught:
-        stub.UploadFile(iter([storage_api.UploadFileRequest(data=b"x")]))
-    assert "is not there in this version" in caught.value.message
+        stub.UploadFile(iter([storage_api.UploadFileRequest(sha256="x")]))
+    assert (caught.value.reason, caught.value.field) == (reason_pb2.REASON_INVALID_FIELD, "sha256")
 
 
 def test_handlers_have_the_same(running: Served, store: MemoryStore) -> None:

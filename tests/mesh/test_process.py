@@ -1,0 +1,117 @@
+"""Processes: what is started in order is ended in the opposite order, and a mistake is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.coordinator.v1 import coordinator_service_pb2 as api
+from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
+from services.mesh import config, identity, process
+from services.mesh.desk import Desk
+from services.mesh.loop import Loop
+from services.mesh.parts import Parts
+from services.mesh.process import Ground
+from services.state.store import Put
+from tests.mesh.serving import CLOCK, Nodes, at
+
+
+def settings(tmp_path: Path) -> config.Config:
+    text = f"[node]\nname = 'n1'\nstate_dir = '{tmp_path}'\nrun_dir = '{tmp_path}/run'"
+    return config.parse(text, "x")
+
+
+class Story:
+    """A service that notes what happens to it."""
+
+    def __init__(self) -> None:
+        self.notes = list[str]()
+        self.nodes: Any = None
+
+    def build(self, ground: Ground) -> Parts:
+        self.nodes = Nodes(Desk(ground.store, ground.clock, "nodes/n1"))
+        ground.store.commit([Put(cluster_pb2.Node(name="nodes/slow"))])
+        return Parts(
+            servicers=((api_grpc.add_NodeServiceServicer_to_server, self.nodes),),
+            loops=(Loop("story", lambda: self.notes.append("step"), 60),),
+            close=(lambda: self.notes.append("first"), lambda: self.notes.append("last")),
+        )
+
+
+@contextmanager
+def restored_signals() -> Iterator[None]:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, action in kept.items():
+            signal.signal(number, action)
+
+
+def test_sigterm_ends_in_order_and_lets_calls_finish(tmp_path: Path) -> None:
+    one, story, answers = settings(tmp_path), Story(), list[Any]()
+    identity.create_cluster(one.tls_dir, "pvc", "n1", [], CLOCK.now())
+
+    def call() -> None:
+        with grpc.insecure_channel(one.addresses()["coordinator"]) as channel:
+            slow = api_grpc.NodeServiceStub(channel).GetNode.future(
+                api.GetNodeRequest(name="nodes/slow"), timeout=10
+            )
+            assert story.nodes.begun.wait(5)
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Timer(0.3, story.nodes.go_on.set).start()
+            answers.append(slow.result().name)
+
+    caller = threading.Thread(target=call)
+    with restored_signals():
+        asyncio.run(process.serve({"coordinator": story.build}, one, CLOCK, caller.start))
+    caller.join(5)
+    assert answers == ["nodes/slow"]
+    assert story.notes[0] == "step" and story.notes[-2:] == ["last", "first"]
+    assert not one.socket("coordinator").exists()
+
+
+def test_a_certificate_that_grows_old_is_renewed_at_start(tmp_path: Path) -> None:
+    one, story = settings(tmp_path), Story()
+    now = CLOCK.now()
+    begin = at("2000-01-01T00:00:00Z")
+    begin.seconds = now.seconds - 300 * 86_400
+    identity.create_cluster(one.tls_dir, "pvc", "n1", [], begin)
+    before = (one.tls_dir / "node.crt").read_bytes()
+    with restored_signals():
+        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        asyncio.run(process.serve({"coordinator": story.build}, one, CLOCK, stop))
+    assert (one.tls_dir / "node.crt").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[nod]", 'did you mean "node"?'),
+        ("[node]\nname='n1'\nstate_dir='{}'\nrun_dir='{}/run'", "node.crt"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(process.mesh_log, "configure", lambda *levels, **fields: None)
+    file = tmp_path / "pvc.toml"
+    file.write_text(text.replace("{}", str(tmp_path)))
+    with restored_signals():
+        assert process.main({"coordinator": Story().build}, ["--config", str(file)]) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told[-1].startswith("coordinator: ") and words in told[-1]
