@@ -367,7 +367,8 @@ def _stamp(status: vm_pb2.VmStatus, vm: vm_pb2.Vm, view: View) -> None:
         vm_pb2.POWER_STATE_SHUT_DOWN: STOPPED,
         vm_pb2.POWER_STATE_OFF: STOPPED,
     }.get(vm.decision.power, STOPPED)
-    if status.state == reached:
+    halted = view.domain is not None and view.domain.power is Power.PAUSED
+    if status.state == reached and not (halted and reached == RUNNING):
         status.power_request = vm.decision.power_request
 
 
