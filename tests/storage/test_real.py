@@ -244,32 +244,41 @@ def test_jobs_on_a_full_file_system_leave_nothing(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from services.storage.drivers import directory, process
+from pathlib import Path
+
 from services.storage.drivers.directory import DirectoryDriver
 from services.storage.drivers.driver import Disk, Place
+
 place = Place(sys.argv[1], "uid-1")
 driver = DirectoryDriver()
 driver.open_pool(place, make=True)
-disk = Disk(place, sys.argv[1] + "/volumes/a.qcow2", "qcow2")
-source = Disk(place, sys.argv[2], "raw")
-driver.copy(disk, source, "", 0, lambda percent: print(percent, flush=True))
+
+
+def tell(percent):
+    if list(Path(place.path, "tmp").iterdir()):
+        print("begun", flush=True)
+        sys.stdin.read()
+
+
+disk = Disk(place, place.path + "/volumes/a.qcow2", "qcow2")
+driver.copy(disk, Disk(place, sys.argv[2], "raw"), "", 0, tell)
 """
 
 
 def test_a_process_killed_in_the_middle_leaves_no_half_volume(tmp_path: Path) -> None:
     big = tmp_path / "big.raw"
     with big.open("wb") as file:
-        for _ in range(400):
+        for _ in range(128):
             file.write(b"x" * MIB)
     pool = tmp_path / "pool"
     killed = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(pool), str(big)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert killed.stdout is not None
-    while float(killed.stdout.readline()) == 0:
-        pass
+    assert killed.stdout.readline() == b"begun\n"
     (temporary,) = (pool / "tmp").iterdir()
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
