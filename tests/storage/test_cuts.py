@@ -12,7 +12,9 @@ import pytest
 from pvc.core.v1 import operation_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as api
+from services.mesh.errors import PvcError
 from services.mesh.rows import FINAL
+from services.state.store import Delete
 from services.storage.core import pools, snapshots, volumes
 from services.storage.core.layout import QCOW2
 from services.storage.drivers.driver import ImageFacts
@@ -361,6 +363,21 @@ def test_cancelled_before_it_began(tmp_path: Path, story: str) -> None:
         volume.spec.size_bytes == volume.status.size_bytes
         for volume in world.store.snapshot().rows(storage_pb2.Volume)
     )
+
+
+def test_a_worker_that_dies_while_it_undoes_ends_as_interrupted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    operation = world.plan(volumes.create_volume, create("new"))
+    world.fake.faults["create"] = [Fault.FULL]
+    world.fake.faults["delete"] = [Fault.DIE_AFTER]
+    with pytest.raises(Died):
+        world.jobs.step()
+    world.die()
+    world.store.commit([Delete(name("new"), "*")])  # the last thing that undoing does
+    world.jobs.step()
+    error = PvcError.from_status(world.operation(operation).error)
+    assert error.reason_name == "INTERRUPTED" and "nothing remains" in error.message
+    consistent(world)
 
 
 def test_a_foreign_file_in_the_way_is_never_touched(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_a_vmdk_on_top_of_another_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_an_encrypted_image_is_refused(tmp_path: Path) -> None:
-    options = "encrypt.format=luks,encrypt.key-secret=s"
+    options = "encrypt.format=aes,encrypt.key-secret=s"
     call(
         "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
         "-o", options, tmp_path / "evil", "4M",

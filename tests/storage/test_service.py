@@ -78,9 +78,7 @@ class Client:
 
     async def upload(self, data: bytes, **first: Any) -> api.FileInfo:
         pieces = [data[at : at + MIB] for at in range(0, len(data), MIB)]
-        head = api.UploadFileRequest(size_bytes=len(data), **first) if "size_bytes" not in first else (
-            api.UploadFileRequest(**first)
-        )  # fmt: skip
+        head = api.UploadFileRequest(**{"size_bytes": len(data), **first})
         messages: Iterable[api.UploadFileRequest] = [
             head,
             *(api.UploadFileRequest(data=piece) for piece in pieces),
