@@ -5,14 +5,18 @@ that many commands share, completion with live names.
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from shell.measures import parse_size, parse_span
 from shell.render import FORMATS
+
+if TYPE_CHECKING:
+    from shell.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,15 +54,19 @@ class Group(click.Group):
         return super().get_command(ctx, name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in the help, without loading anything."""
+        """The list in the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(self.told(ctx))
+
+    def told(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Every command with what it does in short, without loading anything."""
         rows = []
         for name in self.list_commands(ctx):
             if name in self._lazy:
                 rows.append((name, self._lazy[name][1]))
             elif (command := super().get_command(ctx, name)) and not command.hidden:
                 rows.append((name, command.get_short_help_str(60)))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        return rows
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -175,8 +183,7 @@ def _fits(name: str, incomplete: str) -> bool:
 
 
 def names_of(ctx: click.Context, collection: str) -> list[str]:
-    """The short names of what is in a collection."""
-    from pvc_client.names import short_name
+    """The short names of what is in a collection, over a connection of its own."""
     from shell.session import Session
 
     wanted = ctx.find_root().params
@@ -187,12 +194,17 @@ def names_of(ctx: click.Context, collection: str) -> list[str]:
         timeout_s=COMPLETION_S,
     )
     try:
-        rows: Any = getattr(session.cluster, collection).list(
-            read_mask=["name"], page_size=COMPLETED_MAX
-        )
-        return [short_name(row.name) for row, _ in zip(rows, range(COMPLETED_MAX), strict=False)]
+        return names_in(session, collection)
     finally:
         session.close()
+
+
+def names_in(session: Session, collection: str) -> list[str]:
+    """The short names of what is in a collection. Raises PvcError."""
+    from pvc_client.names import short_name
+
+    found = getattr(session.cluster, collection).list(read_mask=["name"], page_size=COMPLETED_MAX)
+    return [short_name(row.name) for row in itertools.islice(found, COMPLETED_MAX)]
 
 
 def name_argument(collection: str, name: str = "name", **kwargs: Any) -> Callable[[F], F]:

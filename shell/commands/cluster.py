@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ from shell.tree import (
 from shell.waiting import finish
 
 PAGE_MAX = 1000
-INIT = "services.pvcd"
+INIT = "services.pvcd.init"
 """Where a new cluster is made; only on a machine that runs the services."""
 
 
@@ -55,20 +56,26 @@ def status(session: Any, format: str) -> None:
     session.show_one(session.cluster.status(), columns.CLUSTER, format)
 
 
-@command(cluster, "init", "sudo pvc cluster init --name lab")
-@click.option("--name", default="pvc", show_default=True, help="The cluster's name.")
-@click.option("--config", type=click.Path(dir_okay=False), help="Its configuration file.")
+@command(cluster, "init", "sudo pvc cluster init", "sudo pvc cluster init --config lab.toml")
+@click.option("--config", type=click.Path(dir_okay=False, exists=True), help="Its configuration.")
 @yes_option
-def init(session: Any, name: str, config: str | None, yes: bool) -> None:
+def init(session: Any, config: str | None, yes: bool) -> None:
     """Make a new cluster on this machine: state, CA, first token. Needs no server."""
-    session.confirm(f"Make the cluster {name} on this machine?", yes=yes)
     try:
-        pvcd = importlib.import_module(INIT)
+        make = importlib.import_module(INIT).init
     except ModuleNotFoundError as error:
         problem = f"this installation has no services, only the client ({error})"
         raise click.ClickException(problem) from None
-    for line in pvcd.init(name=name, config=config):
-        click.echo(line)
+    session.confirm("Make a new cluster on this machine?", yes=yes)
+    try:
+        begun = make(Path(config) if config else None)
+    except Exception as error:
+        if not hasattr(error, "reason_name"):  # one of the services' own refusals
+            raise
+        raise click.ClickException(str(error)) from None
+    for name in begun.made:
+        click.echo(f"made {name}")
+    click.echo(f"cluster {begun.cluster} is on {begun.node}; its first token: {begun.token_file}")
 
 
 add_list(node, "nodes", "nodes", columns.NODE, "pvc node list -f wide")

@@ -24,54 +24,13 @@ from services.gateway.doors import Doors, Settings
 from services.gateway.main import build as build_gateway
 from services.mesh.clock import SystemClock
 from services.mesh.desk import Desk
-from services.mesh.errors import PvcError
+from services.mesh.server import Server
 from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.doors.servicers import Provisioner, Storage, Vms
 
 T = TypeVar("T")
 ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
-
-
-class ErrorsOut(grpc.aio.ServerInterceptor):
-    """Turns what the services raise into statuses."""
-
-    async def intercept_service(self, continuation: Any, details: Any) -> Any:
-        handler = await continuation(details)
-        if handler is None:
-            return None
-        for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
-            inner = getattr(handler, kind)
-            if inner is not None:
-                wrap = streamed if kind.endswith("stream") else single
-                return handler._replace(**{kind: wrap(inner)})
-        return handler
-
-
-def single(inner: Any) -> Any:
-    async def answer(request: Any, context: Any) -> Any:
-        try:
-            return await inner(request, context)
-        except PvcError as error:
-            await abort(context, error)
-
-    return answer
-
-
-def streamed(inner: Any) -> Any:
-    async def answers(request: Any, context: Any) -> Any:
-        try:
-            async for one in inner(request, context):
-                yield one
-        except PvcError as error:
-            await abort(context, error)
-
-    return answers
-
-
-async def abort(context: Any, error: PvcError) -> None:
-    details = (("grpc-status-details-bin", error.to_status().SerializeToString()),)
-    await context.abort(error.grpc_code, error.message, details)
 
 
 class OnePeer:
@@ -112,9 +71,7 @@ class World:
         desk = Desk(self.store, self.clock, "nodes/n1")
         self.vms, self.storage = Vms(desk, work_s), Storage(desk)
         self.provisioner = Provisioner(desk, self.vms)
-        self.inner = grpc.aio.server(interceptors=[ErrorsOut()])
-        port = self.inner.add_insecure_port("127.0.0.1:0")
-        self.peers = OnePeer(f"127.0.0.1:{port}")
+        self.peers = OnePeer(f"unix:{self.socket.parent}/inner.sock")
         gateway = build_gateway(
             Settings("127.0.0.1:0", "127.0.0.1:0", str(self.socket)),
             self.store,
@@ -125,15 +82,21 @@ class World:
             version="2.0",
         )
         coordinator = build_coordinator(self.store, self.clock, "nodes/n1", "test")
-        for add, servicer in (*coordinator.servicers, *gateway.servicers):
-            add(servicer, self.inner)
-        vm_grpc.add_VmServiceServicer_to_server(self.vms, self.inner)
-        storage_grpc.add_StorageServiceServicer_to_server(self.storage, self.inner)
-        provision_grpc.add_ProvisionerServiceServicer_to_server(self.provisioner, self.inner)
+        (door,) = gateway.doors
+        assert isinstance(door, Doors)
+        self.doors = door
+        self.inner = Server(
+            [
+                *coordinator.servicers,
+                *gateway.servicers,
+                (vm_grpc.add_VmServiceServicer_to_server, self.vms),
+                (storage_grpc.add_StorageServiceServicer_to_server, self.storage),
+                (provision_grpc.add_ProvisionerServiceServicer_to_server, self.provisioner),
+            ],
+            self.clock,
+        )
+        self.inner.listen_unix(self.socket.parent / "inner.sock")
         await self.inner.start()
-        (doors,) = gateway.doors
-        assert isinstance(doors, Doors)
-        self.doors = doors
         await self.doors.start()
 
     def _token(self, name: str, role: Any, **fields: Any) -> str:
@@ -157,7 +120,7 @@ class World:
     def close(self) -> None:
         async def end() -> None:
             await self.doors.stop(0.2)
-            await self.inner.stop(0.2)
+            await self.inner.drain(0.2)
 
         self.run(end())
         self.store.close()

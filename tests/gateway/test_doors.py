@@ -147,15 +147,18 @@ def test_mutations_and_refusals_are_written_down_and_reads_are_not(
     caplog.set_level(logging.INFO, "pvc.audit")
     with Cluster(world.grpc_address, token=world.secrets["bob"]) as bob:
         bob.vms.get("far")
-        bob.vms.create("line", vm_pb2.VmSpec(), request_id='a"b\nc')
+        bob.vms.create("line", vm_pb2.VmSpec(), request_id='a"b')
         with pytest.raises(errors.NotFound):
             bob.vms.start("none")
+        with pytest.raises(errors.InvalidField):
+            bob.vms.start("none", request_id="a\nforged OK")
         with pytest.raises(errors.PermissionDenied, match="needs the role admin"):
             bob.tokens.delete("eve")
-    made, failed, refused = audited(caplog)
+    made, failed, forged, refused = audited(caplog)
     assert made.startswith('"token bob" from ipv4:127.0.0.1:')
-    assert 'VmService/CreateVm "line" request_id="a\\"b\\nc" OK ' in made
+    assert 'VmService/CreateVm "line" request_id="a\\"b" OK ' in made
     assert 'VmService/StartVm "vms/none"' in failed and " NOT_FOUND " in failed
+    assert '"a\\nforged OK" INVALID_ARGUMENT ' in forged
     assert "AccessService/DeleteToken" in refused and " PERMISSION_DENIED " in refused
     assert not any(secret in line for line in audited(caplog) for secret in world.secrets.values())
 

@@ -38,12 +38,14 @@ class Terminal:
     def __init__(self, world: World, *arguments: str, module: str = "shell.main") -> None:
         self.master, slave = pty.openpty()
         self.slave = slave
+        termios.tcsetwinsize(slave, (24, 80))
         self.before = termios.tcgetattr(slave)
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": PATHS,
             "PVC_CONNECTION": f"unix:{world.socket}",
             "TERM": "xterm",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
             "HOME": str(world.socket.parent),
         }
         entry = f"from {module} import main; main()"
