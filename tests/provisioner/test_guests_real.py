@@ -37,9 +37,8 @@ def test_tiny_guest_boots_answers_and_powers_off(tmp_path: Path, bus: str) -> No
     seed = tmp_path / "seed.iso"
     seed.write_bytes(make_seed(SeedTexts(), "i-42", "small"))
     with Machine(tmp_path, tiny_disk(), seed, disk_bus=bus) as machine:
-        machine.wait_for(READY, 60)
+        machine.wait_for(f"{READY} host=small ", 60)
         assert "SEED instance-id=i-42" in machine.console
-        assert "READY host=small " in machine.console
         machine.wait_for("PVC-TINY DHCP eth0 10.0.2.15", 30)
         assert fetch(machine, "/") == "pvc-tiny small\n"
         assert "online=0 present=0" in fetch(machine, "/cgi-bin/state")
