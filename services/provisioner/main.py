@@ -5,21 +5,23 @@ from __future__ import annotations
 from pvc.provisioner.v1.provisioner_service_pb2_grpc import (
     add_ProvisionerServiceServicer_to_server,
 )
+from services.mesh.channel import Peers
 from services.mesh.clock import Clock
 from services.mesh.desk import Desk
 from services.mesh.jobs import Jobs
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
+from services.mesh.process import Ground
 from services.provisioner.build import builtin_recipes
 from services.provisioner.builder import ImageBuilder
 from services.provisioner.cache import ImageCache
 from services.provisioner.core.facts import SERVICE
 from services.provisioner.jobs.images import Builder, ImageJobs
 from services.provisioner.jobs.vms import VmJobs
-from services.provisioner.neighbours import Channels, GrpcNeighbours, Neighbours
+from services.provisioner.neighbours import GrpcNeighbours, Neighbours
 from services.provisioner.seed_files import SeedFiles
 from services.provisioner.service import ProvisionerService
-from services.provisioner.settings import ProvisionerSettings
+from services.provisioner.settings import ProvisionerSettings, settings_of
 from services.provisioner.sweep import Sweep
 from services.provisioner.waiting import Waiting
 from services.provisioner.workshop import Workshop
@@ -32,8 +34,14 @@ PARALLEL = 8
 """Operations that are worked on at a time; most of them wait for other services."""
 
 
+def build_on(ground: Ground) -> Parts:
+    """From a node's configuration."""
+    config = ground.config
+    return build(ground.store, ground.clock, config.node_name, settings_of(config), ground.peers)
+
+
 def build(
-    store: Store, clock: Clock, node: str, settings: ProvisionerSettings, peers: Channels
+    store: Store, clock: Clock, node: str, settings: ProvisionerSettings, peers: Peers
 ) -> Parts:
     """node: "nodes/n1"."""
     neighbours = GrpcNeighbours(peers, store)
@@ -50,9 +58,9 @@ def assemble(
 ) -> Parts:
     """As `build`, with any way to the other services and any builder."""
     recipes = builtin_recipes()
-    seeds = SeedFiles(settings.path / "seeds", clock)
+    seeds = SeedFiles(settings.work_dir / "seeds", clock)
     shop = Workshop(store, clock, neighbours, Waiting(store, clock))
-    cache = ImageCache(settings.path / "cache", clock)
+    cache = ImageCache(settings.work_dir / "cache", clock)
     methods = {
         **ImageJobs(shop, cache, builder, recipes).methods(),
         **VmJobs(shop, seeds).methods(),

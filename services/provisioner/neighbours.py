@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import status_pb2
-from grpc_status import rpc_status
 
 from pvc.compute.v1 import vm_service_pb2 as compute
 from pvc.compute.v1 import vm_service_pb2_grpc as compute_grpc
@@ -18,7 +15,8 @@ from pvc.coordinator.v1 import coordinator_service_pb2_grpc as coordinator_grpc
 from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage
 from pvc.storage.v1 import storage_service_pb2_grpc as storage_grpc
-from services.mesh.desk import CALLER, MIN_REVISION, REVISION
+from services.mesh.calls import acting_for
+from services.mesh.channel import Peers
 from services.mesh.errors import PvcError
 from services.state.store import Store
 
@@ -30,17 +28,7 @@ ANSWER_S = 60.0
 """For an answer, also of a service that is just starting again."""
 UPLOAD_S = 3600.0
 FRESH_S = 10.0
-TRIES = 3
 PIECE_BYTES = 1 << 20
-
-
-class Channels(Protocol):
-    """Where the services are."""
-
-    def channel(self, service: str, node: str = "") -> grpc.Channel:
-        """A channel for calls that wait, to a service ("storage") on a certain node ("nodes/n1"),
-        "" for any. Raises UNREACHABLE."""
-        ...
 
 
 class Neighbours(Protocol):
@@ -78,48 +66,30 @@ METHODS: Mapping[type[Message], tuple[str, Callable[[grpc.Channel], Any], str]] 
 
 
 class GrpcNeighbours:
-    """See Neighbours."""
+    """See Neighbours. A service that is just starting again is waited for."""
 
-    def __init__(self, channels: Channels, store: Store) -> None:
-        self._channels = channels
+    def __init__(self, peers: Peers, store: Store) -> None:
+        self._peers = peers
         self._store = store
 
     def begin(self, request: Message, caller: str, node: str = "") -> Operation:
-        """See Neighbours. Tried again when the service went away; its request_id keeps it one."""
+        """See Neighbours."""
         service, stub, method = METHODS[type(request)]
-        for attempt in range(1, TRIES + 1):
-            try:
-                with pvc_errors():
-                    channel = self._channels.channel(service, node)
-                    return self._call(getattr(stub(channel), method), request, caller)
-            except PvcError as error:
-                if error.reason != reason_pb2.REASON_UNREACHABLE or attempt == TRIES:
-                    raise
-        raise AssertionError("not reached")
-
-    def _call(self, method: Any, request: Message, caller: str) -> Operation:
-        metadata = (
-            (CALLER, caller),
-            (MIN_REVISION, str(self._store.snapshot().revision)),
-        )
-        answer, call = method.with_call(
-            request, timeout=ANSWER_S, metadata=metadata, wait_for_ready=True
-        )
-        for key, value in call.trailing_metadata() or ():
-            if key == REVISION:
-                self._store.wait(int(value), FRESH_S)
+        call = getattr(stub(self._peers.blocking(service, node)), method)
+        with acting_for(caller):
+            answer = call(request, timeout=ANSWER_S, wait_for_ready=True)
         assert isinstance(answer, Operation)
+        self._store.wait(self._peers.revision.newest, FRESH_S)
         return answer
 
     def upload(
         self, file: BinaryIO, size: int, source_name: str, on_bytes: OnBytes, node: str
     ) -> str:
         """See Neighbours."""
-        stub = storage_grpc.StorageServiceStub(self._channels.channel("storage", node))
+        stub = storage_grpc.StorageServiceStub(self._peers.blocking("storage", node))
         pieces = _Pieces(file, size, source_name, on_bytes)
         try:
-            with pvc_errors():
-                answer = stub.UploadFile(iter(pieces), timeout=UPLOAD_S, wait_for_ready=True)
+            answer = stub.UploadFile(iter(pieces), timeout=UPLOAD_S, wait_for_ready=True)
         except PvcError as error:
             # The service only sees that too little came; what stopped it is known here.
             raise (pieces.stopped or error) from error
@@ -127,12 +97,10 @@ class GrpcNeighbours:
 
     def drop_file(self, name: str, node: str) -> None:
         """See Neighbours."""
-        stub = storage_grpc.StorageServiceStub(self._channels.channel("storage", node))
+        stub = storage_grpc.StorageServiceStub(self._peers.blocking("storage", node))
+        request = storage.DeleteFileRequest(name=name)
         try:
-            with pvc_errors():
-                stub.DeleteFile(
-                    storage.DeleteFileRequest(name=name), timeout=ANSWER_S, wait_for_ready=True
-                )
+            stub.DeleteFile(request, timeout=ANSWER_S, wait_for_ready=True)
         except PvcError as error:
             if error.reason != reason_pb2.REASON_NOT_FOUND:
                 raise
@@ -157,15 +125,3 @@ class _Pieces:
                 sent, message = sent + len(piece), storage.UploadFileRequest()
         except (PvcError, OSError) as error:
             self.stopped = error
-
-
-@contextlib.contextmanager
-def pvc_errors() -> Iterator[None]:
-    """Raises what another service answered as the PvcError that it was there."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        status = rpc_status.from_call(error)
-        if status is None:
-            status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
-        raise PvcError.from_status(status) from error
