@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
 from pvc.core.v1 import meta_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2_grpc as api_grpc
@@ -83,13 +81,8 @@ def settings_of(config: Config) -> StorageSettings:
 
 def build_on(ground: Ground) -> Parts:
     """From a node's configuration."""
-    compute = ground.peers
-
-    def channel(node: str) -> grpc.Channel:
-        return compute.blocking("compute", node)
-
     settings = settings_of(ground.config)
-    return build(settings, ground.store, ground.clock, channel, DirectoryDriver())
+    return build(settings, ground.store, ground.clock, ground.peers, DirectoryDriver())
 
 
 def build(

@@ -64,7 +64,7 @@ def autostart(vm: vm_pb2.Vm, node: cluster_pb2.Node) -> DecideVm | None:
 
 
 def _deleted(world: World, vm: vm_pb2.Vm) -> Iterable[Step]:
-    """A row that no node ever had goes at once, unless a deletion still reads its volumes off it."""
+    """A row that no node had goes at once, unless a deletion still reads its volumes off it."""
     if not vm.decision.node:
         working = any(operation.target == vm.name for operation in world.operations)
         return () if working else [ForgetVm(vm, "it was deleted before any node had it")]
