@@ -20,7 +20,7 @@ from services.mesh.clock import Clock
 from services.mesh.contract import reads
 from services.mesh.desk import Context, caller_of
 from services.mesh.errors import PvcError
-from services.mesh.log import safe
+from services.mesh.log import bind, safe
 from services.mesh.validate import check_request
 
 DEADLINE_S = 60.0
@@ -123,6 +123,8 @@ class _Call:
         self._path = path
         self._context = context
         self._asked = ""
+        # Every call is a task of its own, and so are the fields of its records.
+        bind(service=service_of(path))
 
     def checked(self, request: Any) -> Any:
         """The request, or the stream of requests, refused where it breaks its contract."""
@@ -170,6 +172,12 @@ class _Call:
             log.log(
                 level, "%s by %s: %s (%.1f ms) %s", method, caller, outcome, took_ms, self._asked
             )
+
+
+def service_of(path: str) -> str:
+    """The service that a method belongs to: "compute" for "/pvc.compute.v1.VmService/GetVm"."""
+    package = path.strip("/").split(".")
+    return package[1] if package[0] == "pvc" else package[0]
 
 
 async def _checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:

@@ -221,7 +221,7 @@ class Jobs:
 
     def _run(self, operation: Operation) -> None:
         try:
-            with bound(operation=operation.name):
+            with bound(service=self._service, operation=operation.name):
                 self._work(Task(self._store, self._clock, operation), operation.method)
         except PvcError as error:
             # The store is away or the operation is another's now: it is taken up again later.

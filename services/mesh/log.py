@@ -41,6 +41,11 @@ def bound(**fields: str) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bind(**fields: str) -> None:
+    """As `bound`, for all of what the running task or thread is yet to do."""
+    _bound.set({**_bound.get(), **fields})
+
+
 def configure(
     level: str, form: Form, *, service: str, node: str, stream: TextIO | None = None
 ) -> None:
@@ -50,6 +55,9 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [target]
     root.setLevel(level.upper())
+    for library in ("grpc", "asyncio", "kazoo", "uvicorn"):
+        # What they say below a warning is about themselves, several lines for each call.
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class LineFormatter(logging.Formatter):

@@ -9,6 +9,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from services.mesh.log import bound
+
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 
@@ -45,6 +47,10 @@ class Loop:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        with bound(service=self.name):
+            self._go_round()
+
+    def _go_round(self) -> None:
         while not self._stopping.is_set():
             if self._failures:
                 self._stopping.wait(self._pause_s())

@@ -86,17 +86,6 @@ class Server:
         port = self._bound(address, lambda: self._server.add_secure_port(address, credentials))
         return f"{address.rpartition(':')[0]}:{port}"
 
-    def listen_loopback(self, address: str) -> str:
-        """Listens on host:port without TLS, for callers who have no certificate of the cluster."""
-        host, _, _ = address.rpartition(":")
-        if host not in ("127.0.0.1", "localhost", "[::1]"):
-            raise PvcError(
-                reason_pb2.REASON_INVALID_CONFIG,
-                f"{address} is not on this machine's loopback; others are served with TLS only",
-            )
-        port = self._bound(address, lambda: self._server.add_insecure_port(address))
-        return f"{host}:{port}"
-
     @staticmethod
     def _bound(address: str, bind: Any) -> int:
         try:

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from pvc.core.v1 import meta_pb2
 from services.mesh import masks
 from services.mesh.contract import descriptor, holding
-from services.mesh.filters import Test
+from services.mesh.filters import Test, compiled
 from services.mesh.selection import selected, selects
 from services.state.store import Commit, Row, Snapshot, Store, Watch
 
@@ -142,8 +142,9 @@ async def follow(
     PRESENT rows carry revision 0: the snapshot is whole, and can be resumed from, only with the
     bookmark that ends it. Raises INVALID_QUERY, NOT_FOUND, REVISION_TOO_OLD.
     """
-    snapshot = await arrival(store, request.from_revision, ARRIVAL_WAIT_S)
     masks.check_mask(descriptor(kind), request.read_mask.paths, "read_mask")
+    compiled(descriptor(kind), request.filter)  # refuses a bad one before waiting
+    snapshot = await arrival(store, request.from_revision, ARRIVAL_WAIT_S)
     stream = _Stream(
         kind,
         selects(snapshot, kind, request),

@@ -6,15 +6,23 @@ import io
 import json
 import logging
 import random
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import grpc
 import pytest
 
 from pvc.compute.v1 import vm_service_pb2
+from pvc.coordinator.v1 import coordinator_service_pb2 as api
+from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from pvc.core.v1 import operation_pb2
 from pvc.gateway.v1 import access_service_pb2, token_pb2
 from services.mesh.log import bound, configure, safe
+from services.mesh.loop import Loop
+from services.state.memory import MemoryStore
 from tests.mesh.contracts import hostile, requests
+from tests.mesh.serving import on_socket, served
 from tests.mesh.vms import vm
 
 
@@ -36,6 +44,29 @@ def test_logfmt(stream: io.StringIO) -> None:
     (line,) = stream.getvalue().splitlines()
     assert line.startswith("time=2") and "Z level=info service=coordinator node=n1 " in line
     assert line.endswith('operation=operations/a message="vm web n3 → n2 (n3 is fenced)"')
+
+
+def test_records_of_a_call_and_of_a_loop_name_their_service(
+    stream: io.StringIO, tmp_path: Path
+) -> None:
+    configure("debug", "logfmt", service="pvcd", node="n1", stream=stream)
+    log, done = logging.getLogger("pvc.x"), threading.Event()
+
+    def step() -> None:
+        log.info("round")
+        done.set()
+
+    loop = Loop("network-agent", step, 60)
+    loop.start()
+    assert done.wait(5) and loop.stop(5)
+    with (
+        served(MemoryStore(), on_socket(tmp_path)) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        api_grpc.NodeServiceStub(channel).ListNodes(api.ListNodesRequest())
+    lines = stream.getvalue().splitlines()
+    assert any("service=network-agent" in line and "message=round" in line for line in lines)
+    assert any("service=coordinator" in line and "NodeService/ListNodes" in line for line in lines)
 
 
 def test_json_and_exceptions_stay_on_one_line(stream: io.StringIO) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import time
@@ -235,15 +234,6 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
             host.do(again())
         assert caught.value.reason == reason_pb2.REASON_INVALID_CONFIG
         host.close()
-
-
-def test_plain_text_stays_on_loopback() -> None:
-    async def listen(address: str) -> str:
-        return Server((), CLOCK).listen_loopback(address)
-
-    assert asyncio.run(listen("127.0.0.1:0")).startswith("127.0.0.1:")
-    with pytest.raises(PvcError, match="loopback"):
-        asyncio.run(listen("0.0.0.0:0"))
 
 
 def secure(running: Served, credentials: grpc.ChannelCredentials) -> grpc.Channel:
