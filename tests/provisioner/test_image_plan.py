@@ -1,8 +1,10 @@
 """What a recipe becomes: the files of the image and the installer's command line, as goldens."""
 
+import hashlib
 import json
 
 from services.provisioner.build import builtin_recipes
+from services.provisioner.core import bootable_disk
 from services.provisioner.core.apt_sources import AptSource
 from services.provisioner.core.bootstrap import (
     BootstrapPaths,
@@ -11,8 +13,14 @@ from services.provisioner.core.bootstrap import (
     follow,
 )
 from services.provisioner.core.guest_files import grub_config, image_files, image_links
-from services.provisioner.core.recipe import CloudInit, ImageFile, Recipe, parse_recipe
-from tests.provisioner.golden import check_golden
+from services.provisioner.core.recipe import (
+    BUILDER_VERSION,
+    CloudInit,
+    ImageFile,
+    Recipe,
+    parse_recipe,
+)
+from tests.provisioner.golden import FOLDER, check_golden
 
 SOURCES = (AptSource("http://deb.debian.org/debian", "bookworm", ("main",)),)
 DEBIAN = parse_recipe(builtin_recipes()["debian-12"])
@@ -79,3 +87,20 @@ def test_progress_follows_the_installers_lines() -> None:
         progress = follow(progress, line)
         percents.append(progress.percent)
     assert percents == [0, 30, 30, 45, 45, 58, 71, 84, 98, 98, 98]
+
+
+def test_builder_version_rises_with_what_the_builder_makes() -> None:
+    """The same hash means the same image: a change of built-in files needs a new version."""
+    full = Recipe("x", "", "bookworm", ("a",), initramfs_modules=("b",), masked_units=("c.timer",))
+    paths = BootstrapPaths("/root", "/fill", "/keep")
+    parts = (
+        image_files(full, SOURCES),
+        image_links(full),
+        bootstrap_arguments(full, SOURCES, (), paths),
+        bootable_disk.partition_table(1 << 31, bootable_disk.disk_ids("x")),
+        (bootable_disk.GRUB_MODULES, bootable_disk.GRUB_PREFIX),
+    )
+    made = hashlib.sha256(repr(parts).encode()).hexdigest()
+    version, known = (FOLDER / "builder-version.txt").read_text().split()
+    assert made == known or int(version) < BUILDER_VERSION, "raise BUILDER_VERSION"
+    check_golden("builder-version.txt", f"{BUILDER_VERSION} {made}\n")

@@ -15,7 +15,7 @@ from typing import Any
 from services.provisioner.core.problem import FieldProblem
 
 # Raise it whenever the builder makes something else of the same recipe: it is part of the hash.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 
 # What the contract lets through as one text.
 RECIPE_BYTES_MAX = 131072
