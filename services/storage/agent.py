@@ -49,15 +49,18 @@ class Agent:
                 self._look(snapshot, pool, busy)
 
     def _is_due(self, pool: Pool) -> bool:
-        if pool.meta.HasField("delete_time"):
-            return False
         last = self._looked.get(pool.meta.uid)
         changed = pool.status.generation != pool.meta.generation
         new = changed and pool.status.state != storage_pb2.PoolStatus.STATE_FAILED
-        return new or last is None or self._clock.monotonic() - last >= LOOK_PERIOD_S
+        left = pool.meta.HasField("delete_time")
+        return new or left or last is None or self._clock.monotonic() - last >= LOOK_PERIOD_S
 
     def _look(self, snapshot: Snapshot, pool: Pool, busy: frozenset[str]) -> None:
         self._looked[pool.meta.uid] = self._clock.monotonic()
+        if converge.never_made(snapshot, pool):
+            self._driver.close_pool(place_of(pool))
+            says = f"pool {pool.name} is not made"
+            return self._write([Finding(pool, says, converge.GIVEN_UP, removed=True)])
         seen = self._seen(pool)
         findings = [converge.pool_finding(snapshot, pool, seen)]
         if not seen.why:

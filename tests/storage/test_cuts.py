@@ -4,6 +4,7 @@ ends well.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -326,6 +327,35 @@ def test_a_worker_that_always_dies_is_given_up_and_says_what_remains(
         consistent(world)
 
 
+@pytest.mark.parametrize("story", STORIES)
+def test_a_store_that_is_away_for_a_moment_stops_nothing_for_good(
+    tmp_path: Path, story: str
+) -> None:
+    """Its disk may be full: the work fails or succeeds, and nobody waits for ever."""
+    prepare, act, check = STORIES[story]
+    for away in range(1, 20):
+        world = World(tmp_path / str(away))
+        prepare(world)
+        before = sorted(world.disks())
+        operation = act(world)
+        world.store.away_in = away
+        with contextlib.suppress(PvcError):  # what a loop does with it
+            world.jobs.step()
+        whole = world.store.away_in > 0
+        world.store.away_in = 0
+        world.jobs.step()
+        ended = world.operation(operation)
+        assert ended.state in FINAL
+        consistent(world)
+        if ended.state == Operation.STATE_SUCCEEDED:
+            check(world)
+        else:
+            assert sorted(world.disks()) == before
+        if whole:
+            return
+    raise AssertionError("the story does not end")
+
+
 @pytest.mark.parametrize("story", ["copy", "import", "export"])
 def test_cancelling_undoes(tmp_path: Path, story: str) -> None:
     prepare, act, _ = STORIES[story]
@@ -347,7 +377,9 @@ def test_cancelling_undoes(tmp_path: Path, story: str) -> None:
     consistent(world)
 
 
-@pytest.mark.parametrize("story", ["create", "resize", "rename", "delete"])
+@pytest.mark.parametrize(
+    "story", ["create", "resize", "rename", "delete", "create pool", "delete pool"]
+)
 def test_cancelled_before_it_began(tmp_path: Path, story: str) -> None:
     prepare, act, _ = STORIES[story]
     world = World(tmp_path)
@@ -359,6 +391,10 @@ def test_cancelled_before_it_began(tmp_path: Path, story: str) -> None:
     assert world.operation(operation).state == Operation.STATE_CANCELLED
     consistent(world)
     assert world.disks() == disks
+    seen = [(row.name, row.status.state) for row in world.store.snapshot().rows(storage_pb2.Pool)]
+    ready = storage_pb2.PoolStatus.STATE_READY
+    others = [("pools/second", ready)] if story == "delete pool" else []
+    assert seen == [(POOL, ready), *others]
     assert all(
         volume.spec.size_bytes == volume.status.size_bytes
         for volume in world.store.snapshot().rows(storage_pb2.Volume)

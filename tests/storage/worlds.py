@@ -12,12 +12,13 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
-from pvc.core.v1 import meta_pb2, operation_pb2
+from pvc.core.v1 import meta_pb2, operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as api
 from services.mesh import rows
 from services.mesh.clock import sortable_id
 from services.mesh.desk import Call, Mutation
+from services.mesh.errors import PvcError
 from services.mesh.jobs import Jobs
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.store import Change, Lease, Put
@@ -85,14 +86,20 @@ class FakeOpenVolumes:
 
 
 class CutStore(MemoryStore):
-    """A store whose process ends at its n-th commit, before or after it is done."""
+    """A store whose process may end at any commit, and that may be away for one."""
 
     def __init__(self, cluster: MemoryCluster, before_commit: Callable[[], None]) -> None:
         super().__init__(cluster)
         self._before_commit = before_commit
+        self.away_in = 0
+        """How many commits from now it is away; 0 for never."""
 
     def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
         self._before_commit()
+        if self.away_in > 0:
+            self.away_in -= 1
+            if self.away_in == 0:
+                raise PvcError(reason_pb2.REASON_STORE_UNAVAILABLE, "the disk is full")
         return super().commit(changes, held_by)
 
 

@@ -14,10 +14,12 @@ from services.mesh import rows
 from services.mesh.rows import FINAL
 from services.state.store import Snapshot
 from services.storage.core import layout, usage
-from services.storage.core.accept import SERVICE, Pool, PoolStatus, Volume, VolumeStatus
+from services.storage.core.accept import PREFIX, SERVICE, Pool, PoolStatus, Volume, VolumeStatus
 from services.storage.core.room import differs, promised_bytes
 
 GIVEN_UP = "the operation was cancelled before it began, or given up"
+
+Operation = operation_pb2.Operation
 
 ALLOCATION_STEP_BYTES = 16 << 20
 """A volume's allocation is written again when it changed by a hundredth and at least this much."""
@@ -49,15 +51,27 @@ class Finding:
 def busy_names(snapshot: Snapshot) -> frozenset[str]:
     """Pools and volumes that an operation is working on: their rows are its business."""
     names: set[str] = set()
-    for operation in snapshot.rows(operation_pb2.Operation):
+    for operation in snapshot.rows(Operation):
         if operation.service == SERVICE and operation.state not in FINAL:
             names.update((operation.target, *usage.involved(operation)))
     return frozenset(names)
 
 
+def never_made(snapshot: Snapshot, pool: Pool) -> bool:
+    """The operation that was to make the pool has ended without making it."""
+    return pool.status.generation == 0 and any(
+        operation.target == pool.name
+        and operation.method == f"{PREFIX}CreatePool"
+        and operation.state in (Operation.STATE_CANCELLED, Operation.STATE_FAILED)
+        and operation.meta.create_time.ToNanoseconds() >= pool.meta.create_time.ToNanoseconds()
+        for operation in snapshot.rows(Operation)
+    )
+
+
 def pool_finding(snapshot: Snapshot, pool: Pool, seen: Seen) -> Finding | None:
     """The pool's row with its new status; None when nothing is worth writing."""
     after = rows.copied(pool)
+    after.meta.ClearField("delete_time")  # no operation removes it any more
     status = after.status
     status.generation = pool.meta.generation if not seen.why else pool.status.generation
     status.promised_bytes = promised_bytes(snapshot, pool.name)

@@ -50,6 +50,9 @@ processor time.
 IMPORT_MEMORY = 4 * GIB
 INSPECT_S = 120.0
 
+UNSYNCED = ("-t", "unsafe")
+"""Through the page cache without flushes: whatever is made is synced before it is seen."""
+
 _QEMU_LOCKS = (100, 200)
 """First byte and length of the range in which QEMU locks an image that it has open."""
 
@@ -148,7 +151,7 @@ class DirectoryDriver:
         """See Driver."""
         part = Path(f"{path}.part")
         words = qemu_img.export(
-            source.path, source.format, str(part), format, compress, ("-t", "writeback"), snapshot
+            source.path, source.format, str(part), format, compress, UNSYNCED, snapshot
         )
         with _words_for(path):
             try:
@@ -330,7 +333,7 @@ def _cache_options(folder: Path) -> tuple[str, ...]:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return ("-t", "writeback")
+        return UNSYNCED
     finally:
         probe.unlink(missing_ok=True)
     return ("-t", "none")
