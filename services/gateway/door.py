@@ -188,9 +188,10 @@ class Door:
 
 def status_error(error: grpc.aio.AioRpcError) -> PvcError:
     """What the door itself says about a service that cannot be reached."""
+    problem = (error.details() or "").rpartition(": ")[2]
     return PvcError(
         reason_pb2.REASON_UNREACHABLE,
-        f"the service that answers this cannot be reached ({error.details()}); try again",
+        f"the service that answers this cannot be reached ({problem}); try again",
     )
 
 
