@@ -296,6 +296,7 @@ _BY_CODE: Mapping[int, type[PvcError]] = {
     4: Deadline,
     5: NotFound,
     7: PermissionDenied,
+    8: TooLarge,
     12: NotSupported,
     14: Unreachable,
     16: Unauthenticated,
