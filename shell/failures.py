@@ -32,7 +32,8 @@ def exit_code(error: PvcError) -> int:
 
 def told(error: PvcError, colour: bool) -> str:
     """The error and what to do next, for stderr."""
-    where = f" [{error.field}]" if error.field and error.field not in error.message else ""
+    named = error.field in ("", "name", "parent") or error.field in error.message
+    where = "" if named else f" [{error.field}]"
     text = f"{painted('error:', 'bad', colour)} {clean_lines(error.message)}{where}\n"
     hint = hint_for(error)
     return text + (f"{painted('hint:', 'busy', colour)} {hint}\n" if hint else "")

@@ -72,7 +72,7 @@ def finish(session: Any, pending: Pending[Any], done: str, *, wait: bool) -> Any
         click.echo(pending.name)
         click.echo(f"it goes on; look at it: pvc operation info {_id(pending)}", err=True)
         return None
-    title = pending.operation.target.partition("/")[2] or pending.operation.target
+    title = "/".join(pending.operation.target.split("/")[1::2])
     progress = Progress(title, sys.stderr, session.coloured(sys.stderr))
     try:
         result = pending.result(on_progress=lambda o: progress.tell(o.stage, o.percent))

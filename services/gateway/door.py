@@ -22,6 +22,7 @@ from services.gateway.methods import Method
 from services.gateway.routing import node_for
 from services.mesh.clock import Clock
 from services.mesh.desk import CALLER, MIN_REVISION
+from services.mesh.edge import DEADLINE_S, DEADLINES_S
 from services.mesh.errors import PvcError
 from services.state.store import Store
 
@@ -31,8 +32,9 @@ ROLE = "pvc-role"
 """Request metadata inside the mesh, set by the gateway: the caller's role, as a number."""
 PASSED_ON = (MIN_REVISION,)
 """Metadata of the caller that goes on to the service. Nothing else does."""
-UNARY_TIMEOUT_S = 60.0
-"""Deadline of a call whose caller gave none."""
+SLACK_S = 5.0
+"""A call whose caller gave no deadline gets the service's own and this: the service answers
+first."""
 TIMEOUT_MAX_S = 3660.0
 
 NOBODY = Caller("nobody", options_pb2.ROLE_UNSPECIFIED)
@@ -62,7 +64,6 @@ class Visit:
     target: str = ""
     request_id: str = ""
     outcome: str = "OK"
-    initial: Sequence[Pair] = ()
     trailing: Sequence[Pair] = ()
     """What the service said beside its answer, to be passed back."""
 
@@ -97,7 +98,6 @@ class Door:
         channel = self._channel(visit, first)
         call = self._call(channel, visit, first, requests)
         try:
-            visit.initial = _pairs(await call.initial_metadata())
             if method.server_streaming:
                 async for answer in call:
                     yield answer
@@ -124,7 +124,7 @@ class Door:
             visit.outcome = error.code().name
             raise
         except BaseException:
-            visit.outcome = "BROKEN_OFF"
+            visit.outcome = "CANCELLED"
             raise
         finally:
             self._write_down(visit, self._clock.monotonic() - began)
@@ -166,7 +166,8 @@ class Door:
         """The caller's own deadline; a call that does not stream never goes without one."""
         streaming = visit.method.client_streaming or visit.method.server_streaming
         if visit.timeout_s is None:
-            return None if streaming else UNARY_TIMEOUT_S
+            name = visit.method.short.partition("/")[2]
+            return None if streaming else DEADLINES_S.get(name, DEADLINE_S) + SLACK_S
         return min(visit.timeout_s, TIMEOUT_MAX_S) if not streaming else visit.timeout_s
 
     @staticmethod
@@ -188,9 +189,10 @@ class Door:
 
 def status_error(error: grpc.aio.AioRpcError) -> PvcError:
     """What the door itself says about a service that cannot be reached."""
+    problem = (error.details() or "").rpartition(": ")[2]
     return PvcError(
         reason_pb2.REASON_UNREACHABLE,
-        f"the service that answers this cannot be reached ({error.details()}); try again",
+        f"the service that answers this cannot be reached ({problem}); try again",
     )
 
 

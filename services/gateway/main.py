@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvc.gateway.v1 import access_service_pb2_grpc as api_grpc
 from services.gateway.door import Door, Peers
-from services.gateway.doors import Doors, Settings
+from services.gateway.doors import Doors, Settings, is_loopback
 from services.gateway.tokens import AccessService
 from services.mesh.clock import Clock
 from services.mesh.config import Config
@@ -16,14 +16,19 @@ from services.state.store import Store
 
 
 def settings_of(config: Config) -> Settings:
-    """What a node's configuration says."""
+    """What a node's configuration says. Doors beyond this machine speak TLS, with the node's own
+    certificate unless another is given."""
     section = config.gateway
+    certificate, key = section.certificate, section.key
+    addresses = filter(None, (section.grpc_listen, section.rest_listen))
+    if not certificate and not all(map(is_loopback, addresses)):
+        certificate, key = (str(config.tls_dir / name) for name in ("node.crt", "node.key"))
     return Settings(
         grpc_address=section.grpc_listen,
         rest_address=section.rest_listen,
         socket=section.socket or f"{config.node.run_dir}/pvc.sock",
-        certificate=section.certificate,
-        key=section.key,
+        certificate=certificate,
+        key=key,
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pvc.compute.v1 import vm_pb2
+from pvc.compute.v1 import vm_service_pb2 as vm_pb
 from pvc.core.v1 import meta_pb2, options_pb2, reason_pb2
 from pvc_client import Cluster, PvcError, errors
 from pvc_client.names import full_name, parent_of, short_name
+from pvc_client.resources import Changes
 from tests.doors.servicers import BANNER
 from tests.doors.world import World, world_in
 
@@ -212,3 +215,86 @@ def test_an_option_that_a_request_lacks_is_a_mistake(cluster: Cluster) -> None:
     with pytest.raises(TypeError):
         cluster.vms.create("x", VmSpec(), etag="1")
     assert issubclass(errors.NotFound, PvcError)
+
+
+class Scripted:
+    """Streams that break where they are told to."""
+
+    def __init__(self, *streams: list[Any]) -> None:
+        self.streams = list(streams)
+        self.began_after: list[int] = []
+
+    def open(self, after: int) -> Any:
+        self.began_after.append(after)
+        return self.answers(self.streams.pop(0))
+
+    @staticmethod
+    def answers(script: list[Any]) -> Iterator[Any]:
+        for one in script:
+            if isinstance(one, Exception):
+                raise one
+            kind, name, revision = one
+            vm = vm_pb2.Vm(name=name) if name else None
+            yield vm_pb.WatchVmsResponse(kind=kind, vm=vm, revision=revision)
+
+
+BROKEN = errors.Unreachable("gone")
+HERE, ADDED, CHANGED, MARK = (
+    meta_pb2.CHANGE_KIND_PRESENT,
+    meta_pb2.CHANGE_KIND_ADDED,
+    meta_pb2.CHANGE_KIND_MODIFIED,
+    meta_pb2.CHANGE_KIND_BOOKMARK,
+)
+
+
+def names(changes: Changes[Any]) -> list[tuple[str, int]]:
+    return [(c.resource.name if c.resource else "", c.revision) for c in changes]
+
+
+def test_a_broken_watch_goes_on_where_it_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pvc_client.resources.RECONNECT_PAUSE_S", 0.0)
+    script = Scripted(
+        [(HERE, "vms/a", 5), (MARK, "", 5), (ADDED, "vms/b", 7), (ADDED, "vms/c", 7), BROKEN],
+        [BROKEN],
+        # The commit 7 was cut in the middle: what came of it is not told again.
+        [(ADDED, "vms/b", 7), (ADDED, "vms/c", 7), (ADDED, "vms/d", 7), (CHANGED, "vms/b", 8)],
+    )
+    changes: Changes[Any] = Changes(script.open, "vm", 0)
+    assert names(changes) == [
+        ("vms/a", 5), ("", 5), ("vms/b", 7), ("vms/c", 7), ("vms/d", 7), ("vms/b", 8),
+    ]  # fmt: skip
+    assert script.began_after == [0, 6, 6]
+
+
+def test_a_watch_that_breaks_in_its_beginning_says_so() -> None:
+    changes: Changes[Any] = Changes(Scripted([(HERE, "vms/a", 5), BROKEN]).open, "vm", 0)
+    assert next(changes).revision == 5
+    with pytest.raises(errors.Unreachable):
+        next(changes)
+
+
+def test_a_watch_does_not_try_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pvc_client.resources.RECONNECT_PAUSE_S", 0.01)
+    monkeypatch.setattr("pvc_client.resources.RECONNECT_S", 0.05)
+    script = Scripted([(MARK, "", 5), BROKEN], *([BROKEN] for _ in range(100)))
+    changes: Changes[Any] = Changes(script.open, "vm", 0)
+    next(changes)
+    with pytest.raises(errors.Unreachable):
+        next(changes)
+    assert 1 < len(script.began_after) < 50
+
+
+def test_waiting_and_watching_survive_a_restart_of_the_doors(tmp_path: Path) -> None:
+    with (
+        world_in(tmp_path, work_s=0.5) as world,
+        Cluster(world.grpc_address, token=world.secrets["eve"]) as cluster,
+    ):
+        pending = cluster.vms.create("long", VmSpec())
+        changes = cluster.vms.watch(filter='name = "vms/long"')
+        assert [next(changes).kind for _ in range(2)] == [HERE, MARK]
+        threading.Timer(0.2, world.reopen).start()
+        seen: list[str] = []
+        assert pending.result(20, lambda o: seen.append(o.stage)).name == "vms/long"
+        assert "starting the emulator" in seen
+        cluster.vms.start("long")
+        assert next(changes).kind == CHANGED

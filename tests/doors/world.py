@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from pvc.provisioner.v1 import provisioner_service_pb2_grpc as provision_grpc
 from pvc.storage.v1 import storage_service_pb2_grpc as storage_grpc
 from services.coordinator.main import build as build_coordinator
 from services.gateway.access import make_secret, secret_hash
+from services.gateway.door import Door
 from services.gateway.doors import Doors, Settings
 from services.gateway.main import build as build_gateway
 from services.mesh.clock import SystemClock
@@ -72,8 +74,9 @@ class World:
         self.vms, self.storage = Vms(desk, work_s), Storage(desk)
         self.provisioner = Provisioner(desk, self.vms)
         self.peers = OnePeer(f"unix:{self.socket.parent}/inner.sock")
+        self.settings = Settings("127.0.0.1:0", "127.0.0.1:0", str(self.socket))
         gateway = build_gateway(
-            Settings("127.0.0.1:0", "127.0.0.1:0", str(self.socket)),
+            self.settings,
             self.store,
             self.clock,
             self.peers,
@@ -108,6 +111,19 @@ class World:
         return secret
 
     add_token = _token
+
+    def reopen(self) -> None:
+        """Closes the doors with everybody inside, and opens them again where they were."""
+
+        async def again() -> None:
+            where = replace(
+                self.settings, grpc_address=self.grpc_address, rest_address=self.rest_url[7:]
+            )
+            await self.doors.stop(0)
+            self.doors = Doors(where, Door(self.store, self.clock, self.peers))
+            await self.doors.start()
+
+        self.run(again())
 
     @property
     def grpc_address(self) -> str:

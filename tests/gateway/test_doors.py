@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +21,14 @@ from pvc.storage.v1 import storage_pb2
 from pvc_client import Cluster, errors
 from services.gateway.access import secret_hash
 from services.gateway.doors import Settings, check, is_loopback, listening
+from services.gateway.main import settings_of
 from services.gateway.methods import METHODS
 from services.gateway.routing import node_for
 from services.gateway.tokens import Token, ensure_first_token
 from services.mesh.clock import SystemClock
+from services.mesh.config import load
 from services.mesh.errors import PvcError
+from services.mesh.identity import create_cluster
 from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.doors.world import World, world_in
@@ -154,7 +162,7 @@ def test_mutations_and_refusals_are_written_down_and_reads_are_not(
             bob.vms.start("none", request_id="a\nforged OK")
         with pytest.raises(errors.PermissionDenied, match="needs the role admin"):
             bob.tokens.delete("eve")
-    made, failed, forged, refused = audited(caplog)
+    made, failed, forged, refused = [one for one in audited(caplog) if "token bob" in one]
     assert made.startswith('"token bob" from ipv4:127.0.0.1:')
     assert 'VmService/CreateVm "line" request_id="a\\"b" OK ' in made
     assert 'VmService/StartVm "vms/none"' in failed and " NOT_FOUND " in failed
@@ -170,3 +178,51 @@ def test_health_answers_without_a_token(world: World) -> None:
     with grpc.insecure_channel(world.grpc_address) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    create_cluster(folder, "test", "n1", ["127.0.0.1"], CLOCK.now())
+    return folder
+
+
+def test_doors_with_the_clusters_certificate(tls: Path, tmp_path: Path) -> None:
+    with world_in(tmp_path) as world:
+        pair = {"certificate": str(tls / "node.crt"), "key": str(tls / "node.key")}
+        world.settings = replace(world.settings, **pair)
+        world.reopen()
+        token = world.secrets["ann"]
+        with Cluster(world.grpc_address, token=token, ca=tls / "ca.crt") as cluster:
+            assert cluster.whoami().caller == "token ann"
+        plain = Cluster(world.grpc_address, token=token, timeout_s=0.5)
+        with plain, pytest.raises(errors.Unreachable):
+            plain.whoami()
+        url = f"https://127.0.0.1:{world.doors.rest_port}/v1/whoami"
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})
+        trusting = ssl.create_default_context(cafile=str(tls / "ca.crt"))
+        with urllib.request.urlopen(request, context=trusting, timeout=5) as answer:
+            assert json.load(answer)["caller"] == "token ann"
+        with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+            urllib.request.urlopen(request, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("section", "certificate"),
+    [
+        ("", ""),
+        ('rest_listen = "0.0.0.0:7370"', "tls/node.crt"),
+        ('rest_listen = "0.0.0.0:7370"\ncertificate = "/c.pem"\nkey = "/k.pem"', "/c.pem"),
+        ('rest_listen = ""\ngrpc_listen = ""', ""),
+    ],
+)
+def test_what_a_configuration_makes_of_the_doors(
+    section: str, certificate: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "pvc.toml"
+    file.write_text(f"[gateway]\n{section}\n")
+    settings = settings_of(load(file))
+    assert settings.certificate.endswith(certificate)
+    assert bool(settings.certificate) == bool(certificate)
+    check(settings)
+    assert settings.socket == "/run/pvc/pvc.sock"

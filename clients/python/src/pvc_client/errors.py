@@ -296,6 +296,7 @@ _BY_CODE: Mapping[int, type[PvcError]] = {
     4: Deadline,
     5: NotFound,
     7: PermissionDenied,
+    8: TooLarge,
     12: NotSupported,
     14: Unreachable,
     16: Unauthenticated,
@@ -327,5 +328,5 @@ def from_rpc(error: Any, address: str = "") -> PvcError:
     code: grpc.StatusCode = error.code()
     words = error.details() or code.name
     if code == grpc.StatusCode.UNAVAILABLE and address:
-        words = f"{address} does not answer: {words}"
+        words = f"{address} does not answer: {words.rpartition(': ')[2]}"
     return from_status(status_pb2.Status(code=code.value[0], message=words))

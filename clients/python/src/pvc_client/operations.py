@@ -16,7 +16,7 @@ from pvc.coordinator.v1 import coordinator_service_pb2_grpc as grpc_pb
 from pvc.core.v1 import operation_pb2
 from pvc_client.errors import Deadline, Internal, Unavailable, from_status
 from pvc_client.names import full_name
-from pvc_client.resources import Resources
+from pvc_client.resources import RECONNECT_PAUSE_S, RECONNECT_S, Resources
 from pvc_client.transport import Transport
 
 Operation = operation_pb2.Operation
@@ -29,7 +29,6 @@ FINAL = frozenset({Operation.STATE_SUCCEEDED, Operation.STATE_FAILED, Operation.
 _KNOWN = (empty_pb2.Empty,)
 """What must be loaded for `unpacked` to find it."""
 WAIT_SLICE_S = 20.0
-RECONNECT_PAUSE_S = 0.5
 
 
 class Operations(Resources[Operation]):
@@ -89,7 +88,7 @@ class Pending(Generic[R]):
         """Waits for the end and gives what came out. Raises what it failed with, or Deadline.
 
         timeout: seconds; None waits as long as it takes. on_progress: called with the operation
-        now and whenever it changes. A lost connection is taken up again.
+        now and whenever it changes. A lost connection is taken up again, for a minute.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for operation in self._states(deadline, watch=on_progress is not None):
@@ -101,6 +100,7 @@ class Pending(Generic[R]):
     def _states(self, deadline: float | None, *, watch: bool) -> Iterator[Operation]:
         operation = self.operation
         yield operation
+        heard = time.monotonic()
         while operation.state not in FINAL:
             slice_s = WAIT_SLICE_S
             if deadline is not None:
@@ -110,8 +110,9 @@ class Pending(Generic[R]):
             try:
                 for operation in self._heard(slice_s, watch=watch):
                     yield operation
+                heard = time.monotonic()
             except Unavailable:
-                if deadline is not None and time.monotonic() + RECONNECT_PAUSE_S > deadline:
+                if time.monotonic() - heard > RECONNECT_S:
                     raise
                 time.sleep(RECONNECT_PAUSE_S)
 

@@ -3,7 +3,8 @@ contract's names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypedDict, TypeVar
@@ -12,12 +13,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from pvc.core.v1 import meta_pb2
+from pvc_client.errors import Unavailable
 from pvc_client.names import full_name
 from pvc_client.transport import ReplyStream, Transport
 
 R = TypeVar("R", bound=Message)
 
 PAGE_SIZE = 500
+RECONNECT_S = 60.0
+"""How long a cluster that does not answer is asked again, by those who follow something."""
+RECONNECT_PAUSE_S = 0.5
 
 
 class Options(TypedDict, total=False):
@@ -80,22 +85,63 @@ class Pages(Iterator[R]):
 
 
 class Changes(Iterator[Change[R]]):
-    """The stream of a watch. close() it from any thread to end it."""
+    """The stream of a watch: ordered, each change once. close() it from any thread to end it.
 
-    def __init__(self, stream: ReplyStream[Any], field: str) -> None:
-        self._stream = stream
+    Once the first bookmark has come, a broken stream is taken up where it broke off, for as long
+    as RECONNECT_S without a word. Raises PvcError otherwise.
+    """
+
+    def __init__(self, open: Callable[[int], ReplyStream[Any]], field: str, start: int) -> None:
+        """open: begins a stream after a revision. start: where to begin, 0 with all there is."""
+        self._open = open
         self._field = field
+        self._stream = open(start)
+        self._revision = 0
+        """The newest revision seen; 0 while the stream could only be begun anew."""
+        self._seen: set[str] = set()
+        """The names that came at that revision."""
+        self._complete = start > 0
+        """What there was in the beginning has come."""
+        self._closed = False
 
     def __iter__(self) -> Iterator[Change[R]]:
         return self
 
     def __next__(self) -> Change[R]:
-        answer = next(self._stream)
-        resource = getattr(answer, self._field) if answer.HasField(self._field) else None
-        return Change(answer.kind, resource, answer.revision)
+        while True:
+            change = self._next()
+            name = str(getattr(change.resource, "name", ""))
+            if change.revision > self._revision:
+                self._revision, self._seen = change.revision, set()
+            elif self._complete and name and name in self._seen:
+                continue  # it came before the break
+            self._complete |= change.kind == meta_pb2.CHANGE_KIND_BOOKMARK
+            self._seen.add(name)
+            return change
+
+    def _next(self) -> Change[R]:
+        silent_since = time.monotonic()
+        while True:
+            try:
+                answer = next(self._stream)
+            except Unavailable:
+                silent_s = time.monotonic() - silent_since
+                if not self._complete or self._revision < 2 or silent_s > RECONNECT_S:
+                    raise
+                time.sleep(RECONNECT_PAUSE_S)
+                self._reopen()
+                continue
+            resource = getattr(answer, self._field) if answer.HasField(self._field) else None
+            return Change(answer.kind, resource, answer.revision)
+
+    def _reopen(self) -> None:
+        """From the revision before the newest: it may have been cut in the middle."""
+        if not self._closed:
+            self._stream = self._open(self._revision - 1)
 
     def close(self) -> None:
         """Ends the stream."""
+        self._closed = True
         self._stream.cancel()
 
 
@@ -157,12 +203,15 @@ class Resources(Generic[R]):
         """Those that match as they are, then every change; with from_revision only what came after
         it."""
         request = self._asking("Watch", parent, filter, read_mask)
-        request.from_revision = from_revision
         response = self._message(f"Watch{self._many}Response")
         method = getattr(self._stub, f"Watch{self._many}")
-        stream = self.transport.stream(method, request, response, timeout_s)
+
+        def open(after: int) -> ReplyStream[Any]:
+            request.from_revision = after
+            return self.transport.stream(method, request, response, timeout_s)
+
         field = next(f.name for f in response.DESCRIPTOR.fields if f.message_type)
-        return Changes(stream, field)
+        return Changes(open, field, from_revision)
 
     def _asking(self, verb: str, parent: str, filter: str, read_mask: Sequence[str]) -> Any:
         request = self._message(f"{verb}{self._many}Request")(filter=filter)
