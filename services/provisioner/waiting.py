@@ -67,7 +67,7 @@ class Waiting:
             raise PvcError.from_status(operation.error)
         return operation
 
-    def quiet(self, target: str, on_step: OnStep = lambda operation: None) -> None:
+    def quiet(self, target: str, on_step: OnStep) -> None:
         """Returns once no operation works on the resource. Raises as `end_of`."""
         while True:
             operation = next(facts.unfinished(self.store.snapshot(), target), None)
