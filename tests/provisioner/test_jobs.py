@@ -161,10 +161,14 @@ def test_an_uploaded_image_is_imported(world: World) -> None:
     assert volume is not None and volume.spec.sealed
 
 
-def test_a_file_that_is_not_there_is_refused_by_the_operation(world: World) -> None:
-    request = api.ImportImageRequest(image_id="mine", file="files/n1." + "0" * 26, pool=POOL)
-    operation = world.do(request)
-    assert operation.state == FAILED and reason_of(operation) == "NOT_FOUND"
+def test_a_file_that_goes_meanwhile_fails_the_image(world: World) -> None:
+    file = upload(world, qcow2())
+    name = world.ask(api.ImportImageRequest(image_id="mine", file=file, pool=POOL)).name
+    world.storage.files.drop(file)
+    world.jobs.step()
+    assert reason_of(world.operation(name)) == "DANGLING_REFERENCE"
+    image = world.image("mine")
+    assert image is not None and "does not exist" in image.status.why
 
 
 def test_removing_an_image_removes_its_volume(world: World) -> None:

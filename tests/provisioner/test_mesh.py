@@ -199,10 +199,10 @@ def test_errors_come_over_the_wire_as_they_were(node: Node) -> None:
         node.provisioner.BuildImage(build(recipe_text="name ="))
     assert (caught.value.reason_name, caught.value.field) == ("INVALID_CONTENT", "recipe_text")
     request = api.ImportImageRequest(image_id="x", file="files/n1." + "0" * 26, pool="pools/local")
-    ended = node.ended(node.provisioner.ImportImage(request))
-    assert PvcError.from_status(ended.error).reason_name == "DANGLING_REFERENCE"
-    image = node.store.snapshot().find(Image, "images/x")
-    assert image is not None and image.status.state == ImageStatus.STATE_FAILED
+    with pytest.raises(PvcError) as caught:
+        node.provisioner.ImportImage(request)
+    assert (caught.value.reason_name, caught.value.field) == ("DANGLING_REFERENCE", "file")
+    assert node.store.snapshot().find(Image, "images/x") is None
 
 
 def test_a_cancelled_upload_stops_and_leaves_nothing(node: Node, tmp_path: Path) -> None:

@@ -142,6 +142,11 @@ def test_an_image_needs_a_pool_that_can_be_used(world: World, what: str) -> None
     refused(world, build(), "WRONG_STATE", "pool")
 
 
+def test_a_file_that_is_not_there_is_refused(world: World) -> None:
+    request = api.ImportImageRequest(image_id="mine", file="files/n1." + "0" * 26, pool=POOL)
+    refused(world, request, "DANGLING_REFERENCE", "file")
+
+
 def test_a_dry_run_changes_nothing_and_says_what_would_be(world: World) -> None:
     before = world.outside.snapshot().revision
     answer = world.ask(build(validate_only=True))

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from pvc.compute.v1 import vm_pb2, vm_service_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2
-from pvc.core.v1 import operation_pb2
+from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2 as api
@@ -21,6 +21,7 @@ from services.compute.core import edits
 from services.coordinator.service import cancel
 from services.mesh import rows
 from services.mesh.desk import Desk
+from services.mesh.errors import PvcError, refuse
 from services.mesh.jobs import Jobs, Task
 from services.mesh.validate import check_request
 from services.provisioner.build import builtin_recipes
@@ -31,7 +32,7 @@ from services.provisioner.core.recipe import Recipe
 from services.provisioner.jobs.images import ImageJobs
 from services.provisioner.jobs.vms import VmJobs
 from services.provisioner.seed_files import SeedFiles
-from services.provisioner.service import accept_vm
+from services.provisioner.service import accept_import, accept_vm
 from services.provisioner.sweep import Sweep
 from services.provisioner.waiting import Waiting
 from services.provisioner.workshop import Workshop
@@ -106,8 +107,7 @@ class LocalNeighbours:
         check_request(asked)
         self.fault(asked)
         if isinstance(asked, storage_service_pb2.ImportVolumeRequest):
-            file = world.storage.files.find(asked.file, "file")
-            plan = partial(volumes.import_volume, file=file)
+            plan = partial(volumes.import_volume, file=self._file(asked.file))
         answer: Any = world.desk._mutate(asked, plan, caller)
         if not getattr(asked, "validate_only", False):
             self.begun.append(f"{type(request).__name__.removesuffix('Request')} {answer.target}")
@@ -115,6 +115,13 @@ class LocalNeighbours:
             self._work(answer.name)
         world.tick()
         return answer  # type: ignore[no-any-return]
+
+    def _file(self, name: str) -> Any:
+        """As the storage service has it."""
+        try:
+            return self._world.storage.files.find(name, "file")
+        except PvcError as error:
+            refuse(reason_pb2.REASON_DANGLING_REFERENCE, error.message, "file")
 
     def _work(self, name: str) -> None:
         self._world.storage.jobs.step()
@@ -205,7 +212,7 @@ class World:
             case api.BuildImageRequest():
                 return partial(requests.build_image, recipes=builtin_recipes())
             case api.ImportImageRequest():
-                return requests.import_image
+                return partial(accept_import, neighbours=self.neighbours)
             case api.DeleteImageRequest():
                 return requests.delete_image
         return partial(accept_vm, neighbours=self.neighbours, seeds=self.seeds)
