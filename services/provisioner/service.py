@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
+from google.protobuf.message import Message
+
 from pvc.core.v1 import reason_pb2
 from pvc.core.v1.operation_pb2 import Operation
 from pvc.provisioner.v1 import provisioner_service_pb2 as api
 from pvc.provisioner.v1.image_pb2 import Image
 from pvc.provisioner.v1.provisioner_service_pb2_grpc import ProvisionerServiceServicer
+from pvc.storage.v1.storage_pb2 import Pool
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import PvcError
 from services.mesh.jobs import request_of
@@ -32,6 +35,7 @@ class ProvisionerService(ProvisionerServiceServicer):
         """recipes: the texts of those that PVC brings along, by id."""
         self._desk = desk
         self._recipes = recipes
+        self._accept_import = partial(accept_import, neighbours=neighbours)
         self._accept_vm = partial(accept_vm, neighbours=neighbours, seeds=seeds)
 
     async def GetImage(self, request: api.GetImageRequest, context: Context) -> Image:
@@ -64,7 +68,7 @@ class ProvisionerService(ProvisionerServiceServicer):
 
     async def ImportImage(self, request: api.ImportImageRequest, context: Context) -> Operation:
         """See the contract."""
-        return await self._desk.mutate(request, Operation, requests.import_image, context)
+        return await self._desk.mutate(request, Operation, self._accept_import, context)
 
     async def DeleteImage(self, request: api.DeleteImageRequest, context: Context) -> Operation:
         """See the contract."""
@@ -83,6 +87,25 @@ def listed_recipes(recipes: Mapping[str, str]) -> api.ListRecipesResponse:
     return answer
 
 
+def accept_import(
+    snapshot: Snapshot, request: api.ImportImageRequest, call: Call, neighbours: Neighbours
+) -> Mutation:
+    """What `import_image` decides, once the storage service would take the file.
+
+    Raises what `import_image` raises, and what the storage service raises.
+    """
+    mutation = requests.import_image(snapshot, request, call)
+    image = next(row for row in _rows(mutation) if isinstance(row, Image))
+    wanted = requests.volume_request(image, image.name, request.file)
+    wanted.validate_only = True
+    pool = snapshot.find(Pool, request.pool)
+    try:
+        neighbours.begin(wanted, call.caller, pool.spec.node if pool is not None else "")
+    except PvcError as error:
+        raise requests.at_our_field(error) from error
+    return mutation
+
+
 def accept_vm(
     snapshot: Snapshot,
     request: api.ProvisionVmRequest,
@@ -96,7 +119,7 @@ def accept_vm(
     Raises what `provision_vm` raises, INVALID_CONTENT, and what the compute service raises.
     """
     mutation = provision.provision_vm(snapshot, request, call)
-    operation = _operation_of(mutation)
+    operation = next(row for row in _rows(mutation) if isinstance(row, Operation))
     accepted = request_of(operation)
     assert isinstance(accepted, api.ProvisionVmRequest)
     seed = seed_of(request, accepted)
@@ -126,6 +149,5 @@ def seed_of(request: api.ProvisionVmRequest, accepted: api.ProvisionVmRequest) -
         ) from problem
 
 
-def _operation_of(mutation: Mutation) -> Operation:
-    rows = [change.value for change in mutation.changes if isinstance(change, Put)]
-    return next(row for row in rows if isinstance(row, Operation))
+def _rows(mutation: Mutation) -> list[Message]:
+    return [change.value for change in mutation.changes if isinstance(change, Put)]

@@ -35,6 +35,7 @@ class Waiting:
     store: Store
     clock: Clock
     stall_s: float = STALL_S
+    look_s: float = LOOK_S
 
     def end_of(self, name: str, on_step: OnStep) -> Operation:
         """The operation once it has ended, however it ended.
@@ -57,7 +58,7 @@ class Waiting:
                     last, since = now_is, self.clock.monotonic()
                 if self.clock.monotonic() - since > self.stall_s:
                     raise _stalled(operation, self.stall_s)
-                changed.wait(LOOK_S)
+                changed.wait(self.look_s)
 
     def success_of(self, name: str, on_step: OnStep) -> Operation:
         """The operation once it succeeded. Raises its error when it did not, and as `end_of`."""
@@ -66,7 +67,7 @@ class Waiting:
             raise PvcError.from_status(operation.error)
         return operation
 
-    def quiet(self, target: str, on_step: OnStep = lambda operation: None) -> None:
+    def quiet(self, target: str, on_step: OnStep) -> None:
         """Returns once no operation works on the resource. Raises as `end_of`."""
         while True:
             operation = next(facts.unfinished(self.store.snapshot(), target), None)

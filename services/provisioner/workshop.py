@@ -54,6 +54,15 @@ class Part:
             self._said = percent
 
 
+def holding(task: Task) -> OnStep:
+    """Waits on for as long as the operation is this worker's, though it may be cancelled."""
+
+    def on_step(operation: Operation) -> None:
+        task.operation()
+
+    return on_step
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A file to be made a volume of: opened when it is needed, under a name for people."""
@@ -137,7 +146,7 @@ class Workshop:
         if operation.state in rows.FINAL:
             return
         self.neighbours.begin(coordinator.CancelOperationRequest(name=operation.name), task.caller)
-        self.waiting.end_of(operation.name, lambda _: None)
+        self.waiting.end_of(operation.name, holding(task))
 
     # --- Volumes.
 
@@ -225,7 +234,7 @@ class Workshop:
 
     def remove_volume(self, task: Task, name: str, mark: str = "", step: str = "") -> None:
         """Removes a volume, if it is there; with a mark only one that bears it."""
-        self.waiting.quiet(name)
+        self.waiting.quiet(name, holding(task))
         volume = self.store.snapshot().find(Volume, name)
         if volume is None or (mark and volume.spec.description != mark):
             return
@@ -233,7 +242,7 @@ class Workshop:
         node = self.node_of(facts.pool_of(name))
         try:
             operation = self.ask(task, request, step or f"remove-{facts.id_of(name)}", node)
-            self.waiting.success_of(operation.name, lambda _: None)
+            self.waiting.success_of(operation.name, holding(task))
         except PvcError as error:
             if error.reason != reason_pb2.REASON_NOT_FOUND:
                 raise

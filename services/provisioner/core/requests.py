@@ -8,6 +8,7 @@ from typing import Any
 from pvc.core.v1 import reason_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2 as api
 from pvc.storage.v1 import storage_pb2
+from pvc.storage.v1 import storage_service_pb2 as storage
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, nearest, not_found, refuse, shown
@@ -65,12 +66,29 @@ def recipe_of(request: api.BuildImageRequest, recipes: Mapping[str, str]) -> Rec
 def import_image(snapshot: Snapshot, request: api.ImportImageRequest, call: Call) -> Mutation:
     """Raises INVALID_FIELD, ALREADY_EXISTS, BUSY, DANGLING_REFERENCE, WRONG_STATE.
 
-    Whether the file exists is known to the storage service alone.
+    Whether the file is there is known to the storage service alone; it is asked beside this.
     """
     image = _new_image(snapshot, call, request.image_id, request.pool, request.description)
     image.status.origin = f"file {facts.id_of(request.file)}"
     says = f"make {image.name} of {request.file}"
     return accepted(call, request, "ImportImage", image.name, says, [Put(image)])
+
+
+def volume_request(image: Image, mark: str, file: str = "") -> storage.ImportVolumeRequest:
+    """What the storage service is asked for an image's volume. mark: its description."""
+    return storage.ImportVolumeRequest(
+        parent=facts.pool_of(image.status.volume),
+        volume_id=facts.id_of(image.status.volume),
+        description=mark,
+        file=file,
+        sealed=True,
+    )
+
+
+def at_our_field(error: PvcError) -> PvcError:
+    """A refusal of an image's volume at the field of the request for the image."""
+    field = {"parent": "pool", "volume_id": "image_id"}.get(error.field, error.field)
+    return PvcError(error.reason, error.message, field=field, metadata=error.metadata)
 
 
 def delete_image(snapshot: Snapshot, request: api.DeleteImageRequest, call: Call) -> Mutation:

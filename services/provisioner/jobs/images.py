@@ -20,7 +20,7 @@ from services.provisioner.cache import ImageCache
 from services.provisioner.core import facts
 from services.provisioner.core.facts import Image, ImageStatus, Volume
 from services.provisioner.core.recipe import Recipe, content_hash
-from services.provisioner.core.requests import check_unused, recipe_of
+from services.provisioner.core.requests import check_unused, recipe_of, volume_request
 from services.provisioner.workshop import Source, Workshop
 from services.state.store import Change, Delete, Put
 
@@ -140,12 +140,7 @@ class ImageJobs:
         return image
 
     def _import_request(self, task: Task, image: Image) -> storage.ImportVolumeRequest:
-        return storage.ImportVolumeRequest(
-            parent=facts.pool_of(image.status.volume),
-            volume_id=facts.id_of(image.status.volume),
-            description=facts.image_mark(image.name, task.name),
-            sealed=True,
-        )
+        return volume_request(image, facts.image_mark(image.name, task.name))
 
     def _made_already(self, wanted: storage.ImportVolumeRequest) -> bool:
         """An earlier attempt got as far as the volume, or has begun it."""

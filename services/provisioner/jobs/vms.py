@@ -19,7 +19,7 @@ from services.mesh.jobs import Job, Outcome, Task
 from services.provisioner.core import facts, provision
 from services.provisioner.core.facts import ROOT, SEED, Operation, Vm, Volume, vm_volume
 from services.provisioner.seed_files import SeedFiles
-from services.provisioner.workshop import Part, Workshop, source_of_bytes
+from services.provisioner.workshop import Part, Workshop, holding, source_of_bytes
 
 ADDED = 2
 """Drives that stand before the user's own."""
@@ -132,7 +132,7 @@ class VmJobs:
         deletion = vm_service_pb2.DeleteVmRequest(name=task.target, force=True)
         try:
             operation = self._shop.ask(task, deletion, "remove-vm")
-            self._shop.waiting.success_of(operation.name, lambda _: None)
+            self._shop.waiting.success_of(operation.name, holding(task))
         except PvcError as error:
             if error.reason != reason_pb2.REASON_NOT_FOUND:
                 raise
