@@ -154,8 +154,14 @@ def test_pause_and_resume(subject: Subject) -> None:
     for _ in range(2):
         subject.hypervisor.resume(vm)
         assert power(subject, vm) is Power.RUNNING
+
+
+def test_a_reset_is_no_new_run(subject: Subject) -> None:
+    vm = started(subject, small_vm("web"))
+    before = subject.hypervisor.domains()[vm]
     subject.hypervisor.reset(vm)
-    assert power(subject, vm) is Power.RUNNING
+    after = subject.hypervisor.domains()[vm]
+    assert (after.power, after.run) == (Power.RUNNING, before.run)
 
 
 def test_what_needs_a_running_domain_says_so(subject: Subject) -> None:

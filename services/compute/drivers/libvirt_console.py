@@ -14,6 +14,7 @@ from services.mesh.errors import PvcError
 
 HELD_MAX_BYTES = 1 << 20
 WRITE_DEADLINE_S = 10.0
+CLOSE_DEADLINE_S = 5.0
 _CHUNK_BYTES = 65536
 _ENDS = libvirt.VIR_STREAM_EVENT_HANGUP | libvirt.VIR_STREAM_EVENT_ERROR
 _WOULD_BLOCK = -2
@@ -31,6 +32,7 @@ class StreamConsole:
         self._closed = False
         self._listening = libvirt.VIR_STREAM_EVENT_READABLE | _ENDS
         stream.eventAddCallback(self._listening, self._happened, None)
+        link.on_loss(self._lost)
 
     def read(self, timeout_s: float) -> bytes | None:
         """See Console."""
@@ -66,7 +68,8 @@ class StreamConsole:
             self._closed = True
             ended, self._ended = self._ended, True
             self._changed.notify_all()
-        self._link.call("close a console", lambda connection: _leave(self._stream, ended), 5.0)
+        self._link.forget_loss_listener(self._lost)
+        self._link.run("close a console", lambda: _leave(self._stream, ended), CLOSE_DEADLINE_S)
 
     def _send(self, data: bytes) -> int:
         if self._ended:
@@ -88,6 +91,12 @@ class StreamConsole:
                 self._receive()
             if events & _ENDS:
                 self._end()
+            self._changed.notify_all()
+
+    def _lost(self) -> None:
+        """The connection broke: libvirt does not tell the stream."""
+        with self._changed:
+            self._ended = True
             self._changed.notify_all()
 
     def _receive(self) -> None:

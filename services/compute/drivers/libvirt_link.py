@@ -127,6 +127,7 @@ class Link:
         self._connection: libvirt.virConnect | None = None
         self._listeners: list[Listener] = []
         self._device_listeners: list[DeviceListener] = []
+        self._loss_listeners: list[Listener] = []
         run_event_loop()
 
     def call(
@@ -139,6 +140,10 @@ class Link:
 
         return self._workers.call(what, work, deadline_s or self._deadline_s)
 
+    def run(self, what: str, work: Callable[[], T], deadline_s: float) -> T:
+        """Runs something that blocks but needs no living connection, with a deadline."""
+        return self._workers.call(what, work, deadline_s)
+
     def on_event(self, listener: Listener) -> None:
         """Has it called from libvirt's event thread when a domain changed or the link broke."""
         self._listeners.append(listener)
@@ -150,6 +155,14 @@ class Link:
     def forget_device_listener(self, listener: DeviceListener) -> None:
         """Ends on_device."""
         self._device_listeners.remove(listener)
+
+    def on_loss(self, listener: Listener) -> None:
+        """Has it called from libvirt's event thread when the connection broke."""
+        self._loss_listeners.append(listener)
+
+    def forget_loss_listener(self, listener: Listener) -> None:
+        """Ends on_loss."""
+        self._loss_listeners.remove(listener)
 
     def close(self) -> None:
         """Ends the connection, if that works in time, and the threads."""
@@ -206,6 +219,8 @@ class Link:
 
     def _closed(self, connection: libvirt.virConnect, reason: int, opaque: object) -> None:
         log.warning("the connection to %s ended (reason %d)", self.uri, reason)
+        for listener in tuple(self._loss_listeners):
+            listener()
         self._changed()
 
 
