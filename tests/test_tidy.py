@@ -48,7 +48,11 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            module = node.module or ""
+            if (ROOT / module.replace(".", "/")).is_dir():
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+            else:
+                yield module
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
