@@ -49,8 +49,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            # Out of a package of ours come modules: what counts is which.
-            if module in ("services.mesh", "services.state"):
+            if (ROOT / module.replace(".", "/")).is_dir():
                 yield from (f"{module}.{alias.name}" for alias in node.names)
             else:
                 yield module

@@ -34,7 +34,6 @@ write_files:
       [Install]
       WantedBy=multi-user.target
 runcmd:
-  - [systemctl, daemon-reload]
   - [systemctl, enable, --now, demo.service]
 """
 

@@ -71,6 +71,8 @@ class Agent:
         self._pool = ThreadPoolExecutor(settings.parallel) if settings.parallel else None
         self._lock = threading.Lock()
         self._busy: set[str] = set()
+        self._missed: set[str] = set()
+        """VMs that were to be looked at while a thread worked on them."""
         self._changed = True
         self._seen: tuple[object, ...] = ()
         self._due = clock.monotonic()
@@ -161,7 +163,10 @@ class Agent:
     def _submit(self, vm: str, work: Callable[[], bool]) -> None:
         """Has a VM worked on unless it is already, or stands still after a failure."""
         with self._lock:
-            if vm in self._busy or self.memory.troubled(vm):
+            if vm in self._busy:
+                self._missed.add(vm)
+                return
+            if self.memory.troubled(vm):
                 return
             self._busy.add(vm)
         if self._pool is None:
@@ -185,6 +190,8 @@ class Agent:
         finally:
             with self._lock:
                 self._busy.discard(vm)
+                more = more or vm in self._missed
+                self._missed.discard(vm)
             if more:
                 self.look_again()
 

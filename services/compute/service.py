@@ -10,8 +10,9 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.compute.v1 import vm_service_pb2_grpc as api_grpc
 from pvc.core.v1 import operation_pb2
+from services.compute import imports
 from services.compute.consoles import Consoles
-from services.compute.core import copies, edits, imports, requests
+from services.compute.core import copies, edits, requests
 from services.compute.drivers.domain_xml import domain_xml
 from services.compute.machine import machine_for
 from services.compute.settings import ComputeSettings

@@ -281,7 +281,8 @@ def _channel(reading: Reading, element: ET.Element) -> None:
 def _boot_order(reading: Reading, root: ET.Element) -> None:
     """The devices' own order, or else the kinds of <os><boot dev=…>."""
     spec = reading.spec
-    if any(device.boot_order for device in (*spec.disks, *spec.nics)):
+    everything: Sequence[Any] = (*spec.disks, *spec.nics)
+    if any(device.boot_order for device in everything):
         return
     kinds = [get(boot, "dev") for boot in root.iterfind("os/boot")] or ["hd"]
     order = 1

@@ -83,9 +83,16 @@ def drives(request: api.ProvisionVmRequest) -> list[vm_pb2.DiskSpec]:
     """The two drives that are added, of an accepted request."""
     root = vm_volume(request.pool, request.vm_id, ROOT)
     seed = vm_volume(request.pool, request.vm_id, SEED)
+    # Cloud kernels have no AHCI driver: a CD-ROM on SATA would never be seen.
     return [
         vm_pb2.DiskSpec(id=ROOT, volume=root, boot_order=1),
-        vm_pb2.DiskSpec(id=SEED, volume=seed, device=vm_pb2.DISK_DEVICE_CDROM, read_only=True),
+        vm_pb2.DiskSpec(
+            id=SEED,
+            volume=seed,
+            device=vm_pb2.DISK_DEVICE_CDROM,
+            bus=vm_pb2.DISK_BUS_VIRTIO_SCSI,
+            read_only=True,
+        ),
     ]
 
 
