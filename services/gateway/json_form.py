@@ -1,5 +1,5 @@
-"""JSON to messages and back, by protobuf's own rules, but strict, and with errors that name the
-field and say what is wrong. Pure.
+"""JSON to messages by protobuf's own rules, but strict, and with errors that name the field and say
+what is wrong. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from google.rpc import status_pb2
 
 from pvc.core.v1 import reason_pb2
 from services.mesh.errors import PvcError
@@ -140,27 +139,6 @@ def _kind(value: Any) -> str:
 
 def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def to_json(message: Message) -> Mapping[str, Any]:
-    """The message as JSON: every field without presence is there, int64 as strings, times in
-    RFC 3339."""
-    shown: Mapping[str, Any] = json_format.MessageToDict(
-        message, always_print_fields_with_no_presence=True
-    )
-    return shown
-
-
-def dumped(value: Any) -> bytes:
-    """JSON text of a value."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def status_json(status: status_pb2.Status) -> Mapping[str, Any]:
-    """An error as grpc-gateway shows it: code, message, details with their types."""
-    shown: dict[str, Any] = dict(to_json(status))
-    shown.setdefault("details", [])
-    return shown
 
 
 def mask_of(value: Mapping[str, Any], descriptor: Descriptor, path: str = "") -> list[str]:

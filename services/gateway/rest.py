@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.json_format import SerializeToJsonError
 from google.rpc import status_pb2
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,7 +21,7 @@ from starlette.routing import Route as HttpRoute
 
 from pvc.core.v1 import reason_pb2
 from services.gateway.door import Door, Visit, status_error
-from services.gateway.json_form import dumped, status_json, to_json
+from services.gateway.json_answers import dumped, to_json
 from services.gateway.methods import METHODS
 from services.gateway.page import page
 from services.gateway.proxy import DETAILS
@@ -83,9 +82,6 @@ class Rest:
             return refusal(error)
         except grpc.aio.AioRpcError as error:
             return failure(status_of(error), visit)
-        except SerializeToJsonError as error:
-            log.error("%s: the answer has no JSON form: %s", visit.method.short, error)
-            return refusal(PvcError(reason_pb2.REASON_INTERNAL, "the answer has no JSON form"))
 
     async def _answered(
         self, visit: Visit, answers: AsyncIterator[bytes], request: Request
@@ -146,7 +142,7 @@ def failure(status: status_pb2.Status, visit: Visit | None = None) -> Response:
         headers["www-authenticate"] = "Bearer"
     if http_status == 503:
         headers["retry-after"] = "1"
-    content = dumped(status_json(status))
+    content = dumped(to_json(status))
     return Response(content, http_status, headers, media_type=JSON)
 
 
@@ -194,6 +190,6 @@ async def _lines(
         async for answer in answers:
             yield result(answer)
     except PvcError as error:
-        yield line({"error": status_json(error.to_status())})
+        yield line({"error": to_json(error.to_status())})
     except grpc.aio.AioRpcError as error:
-        yield line({"error": status_json(status_of(error))})
+        yield line({"error": to_json(status_of(error))})

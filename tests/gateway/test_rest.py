@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import options_pb2
 from pvc_client import Cluster, errors
-from services.gateway.json_form import dumped, to_json
+from services.gateway.json_answers import dumped, to_json
 from services.gateway.methods import METHODS, Method
 from services.gateway.transcode import ROUTES, WHOLE, build, find
 from tests.doors.world import World, world_in

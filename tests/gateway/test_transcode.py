@@ -9,7 +9,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from services.gateway import templates
-from services.gateway.json_form import read_json, status_json, to_json
+from services.gateway.json_answers import to_json
+from services.gateway.json_form import read_json
 from services.gateway.methods import METHODS
 from services.gateway.transcode import ROUTES, build, find
 from services.mesh.errors import PvcError, not_found
@@ -236,7 +237,7 @@ def test_answers_show_everything_and_errors_their_details() -> None:
     shown = to_json(vm)
     assert shown["spec"]["memory"] == {"memoryMib": "9007199254740993", "maxMemoryMib": "0"}
     assert shown["spec"]["firmware"] == "FIRMWARE_UNSPECIFIED"
-    error = status_json(not_found("vms/x").to_status())
+    error = to_json(not_found("vms/x").to_status())
     assert error["code"] == 5
     assert error["details"][0]["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
     assert error["details"][0]["reason"] == "NOT_FOUND"
