@@ -6,6 +6,7 @@ Messages pass as bytes: the door looks into a request only to find its node and 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -79,9 +80,20 @@ class Door:
         self._store = store
         self._clock = clock
         self._peers = peers
+        self._streams: set[Any] = set()
+        self._closing = False
+
+    def drain(self) -> None:
+        """Ends all streams, which may never end by themselves; their callers resume elsewhere."""
+        self._closing = True
+        for call in list(self._streams):
+            call.cancel()
 
     def admit(self, visit: Visit) -> None:
-        """Finds out who calls and whether they may. Raises UNAUTHENTICATED, PERMISSION_DENIED."""
+        """Finds out who calls and whether they may. Raises UNAUTHENTICATED, PERMISSION_DENIED, and
+        UNREACHABLE while the door closes."""
+        if self._closing:
+            raise _leaving()
         if visit.local:
             visit.caller = access.LOCAL_ROOT
         else:
@@ -97,6 +109,8 @@ class Door:
         first = await anext(requests, b"")
         channel = self._channel(visit, first)
         call = self._call(channel, visit, first, requests)
+        if method.server_streaming:
+            self._streams.add(call)
         try:
             if method.server_streaming:
                 async for answer in call:
@@ -107,7 +121,12 @@ class Door:
         except grpc.aio.AioRpcError as error:
             visit.trailing = _pairs(error.trailing_metadata())
             raise
+        except asyncio.CancelledError:
+            if self._closing:
+                raise _leaving() from None
+            raise
         finally:
+            self._streams.discard(call)
             call.cancel()
 
     async def visited(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -193,6 +212,13 @@ def status_error(error: grpc.aio.AioRpcError) -> PvcError:
     return PvcError(
         reason_pb2.REASON_UNREACHABLE,
         f"the service that answers this cannot be reached ({problem}); try again",
+    )
+
+
+def _leaving() -> PvcError:
+    return PvcError(
+        reason_pb2.REASON_UNREACHABLE,
+        "this gateway is shutting down; try again, a watch from its last revision",
     )
 
 

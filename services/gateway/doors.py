@@ -75,7 +75,8 @@ class Doors:
             await self._open_rest(self._settings.rest_address)
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
-        """Lets nobody new in, gives those inside some time, closes."""
+        """Lets nobody new in, ends streams, gives other calls some time, closes."""
+        self._door.drain()
         self._rest.should_exit = True
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         if self._rest_task is not None:

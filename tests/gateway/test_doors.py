@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -226,3 +227,46 @@ def test_what_a_configuration_makes_of_the_doors(
     assert bool(settings.certificate) == bool(certificate)
     check(settings)
     assert settings.socket == "/run/pvc/pvc.sock"
+
+
+def test_closing_does_not_wait_for_those_who_watch(tmp_path: Path) -> None:
+    with (
+        world_in(tmp_path) as world,
+        Cluster(world.grpc_address, token=world.secrets["ann"]) as ann,
+    ):
+        changes = ann.vms.watch()
+        next(changes)
+        address = ("127.0.0.1", world.doors.rest_port)
+        with socket.create_connection(address, timeout=5) as raw:
+            token = f"authorization: Bearer {world.secrets['ann']}"
+            raw.sendall(f"GET /v1/vms:watch HTTP/1.1\r\nhost: x\r\n{token}\r\n\r\n".encode())
+            received = raw.recv(65536)
+            began = time.monotonic()
+            world.run(world.doors.stop())
+            assert time.monotonic() - began < 2
+            while piece := raw.recv(65536):
+                received += piece
+        assert b"shutting down" in received, "the last line says why it ended"
+        changes._complete = False  # do not resume
+        with pytest.raises(errors.Unreachable, match="shutting down"):
+            next(changes)
+
+
+def test_nothing_is_left_of_a_watcher_who_goes(world: World) -> None:
+    streams = world.doors._door._streams
+    with Cluster(world.grpc_address, token=world.secrets["ann"]) as cluster:
+        changes = cluster.vms.watch(filter='name = "vms/none"')
+        next(changes)
+        with socket.create_connection(("127.0.0.1", world.doors.rest_port), timeout=5) as raw:
+            token = f"authorization: Bearer {world.secrets['ann']}"
+            path = "/v1/vms:watch?filter=name%3D%22vms/none%22"
+            raw.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n{token}\r\n\r\n".encode())
+            received = b""
+            while b"BOOKMARK" not in received:
+                received += raw.recv(65536)
+            assert len(streams) == 2
+        changes.close()
+        end = time.monotonic() + 5
+        while streams and time.monotonic() < end:
+            time.sleep(0.02)
+    assert not streams
