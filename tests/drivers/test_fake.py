@@ -122,3 +122,12 @@ def test_the_same_calls_give_the_same_answers(time: Time) -> None:
         return repr(fake.domains())
 
     assert story() == story()
+
+
+def test_storage_that_fails_stops_the_guest(fake: FakeHypervisor) -> None:
+    fake.start("web")
+    fake.storage_fails("web", "sda has no space")
+    assert fake.domains()["web"].power is Power.PAUSED
+    assert fake.domains()["web"].trouble == "sda has no space"
+    fake.resume("web")
+    assert fake.domains()["web"].trouble == ""

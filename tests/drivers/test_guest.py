@@ -179,6 +179,29 @@ def test_the_console_log_is_rotated_while_the_guest_writes(tiny: Tiny) -> None:
     assert b"\0" not in text, "appended behind a hole"
 
 
+def test_a_full_disk_stops_the_guest_until_there_is_room(tiny: Tiny, small_disk: Path) -> None:
+    hypervisor, path = tiny.subject.hypervisor, str(small_disk / "thin.qcow2")
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", path, str(64 << 20)]
+    subprocess.run(command, check=True, timeout=30)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (20 << 20))
+    vm = small_vm("tiny", "root")
+    vm.spec.disks.add(id="thin", volume="thin", cache=vm_pb2.DISK_CACHE_WRITEBACK)
+    machine = tiny.machine()
+    machine = replace(machine, volumes={**machine.volumes, "thin": VolumeFile(path, "qcow2")})
+    xml = disk_xml(vm, machine, "thin")
+    hypervisor.attach(tiny.id, xml)
+    tiny.say("disks", "sdb")
+    tiny.console.write(b"dd if=/dev/urandom of=/dev/sdb bs=1M count=12; sync; echo wri''tten\n")
+    domain = tiny.subject.until(tiny.id, lambda domain: bool(domain.trouble))
+    assert (domain.power, domain.trouble) == (Power.PAUSED, "sdb has no space")
+    filler.unlink()
+    hypervisor.resume(tiny.id)
+    tiny.wait_for(tiny.console, "written")
+    assert tiny.subject.hypervisor.domains()[tiny.id].trouble == ""
+    hypervisor.detach(tiny.id, xml, 10)
+
+
 def test_the_agent_is_asked(tiny: Tiny) -> None:
     hypervisor, path = (
         tiny.subject.hypervisor,
