@@ -33,8 +33,25 @@ def namespace() -> Iterator[Path]:
         ip("netns", "delete", name)
 
 
+SMALL_BYTES = 24 << 20
+
+
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory, namespace: Path) -> Iterator[Daemon]:
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that is soon full, mounted before the daemon starts."""
+    folder = tmp_path_factory.mktemp("small")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True, timeout=30)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=30)
+
+
+@pytest.fixture(scope="session")
+def daemon(
+    tmp_path_factory: pytest.TempPathFactory, namespace: Path, small_disk: Path
+) -> Iterator[Daemon]:
     """One libvirtd for all tests that do it no harm."""
     daemon = Daemon(tmp_path_factory.mktemp("lv"), net_namespace=namespace)
     daemon.start()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pvc.core.v1 import reason_pb2
+from services.compute.drivers import console_log
 from services.compute.drivers.daemon import Daemon, accelerator
 from services.compute.drivers.domain_xml import domain_xml
 from services.compute.drivers.hypervisor import OffReason, Power
@@ -169,6 +170,28 @@ def test_two_at_once_do_not_see_each_other(own: Daemon, real: RealSubject, tmp_p
     other.hypervisor.destroy("web")
     assert real.hypervisor.domains()["web"].power is Power.RUNNING
     other.hypervisor.close()
+
+
+@pytest.mark.real
+def test_asking_again_and_again_leaves_no_trace(own: Daemon) -> None:
+    own.start()
+    log = own.directory / "log" / "libvirtd.log"
+    before = log.read_text()
+    for _ in range(5):
+        own.start()
+        assert own.healthy()
+    assert log.read_text() == before
+
+
+@pytest.mark.real
+def test_its_logs_are_rotated(own: Daemon) -> None:
+    own.start()
+    log = own.directory / "log" / "libvirtd.log"
+    with log.open("ab") as file:
+        file.write(b"x" * (console_log.MAX_BYTES + 1))
+    own.start()
+    assert log.stat().st_size == 0
+    assert log.with_name("libvirtd.log.1").stat().st_size == console_log.MAX_BYTES
 
 
 @pytest.mark.real

@@ -17,7 +17,7 @@ from pvc.compute.v1 import vm_pb2
 from services.compute.drivers import console_log
 from services.compute.drivers.daemon import Daemon
 from services.compute.drivers.domain_xml import VolumeFile, disk_xml, nic_xml
-from services.compute.drivers.hypervisor import Console, OffReason, Power
+from services.compute.drivers.hypervisor import Console, Guest, OffReason, Power
 from services.compute.drivers.observed import Observed, parse_domain
 from tests.drivers.subjects import RealSubject, define
 from tests.drivers.vms import small_vm, volume, with_targets
@@ -35,6 +35,10 @@ class Tiny:
         self.id = define(subject, vm)
         self.log = Path(subject.machine.console_log)
         self.boot()
+
+    @property
+    def root(self) -> str:
+        return self.subject.machine.volumes[volume("tiny-root")].path
 
     def boot(self) -> None:
         self.subject.hypervisor.start(self.id)
@@ -151,7 +155,7 @@ def test_a_processor_is_added(tiny: Tiny) -> None:
 
 
 def test_a_snapshot_of_the_running_guest(tiny: Tiny) -> None:
-    path = tiny.subject.machine.volumes[volume("tiny-root")].path
+    path = tiny.root
     tiny.subject.disks.snapshot(tiny.id, [path], "one", quiesce=True)
     tiny.say("dd if=/dev/urandom of=/dev/sda seek=100000 count=100 2>&1", r"100\+0")
     assert list(tiny.subject.snapshots(path)) == ["one"]
@@ -173,6 +177,60 @@ def test_the_console_log_is_rotated_while_the_guest_writes(tiny: Tiny) -> None:
     text = tiny.log.read_bytes()
     assert b"after rotation" in text
     assert b"\0" not in text, "appended behind a hole"
+
+
+def test_a_full_disk_stops_the_guest_until_there_is_room(tiny: Tiny, small_disk: Path) -> None:
+    hypervisor, path = tiny.subject.hypervisor, str(small_disk / "thin.qcow2")
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", path, str(64 << 20)]
+    subprocess.run(command, check=True, timeout=30)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (20 << 20))
+    vm = small_vm("tiny", "root")
+    vm.spec.disks.add(id="thin", volume="thin", cache=vm_pb2.DISK_CACHE_WRITEBACK)
+    machine = tiny.machine()
+    machine = replace(machine, volumes={**machine.volumes, "thin": VolumeFile(path, "qcow2")})
+    xml = disk_xml(vm, machine, "thin")
+    hypervisor.attach(tiny.id, xml)
+    tiny.say("disks", "sdb")
+    tiny.console.write(b"dd if=/dev/urandom of=/dev/sdb bs=1M count=12; sync; echo wri''tten\n")
+    domain = tiny.subject.until(tiny.id, lambda domain: bool(domain.trouble))
+    assert (domain.power, domain.trouble) == (Power.PAUSED, "sdb has no space")
+    filler.unlink()
+    hypervisor.resume(tiny.id)
+    tiny.wait_for(tiny.console, "written")
+    assert tiny.subject.hypervisor.domains()[tiny.id].trouble == ""
+    hypervisor.detach(tiny.id, xml, 10)
+
+
+def test_the_agent_is_asked(tiny: Tiny) -> None:
+    hypervisor, path = (
+        tiny.subject.hypervisor,
+        tiny.subject.machine.volumes[volume("tiny-root")].path,
+    )
+    assert hypervisor.guest(tiny.id, 1) is None
+    tiny.say("agent & true", "done")
+    tiny.subject.until(tiny.id, lambda domain: parse_domain(domain.xml).agent_connected)
+    assert hypervisor.guest(tiny.id, 5) == Guest(
+        "tiny.example", "Tiny 1 (busybox)", ("10.1.2.3/24", "2001:db8::3/64")
+    )
+    assert tiny.subject.disks.snapshot(tiny.id, [path], "quiet", quiesce=True)
+    tiny.subject.disks.delete_snapshot(tiny.id, path, "quiet")
+    asked = tiny.say("grep -o 'fsfreeze-[a-z]*' /tmp/agent-log", r"(?s).*")
+    assert re.findall(r"fsfreeze-(\w+)\r", asked) == ["freeze", "thaw"]
+
+
+def test_an_agent_that_fell_silent_holds_nobody_up(tiny: Tiny) -> None:
+    tiny.say("kill -STOP %1", "done")
+    hypervisor, path = (
+        tiny.subject.hypervisor,
+        tiny.subject.machine.volumes[volume("tiny-root")].path,
+    )
+    before = time.monotonic()
+    assert hypervisor.guest(tiny.id, 1) is None
+    assert time.monotonic() - before < 5
+    tiny.say("kill -KILL %1", "done")
+    assert not tiny.subject.disks.snapshot(tiny.id, [path], "loud", quiesce=True)
+    tiny.subject.disks.delete_snapshot(tiny.id, path, "loud")
 
 
 def test_a_big_output_comes_whole(tiny: Tiny) -> None:

@@ -39,7 +39,7 @@ COMMANDS = Path(__file__).with_name("commands")
 PLACES = {
     "etc/acpi/PWRF/00000080": "power-button",
     "www/cgi-bin/state": "state.cgi",
-    **{f"bin/{name}": name for name in ("disks", "nics", "cpus", "nic-up", "dhcp-event")},
+    **{f"bin/{name}": name for name in ("disks", "nics", "cpus", "nic-up", "dhcp-event", "agent")},
 }
 FOLDERS = ("bin", "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var", "www", "lib")
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pvc.core.v1 import reason_pb2
-from services.compute.drivers import libvirtd_room
+from services.compute.drivers import console_log, libvirtd_room
 from services.compute.drivers.process import Process
 from services.mesh.errors import PvcError
 
@@ -98,6 +98,7 @@ class Daemon:
         self._vnc_ports = vnc_ports
         self._libvirtd = libvirtd
         self._child: subprocess.Popen[bytes] | None = None
+        self._probe = _Probe(self.socket_path)
 
     @property
     def socket_path(self) -> Path:
@@ -116,10 +117,11 @@ class Daemon:
 
     def healthy(self) -> bool:
         """It runs and takes connections."""
-        return self._process() is not None and _answers(self.socket_path, ANSWER_TIMEOUT_S)
+        return self._process() is not None and self._probe.answers(ANSWER_TIMEOUT_S)
 
     def start(self) -> None:
-        """Returns when it answers; at once if it does already.
+        """Returns when it answers; at once if it does already. Called now and then it keeps the
+        daemon alive and its logs from growing without bound.
 
         Raises HYPERVISOR_FAILED with its words, DEADLINE when it does not answer in time.
         """
@@ -131,16 +133,18 @@ class Daemon:
                 self._bury()
                 self._write_settings()
                 self._launch()
-        if not _answers(self.socket_path, START_TIMEOUT_S):
+        if not self._probe.answers(START_TIMEOUT_S):
             raise PvcError(
                 reason_pb2.REASON_DEADLINE,
                 f"libvirtd does not answer at {self.socket_path} "
                 f"after {START_TIMEOUT_S:.0f} s; see {self.directory / 'log'}",
             )
+        console_log.rotate_all(self.directory.glob("log/**/*.log"))
 
     def stop(self, kill_guests: bool) -> None:
         """Ends it; with `kill_guests` its emulators too, and forgets what only running guests
         need."""
+        self._probe.close()
         if not self.directory.exists():
             return
         with self._locked():
@@ -309,16 +313,42 @@ def _machine_id() -> str:
     return path.read_text().strip() if path.exists() else socket.gethostname()
 
 
-def _answers(path: Path, timeout_s: float) -> bool:
-    """It replies to the first message of libvirt's protocol. That it takes a connection would say
-    nothing: the kernel does that before libvirtd has found its drivers."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(timeout_s)
+class _Probe:
+    """Asks the daemon the first question of libvirt's protocol: that it takes a connection would
+    say nothing, the kernel does that even while it hangs.
+
+    One connection is kept for all questions: libvirtd logs the end of each as an error.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: socket.socket | None = None
+
+    def answers(self, timeout_s: float) -> bool:
+        """It replies in time; on a new connection if the old one belonged to one that has ended."""
+        fresh = self._connection is None
+        if self._asked(timeout_s):
+            return True
+        self.close()
+        return not fresh and self._asked(timeout_s)
+
+    def close(self) -> None:
+        """Lets go of the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _asked(self, timeout_s: float) -> bool:
         try:
-            probe.connect(str(path))
-            probe.sendall(_AUTH_LIST)
-            return len(probe.recv(4096)) > len(_AUTH_LIST)
+            if self._connection is None:
+                self._connection = socket.socket(socket.AF_UNIX)
+                self._connection.settimeout(timeout_s)
+                self._connection.connect(str(self._path))
+            self._connection.settimeout(timeout_s)
+            self._connection.sendall(_AUTH_LIST)
+            return len(self._connection.recv(4096)) > len(_AUTH_LIST)
         except OSError:
+            self.close()
             return False
 
 

@@ -57,6 +57,7 @@ class _Machine:
     off_reason: OffReason = OffReason.UNKNOWN
     run: str = ""
     off_at: float | None = None
+    trouble: str = ""
     console: FakeConsole | None = None
     printed: bytearray = field(default_factory=bytearray)
     resets: int = 0
@@ -94,6 +95,12 @@ class FakeHypervisor:
         """The guest switches itself off, unasked."""
         self._off(self._machine(vm), OffReason.SHUT_DOWN)
 
+    def storage_fails(self, vm: str, trouble: str) -> None:
+        """The emulator stops the guest, as its storage failed."""
+        machine = self._machine(vm)
+        machine.power, machine.trouble = Power.PAUSED, trouble
+        self._wake(vm)
+
     def guest_prints(self, vm: str, text: bytes) -> None:
         """The guest writes to its serial console."""
         machine = self._machine(vm)
@@ -130,6 +137,7 @@ class FakeHypervisor:
                 machine.off_reason,
                 machine.run,
                 machine.live or machine.defined,
+                machine.trouble,
             )
             for machine in self._machines.values()
         }
@@ -227,7 +235,7 @@ class FakeHypervisor:
         machine = self._running(vm, "resume")
 
         def act() -> None:
-            machine.power = Power.RUNNING
+            machine.power, machine.trouble = Power.RUNNING, ""
 
         self._do("resume", vm, act)
 
@@ -403,7 +411,7 @@ class FakeHypervisor:
 
     def _off(self, machine: _Machine, reason: OffReason) -> None:
         machine.power, machine.off_reason = Power.OFF, reason
-        machine.live, machine.run, machine.off_at = "", "", None
+        machine.live, machine.run, machine.off_at, machine.trouble = "", "", None, ""
         if machine.console is not None:
             machine.console.ended = True
         self._wake(machine.vm)

@@ -46,6 +46,8 @@ class Domain:
     """Changes with every start of the emulator; "" while it is off."""
     xml: str
     """The live XML while it runs, else the one that the next start uses."""
+    trouble: str = ""
+    """Why it stands still unasked: "sda has no space"; it goes on with `resume`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ and never shows or touches a domain without PVC's mark.
 
 from __future__ import annotations
 
+import logging
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
@@ -59,6 +60,8 @@ _UNDEFINE = (
 )
 
 T = TypeVar("T")
+
+log = logging.getLogger("pvc.libvirt")
 
 
 class Libvirt:
@@ -269,6 +272,7 @@ class Libvirt:
                 )
             except libvirt.libvirtError as error:
                 if error.get_error_code() in AGENT_SILENT:
+                    log.debug("%s: its agent is silent: %s", vm, error)
                     return None
                 raise
             return _guest(told, interfaces)
@@ -277,6 +281,7 @@ class Libvirt:
             return self._on("ask the agent of", vm, ask, timeout_s + 1)
         except PvcError as error:
             if error.reason == reason_pb2.REASON_DEADLINE:
+                log.debug("%s: its agent is silent: %s", vm, error.message)
                 return None
             raise
 
@@ -342,7 +347,7 @@ class Libvirt:
         try:
             xml = domain.XMLDesc(0)
             state, reason = domain.state()
-            number = domain.ID()
+            number, trouble = domain.ID(), _trouble(domain, state, reason)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -360,6 +365,7 @@ class Libvirt:
             else OffReason.UNKNOWN,
             run="" if power is Power.OFF else self._run(vm, number),
             xml=xml,
+            trouble=trouble,
         )
 
     def _run(self, vm: str, number: int) -> str:
@@ -371,6 +377,16 @@ class Libvirt:
     def _emulator(self, vm: str) -> Process | None:
         """Its process, if this machine's libvirt says which that is."""
         return Process.from_file(self._pid_directory / f"{vm}.pid")
+
+
+def _trouble(domain: libvirt.virDomain, state: int, reason: int) -> str:
+    """The storage's trouble that stopped it, if that did."""
+    if (state, reason) != (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
+        return ""
+    words = {libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE: "has no space"}
+    found = domain.diskErrors(0).items()
+    told = [f"{target} {words.get(error, 'cannot be read or written')}" for target, error in found]
+    return " and ".join(sorted(told)) or "its storage failed"
 
 
 class _Departure:
