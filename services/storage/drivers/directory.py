@@ -150,10 +150,11 @@ class DirectoryDriver:
     ) -> None:  # fmt: skip
         """See Driver."""
         part = Path(f"{path}.part")
-        words = qemu_img.export(
-            source.path, source.format, str(part), format, compress, UNSYNCED, snapshot
-        )
         with _words_for(path):
+            cache = _cache_options(part.parent)
+            words = qemu_img.export(
+                source.path, source.format, str(part), format, compress, cache, snapshot
+            )
             try:
                 run_long(_ours(words), progress)
                 _sync(part)
