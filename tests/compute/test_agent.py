@@ -372,11 +372,14 @@ def test_a_hypervisor_that_is_away_is_a_fault_of_the_node_and_nothing_else(world
     world.running()
     world.hypervisor.down = True
     world.agent.look_again()
-    with pytest.raises(PvcError):
-        world.agent.step()
+    world.agent.step()
     node = world.state.find(cluster_pb2.Node, NODE)
     assert node is not None and "no connection" in node.status.faults[0]
     assert state(world) == "RUNNING"
+    operation = world.verb(requests.STOP)
+    world.clock.seconds += 1000
+    world.agent.step()
+    assert reason(world.operation(operation.name)) == "DEADLINE"
     world.hypervisor.down = False
     world.settle()
     node = world.state.find(cluster_pb2.Node, NODE)
