@@ -73,6 +73,7 @@ class Agent:
         self._busy: set[str] = set()
         self._missed: set[str] = set()
         """VMs that were to be looked at while a thread worked on them."""
+        self._faults: tuple[str, ...] = ()
         self._changed = True
         self._seen: tuple[object, ...] = ()
         self._due = clock.monotonic()
@@ -86,7 +87,7 @@ class Agent:
 
     def step(self) -> None:
         """One round over all VMs, unless nothing can have changed. Raises PvcError when the store
-        or the hypervisor cannot be reached; what runs goes on running."""
+        cannot be reached; what runs goes on running, then as when the hypervisor cannot be."""
         if self._is_idle(self._store.snapshot()):
             return
         try:
@@ -96,18 +97,33 @@ class Agent:
             raise
 
     def _round(self) -> None:
-        lease = self._presence.hold()
-        try:
-            domains = self._hypervisor.domains()
-        except PvcError as error:
-            self._presence.hold([f"the hypervisor does not answer: {error.message}"])
-            raise
+        domains = self._domains()
+        lease = self._presence.hold(self._faults)
         snapshot = self._store.snapshot()
+        if domains is None:
+            self._settle(lease, snapshot, unfinished(snapshot), self._is_mine)
+            self._due = self._clock.monotonic() + RESTLESS_S
+            return
         if orphans(snapshot, domains):
             snapshot = self._seen_after(lease)
         self._tend_all(lease, snapshot, domains)
         restless = any(is_restless(vm) for vm, _ in self._mine(snapshot, domains))
         self._due = self._clock.monotonic() + (RESTLESS_S if restless else CALM_S)
+
+    def _domains(self) -> Mapping[str, Domain] | None:
+        """All there are; None while the hypervisor does not answer, which is a fault of the
+        node."""
+        try:
+            domains = self._hypervisor.domains()
+        except PvcError as error:
+            if not self._faults:
+                log.error("the hypervisor does not answer: %s", error.message)
+            self._faults = (f"the hypervisor does not answer: {error.message}",)
+            return None
+        if self._faults:
+            log.info("the hypervisor answers again")
+        self._faults = ()
+        return domains
 
     def _tend_all(self, lease: Lease, snapshot: Snapshot, domains: Mapping[str, Domain]) -> None:
         operations = unfinished(snapshot)
@@ -122,7 +138,7 @@ class Agent:
         for domain in orphans(snapshot, domains):
             self._submit(domain.vm, lambda domain=domain: self._end_orphan(domain))  # type: ignore[misc]
         if self._node == min((x for x in snapshot.leases if x.startswith("nodes/")), default=""):
-            self._settle_homeless(lease, snapshot, operations)
+            self._settle(lease, snapshot, operations, lambda vm: is_homeless(vm, snapshot))
 
     def idle(self) -> bool:
         """No thread works on any VM."""
@@ -226,16 +242,28 @@ class Agent:
             self._hands.do(vm_pb2.Vm(name=f"vms/{domain.vm}"), None, step, self._store.snapshot())
         return True
 
-    def _settle_homeless(self, lease: Lease, snapshot: Snapshot, operations: Operations) -> None:
-        """One agent for all: ends operations that no VM's own agent can end, because the VM has no
-        node, the node has no agent, or the VM is gone."""
+    def _is_mine(self, vm: vm_pb2.Vm | None) -> bool:
+        return vm is not None and vm.decision.node == self._node
+
+    def _settle(
+        self,
+        lease: Lease,
+        snapshot: Snapshot,
+        operations: Operations,
+        whose: Callable[[vm_pb2.Vm | None], bool],
+    ) -> None:
+        """Ends operations that have ended without anybody's looking at the domain."""
         for target, waiting in operations.items():
-            if not any(settles(operation) for operation in waiting):
-                continue
             vm = snapshot.find(vm_pb2.Vm, target)
-            if vm is None or vm.decision.node not in snapshot.leases:
+            if any(settles(operation) for operation in waiting) and whose(vm):
                 with suppress(Conflict):  # somebody else was quicker; the next round looks again
                     self._ledger.settle_all(lease, vm, waiting)
+
+
+def is_homeless(vm: vm_pb2.Vm | None, snapshot: Snapshot) -> bool:
+    """No agent of its own can end its operations: it has no node, its node has no agent, or it is
+    gone. One agent does it for all."""
+    return vm is None or vm.decision.node not in snapshot.leases
 
 
 def unfinished(snapshot: Snapshot) -> Operations:

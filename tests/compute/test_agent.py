@@ -11,7 +11,7 @@ from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, operation_pb2
 from services.compute.core import edits, requests
-from services.compute.drivers.hypervisor import Guest, OffReason, Power
+from services.compute.drivers.hypervisor import Guest, OffReason
 from services.mesh.errors import PvcError
 from services.state.store import Put
 from tests.compute.world import NODE, POOL, World
@@ -44,7 +44,7 @@ def test_a_vm_is_created_and_started(world: World) -> None:
     assert vm.status.power_request == vm.spec.power_request == 1
     assert vm.status.generation == vm.meta.generation
     assert world.operation(operation.name).state == SUCCEEDED
-    assert world.hypervisor.calls == ["define web", "start web"]
+    assert world.hypervisor.told == ["define web", "start web"]
 
 
 def test_every_change_of_state_is_told_with_its_why(world: World) -> None:
@@ -91,17 +91,17 @@ def test_shutdown_asks_the_guest(world: World) -> None:
     world.settle()
     assert state(world) == "STOPPED" and not world.vm().status.guest_shutdown
     assert world.operation(operation.name).state == SUCCEEDED
-    assert world.hypervisor.calls[-1] == "shutdown web"
+    assert world.hypervisor.told[-1] == "shutdown web"
 
 
 def test_a_deaf_guest_is_switched_off_after_the_timeout(world: World) -> None:
     world.running(shutdown_timeout_s=30)
-    world.hypervisor.deaf.add("web")
+    world.hypervisor.script("web").ignores_acpi = True
     operation = world.verb(requests.SHUTDOWN)
     world.settle()
     assert state(world) == "STOPPING"
     world.later(11)
-    assert world.hypervisor.calls.count("shutdown web") == 2
+    assert world.hypervisor.told.count("shutdown web") == 2
     world.later(20)
     assert state(world) == "STOPPED" and "did not shut down" in world.vm().status.why
     assert world.operation(operation.name).state == SUCCEEDED
@@ -111,7 +111,7 @@ def test_stop_pulls_the_plug(world: World) -> None:
     world.running()
     world.verb(requests.STOP)
     world.settle()
-    assert state(world) == "STOPPED" and world.hypervisor.calls[-1] == "destroy web"
+    assert state(world) == "STOPPED" and world.hypervisor.told[-1] == "destroy web"
 
 
 def test_pause_and_resume(world: World) -> None:
@@ -132,7 +132,7 @@ def test_a_paused_vm_is_let_go_on_to_shut_down(world: World) -> None:
     vm.spec.power, vm.spec.power_request = vm_pb2.POWER_STATE_SHUT_DOWN, 9
     world.store.commit([Put(vm)])
     world.settle()
-    assert state(world) == "STOPPED" and world.hypervisor.calls[-2:] == [
+    assert state(world) == "STOPPED" and world.hypervisor.told[-2:] == [
         "resume web",
         "shutdown web",
     ]
@@ -158,10 +158,10 @@ def test_a_crashed_vm_is_started_again_later_and_later_then_left(world: World) -
 def test_a_start_that_fails_for_good_fails_the_operation_with_the_hypervisors_words(
     world: World,
 ) -> None:
-    world.hypervisor.start_errors = ["no such bridge"] * 3
+    world.hypervisor.script("web").start_fails = "no such bridge"
     operation = world.create(crash_policy=vm_pb2.CrashPolicy(max_restarts=2, delay_s=1))
     world.settle()
-    assert state(world) == "FAILED" and world.vm().status.why == "no such bridge"
+    assert state(world) == "FAILED" and "no such bridge" in world.vm().status.why
     assert world.operation(operation.name).state == Operation.STATE_RUNNING
     world.later(5)
     world.later(5)
@@ -208,10 +208,10 @@ def test_after_a_restart_of_the_machine_it_is_started_again(world: World) -> Non
 
 def test_a_running_domain_is_adopted_after_a_restart_of_the_agent(world: World) -> None:
     world.running()
-    calls = list(world.hypervisor.calls)
+    calls = list(world.hypervisor.told)
     world.restart()
     world.settle()
-    assert state(world) == "RUNNING" and world.hypervisor.calls == calls
+    assert state(world) == "RUNNING" and world.hypervisor.told == calls
 
 
 def test_reboot_starts_anew_with_what_waited_for_it(world: World) -> None:
@@ -227,7 +227,7 @@ def test_reboot_starts_anew_with_what_waited_for_it(world: World) -> None:
     world.settle()
     assert world.operation(operation.name).state == SUCCEEDED
     assert not world.vm().status.pending_restart
-    assert world.hypervisor.calls[-3:] == ["shutdown web", "define web", "start web"]
+    assert world.hypervisor.told[-3:] == ["shutdown web", "define web", "start web"]
 
 
 def test_disks_and_interfaces_are_plugged_live(world: World) -> None:
@@ -243,7 +243,7 @@ def test_disks_and_interfaces_are_plugged_live(world: World) -> None:
     world.settle()
     assert [disk.id for disk in world.vm().status.disks] == ["root"]
     assert not world.vm().status.nics
-    assert world.hypervisor.calls[2:] == [
+    assert world.hypervisor.told[2:] == [
         "attach web ua-disk-data",
         "detach web ua-disk-data",
         "detach web ua-nic-net0",
@@ -252,14 +252,14 @@ def test_disks_and_interfaces_are_plugged_live(world: World) -> None:
 
 def test_a_guest_that_does_not_let_go_fails_the_detach_once(world: World) -> None:
     world.running()
-    world.hypervisor.deaf.add("web")
+    world.hypervisor.script("web").refuses_detach = True
     operation = world.ask(edits.detach_nic, api.DetachNicRequest(name="vms/web", nic_id="net0"))
     world.settle()
     world.later(60)
     ended = world.operation(operation.name)
     assert ended.state == FAILED and reason(ended) == "GUEST_UNRESPONSIVE"
     assert list(world.vm().status.pending_restart) == ["nics.net0"]
-    assert world.hypervisor.calls.count("detach web ua-nic-net0") == 1
+    assert world.hypervisor.told.count("detach web ua-nic-net0") == 1
 
 
 def test_processors_and_memory_change_live(world: World) -> None:
@@ -278,7 +278,7 @@ def test_deleting_leaves_nothing(world: World) -> None:
     world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", force=True))
     world.settle()
     assert world.state.find(vm_pb2.Vm, "vms/web") is None
-    assert not world.hypervisor.bodies
+    assert not world.hypervisor.names()
 
 
 def test_an_orphan_is_ended(world: World) -> None:
@@ -288,7 +288,7 @@ def test_an_orphan_is_ended(world: World) -> None:
 
     world.store.commit([Delete(vm.name, vm.meta.etag)])
     world.settle()
-    assert not world.hypervisor.bodies and world.hypervisor.calls[-2:] == [
+    assert not world.hypervisor.names() and world.hypervisor.told[-2:] == [
         "destroy web",
         "undefine web",
     ]
@@ -303,7 +303,7 @@ def test_a_renamed_vm_takes_its_files_along(world: World) -> None:
     assert operation.state == SUCCEEDED
     world.verb(requests.START, "shop")
     world.settle()
-    assert state(world, "shop") == "RUNNING" and set(world.hypervisor.bodies) == {"shop"}
+    assert state(world, "shop") == "RUNNING" and world.hypervisor.names() == {"shop"}
     assert world.settings.nvram("shop").read_text() == "boot entries"
 
 
@@ -313,7 +313,7 @@ def test_a_name_that_is_used_again_gets_a_new_domain(world: World) -> None:
 
     world.store.commit([Delete(first.name, first.meta.etag)])
     world.running()
-    assert world.hypervisor.bodies["web"].uuid == world.vm().spec.uuid != first.spec.uuid
+    assert world.hypervisor.domains()["web"].uuid == world.vm().spec.uuid != first.spec.uuid
 
 
 def test_a_newer_request_supersedes(world: World) -> None:
@@ -348,7 +348,7 @@ def test_what_is_missing_is_waited_for_and_told(world: World) -> None:
 
 def test_an_unasked_pause_is_told_and_undone_with_patience(world: World) -> None:
     world.running()
-    world.hypervisor.bodies["web"].power = Power.PAUSED
+    world.hypervisor.halt("web")
     world.settle()
     assert state(world) == "PAUSED" and "unasked" in world.vm().status.why
     world.later(10)
@@ -357,11 +357,11 @@ def test_an_unasked_pause_is_told_and_undone_with_patience(world: World) -> None
 
 def test_guest_facts_come_beside_the_way(world: World) -> None:
     world.running()
-    world.hypervisor.guests["web"] = Guest("web", "Debian", ("10.64.0.10/24",))
+    world.hypervisor.script("web").agent = Guest("web", "Debian", ("10.64.0.10/24",))
     world.guests.step()
     world.settle()
     assert world.vm().status.guest.host_name == "web"
-    del world.hypervisor.guests["web"]
+    world.hypervisor.script("web").agent = None
     world.clock.seconds += 11
     world.guests.step()
     world.settle()
@@ -370,14 +370,17 @@ def test_guest_facts_come_beside_the_way(world: World) -> None:
 
 def test_a_hypervisor_that_is_away_is_a_fault_of_the_node_and_nothing_else(world: World) -> None:
     world.running()
-    world.hypervisor.down = True
+    world.hypervisor.away = True
     world.agent.look_again()
-    with pytest.raises(PvcError):
-        world.agent.step()
+    world.agent.step()
     node = world.state.find(cluster_pb2.Node, NODE)
     assert node is not None and "no connection" in node.status.faults[0]
     assert state(world) == "RUNNING"
-    world.hypervisor.down = False
+    operation = world.verb(requests.STOP)
+    world.clock.seconds += 1000
+    world.agent.step()
+    assert reason(world.operation(operation.name)) == "DEADLINE"
+    world.hypervisor.away = False
     world.settle()
     node = world.state.find(cluster_pb2.Node, NODE)
     assert node is not None and not node.status.faults
@@ -389,3 +392,33 @@ def test_a_lost_session_is_taken_again(world: World) -> None:
     world.settle()
     node = world.state.find(cluster_pb2.Node, NODE)
     assert node is not None and node.status.session == world.store.session()
+
+
+@pytest.mark.parametrize("verb", ["define", "start"])
+@pytest.mark.parametrize("how", ["hangs", "works_late"])
+def test_a_hypervisor_that_hangs_or_answers_late_is_no_crash(
+    world: World, verb: str, how: str
+) -> None:
+    script = world.hypervisor.script("web")
+    getattr(script, how).add(verb)
+    operation = world.create()
+    world.settle()
+    assert state(world) == "STARTING"
+    getattr(script, how).clear()
+    world.later(6)
+    assert state(world) == "RUNNING" and world.vm().status.crashes == 0
+    assert world.operation(operation.name).state == SUCCEEDED
+    assert script.starts == 1
+
+
+def test_a_shutdown_that_cannot_be_asked_for_is_tried_again(world: World) -> None:
+    world.running()
+    world.hypervisor.script("web").hangs.add("shutdown")
+    world.verb(requests.SHUTDOWN)
+    world.settle()
+    assert state(world) == "STOPPING"
+    warned = [e for e in world.state.rows(event_pb2.Event) if "shutdown failed" in e.message]
+    assert len(warned) == 1
+    world.hypervisor.script("web").hangs.clear()
+    world.later(11)
+    assert state(world) == "STOPPED"

@@ -104,7 +104,7 @@ def end_of(world: World) -> Any:
         for field in ("state_time", "start_time", "why"):
             status.ClearField(field)  # type: ignore[arg-type]
         vms[vm.name] = (status, vm.spec)
-    domains = {name: (b.power, bool(b.live)) for name, b in world.hypervisor.bodies.items()}
+    domains = world.hypervisor.shape()
     open_operations = sorted(
         op.method
         for op in world.state.rows(Operation)

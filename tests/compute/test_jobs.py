@@ -245,7 +245,7 @@ def test_deletion_ends_the_vm_then_its_volumes_then_its_row(site: Site, volumes:
     ended = site.run(delete(site, volumes))
     assert ended.state == Operation.STATE_SUCCEEDED, ended.error
     assert site.world.state.find(vm_pb2.Vm, "vms/web") is None
-    assert not site.world.hypervisor.bodies
+    assert not site.world.hypervisor.names()
     left = site.world.state.find(storage_pb2.Volume, f"{POOL}/volumes/root")
     assert (left is None) == volumes
 
@@ -273,7 +273,7 @@ def test_reset_presses_the_button(site: Site) -> None:
     site.world.running()
     operation = site.world.ask(requests.reset, api.ResetVmRequest(name="vms/web"))
     assert site.run(operation).state == Operation.STATE_SUCCEEDED
-    assert site.world.hypervisor.calls[-1] == "reset web"
+    assert site.world.hypervisor.told[-1] == "reset web"
 
 
 def test_open_volumes_are_found_by_who_has_them(site: Site) -> None:

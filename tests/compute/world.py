@@ -23,7 +23,7 @@ from services.mesh.clock import sortable_id
 from services.mesh.desk import Call
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.store import Put, Snapshot
-from tests.compute.fake_hypervisor import FACTS, FakeHypervisor
+from tests.compute.fake_hypervisor import TellingHypervisor
 
 Operation = operation_pb2.Operation
 NODE = "nodes/n1"
@@ -59,7 +59,7 @@ class World:
         self.clock = ManualClock()
         self.cluster = MemoryCluster()
         self.store = MemoryStore(self.cluster)
-        self.hypervisor = FakeHypervisor()
+        self.hypervisor = TellingHypervisor(self.clock.monotonic)
         self.settings = ComputeSettings(NODE, directory, parallel=parallel)
         self.settings.prepare()
         self.coordinator = Coordinator(MemoryStore(self.cluster), self.clock, NODE)
@@ -79,8 +79,9 @@ class World:
         """A fresh agent, as after the death of its process."""
         self.store.lose_session()
         store = store or self.store
-        presence = Presence(store, self.clock, self.settings, FACTS, self.machine)
-        self.agent = Agent(store, self.clock, self.hypervisor, self.settings, FACTS, presence)
+        facts = self.hypervisor.facts()
+        presence = Presence(store, self.clock, self.settings, facts, self.machine)
+        self.agent = Agent(store, self.clock, self.hypervisor, self.settings, facts, presence)
         self.hypervisor.on_event(self.agent.look_again)
         self.guests = Guests(
             store, self.clock, self.hypervisor, NODE, self.agent.memory, parallel=0
@@ -111,13 +112,13 @@ class World:
     def settle(self, rounds: int = 30) -> None:
         """Coordinator and agent take turns until nothing changes any more."""
         for _ in range(rounds):
-            before = (self.state.revision, len(self.hypervisor.calls))
+            before = (self.state.revision, len(self.hypervisor.told))
             self.coordinator.step()
             self.agent.look_again()
             self.agent.step()
-            if before == (self.state.revision, len(self.hypervisor.calls)):
+            if before == (self.state.revision, len(self.hypervisor.told)):
                 return
-        raise AssertionError(f"no calm after {rounds} rounds: {self.hypervisor.calls[-10:]}")
+        raise AssertionError(f"no calm after {rounds} rounds: {self.hypervisor.told[-10:]}")
 
     def later(self, seconds: float) -> None:
         """Time passes, and everybody looks again."""

@@ -317,7 +317,7 @@ def _power(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
         case vm_pb2.POWER_STATE_RUNNING, True, _:
             return (Resume("it is to run"),) if _may_resume(vm, view) else ()
         case vm_pb2.POWER_STATE_RUNNING, False, vm_pb2.VM_STATE_PAUSED:
-            return (_set(vm, view, RUNNING, ""),)
+            return (SetStatus(_set(vm, view, RUNNING, "").status, "its processors go on"),)
         case _:
             return ()
 
