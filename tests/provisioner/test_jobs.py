@@ -201,6 +201,7 @@ def test_a_vm_from_an_image(world: World) -> None:
     root, seed = vm.spec.disks
     assert (root.id, root.boot_order, seed.id, seed.read_only) == ("root", 1, "seed", True)
     assert seed.device == vm_pb2.DISK_DEVICE_CDROM
+    assert seed.bus == vm_pb2.DISK_BUS_VIRTIO_SCSI
     (nic,) = vm.spec.nics
     assert (nic.id, nic.network) == ("net0", "networks/default")
     volume = world.storage.volume("web-root")
