@@ -45,6 +45,7 @@ class ImageCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._building: dict[str, threading.Lock] = {}
+        self._builds = threading.Lock()
         self._held: Counter[str] = Counter()
 
     @contextmanager
@@ -54,17 +55,22 @@ class ImageCache:
         """The image of a recipe hash, for as long as it is needed.
 
         build: makes the file at a path, whole or not at all; check: called while another job
-        builds the same one; may raise to stop waiting.
+        builds; may raise to stop waiting.
         """
-        with self._hold(key), self._one_builder(key, check):
-            found = self._found(key)
-            if found is None:
-                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                build(self._path(key))
-                found = self._keep(key)
         with self._hold(key):
+            with _locked(self._of_key(key), check):
+                found = self._found(key) or self._built(key, build, check)
             self._prune()
             yield found
+
+    def _built(
+        self, key: str, build: Callable[[Path], object], check: Callable[[], None]
+    ) -> CachedImage:
+        # A build takes all that a machine has: two at a time are no faster.
+        with _locked(self._builds, check):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            build(self._path(key))
+        return self._keep(key)
 
     def _found(self, key: str) -> CachedImage | None:
         """The image, if its file is what was written and young enough."""
@@ -109,22 +115,26 @@ class ImageCache:
             with self._lock:
                 self._held[key] -= 1
 
-    @contextmanager
-    def _one_builder(self, key: str, check: Callable[[], None]) -> Iterator[None]:
+    def _of_key(self, key: str) -> threading.Lock:
         with self._lock:
-            lock = self._building.setdefault(key, threading.Lock())
-        while not lock.acquire(timeout=LOCK_LOOK_S):
-            check()
-        try:
-            yield
-        finally:
-            lock.release()
+            return self._building.setdefault(key, threading.Lock())
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.qcow2"
 
     def _card(self, key: str) -> Path:
         return self.folder / f"{key}.json"
+
+
+@contextmanager
+def _locked(lock: threading.Lock, check: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock; `check` may raise to stop waiting for it."""
+    while not lock.acquire(timeout=LOCK_LOOK_S):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _sha256(path: Path) -> str:

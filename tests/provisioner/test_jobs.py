@@ -19,6 +19,7 @@ from pvc.storage.v1 import storage_pb2, storage_service_pb2
 from services.mesh import rows
 from services.mesh.errors import PvcError
 from services.mesh.jobs import ATTEMPTS_MAX
+from services.mesh.log import safe
 from services.mesh.rows import FINAL
 from services.state.store import Put
 from services.storage.drivers.fake import Died
@@ -200,6 +201,7 @@ def test_a_vm_from_an_image(world: World) -> None:
     root, seed = vm.spec.disks
     assert (root.id, root.boot_order, seed.id, seed.read_only) == ("root", 1, "seed", True)
     assert seed.device == vm_pb2.DISK_DEVICE_CDROM
+    assert seed.bus == vm_pb2.DISK_BUS_VIRTIO_SCSI
     (nic,) = vm.spec.nics
     assert (nic.id, nic.network) == ("net0", "networks/default")
     volume = world.storage.volume("web-root")
@@ -230,7 +232,7 @@ def test_the_seed_says_who_the_vm_is_and_the_state_never_has_its_secrets(world: 
     meta = yaml.safe_load(found["meta-data"])
     assert meta == {"instance-id": vm.spec.uuid, "local-hostname": "web"}
     assert vm.spec.nics[0].mac in found["network-config"]
-    assert "hunter2" in found["user-data"]
+    assert "hunter2" in found["user-data"] and "hunter2" not in safe(request)
     for table in world.outside.snapshot().tables.values():
         for row in table.values():
             assert b"hunter2" not in row.SerializeToString()

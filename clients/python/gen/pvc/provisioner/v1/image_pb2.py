@@ -27,7 +27,7 @@ from pvc.core.v1 import meta_pb2 as pvc_dot_core_dot_v1_dot_meta__pb2
 from pvc.core.v1 import options_pb2 as pvc_dot_core_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epvc/provisioner/v1/image.proto\x12\x12pvc.provisioner.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xd8\x01\n\x05Image\x12 \n\x04name\x18\x01 \x01(\tB\x0c\xca\xf3\x18\x08\x62\x06imagesR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x37\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.pvc.provisioner.v1.ImageSpecB\x04\xe2\x41\x01\x02R\x04spec\x12=\n\x06status\x18\x04 \x01(\x0b\x32\x1f.pvc.provisioner.v1.ImageStatusB\x04\xe2\x41\x01\x03R\x06status:\x0e\xd2\xf3\x18\n\n\x06images\x10\x01\"]\n\tImageSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12#\n\x04pool\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x05\xca\xf3\x18\x07\x62\x05poolsR\x04pool\"\xa3\x02\n\x0bImageStatus\x12;\n\x05state\x18\x01 \x01(\x0e\x32%.pvc.provisioner.v1.ImageStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n\x06volume\x18\x03 \x01(\tR\x06volume\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x16\n\x06origin\x18\x05 \x01(\tR\x06origin\x12\x1f\n\x0brecipe_hash\x18\x06 \x01(\tR\nrecipeHash\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\x8c\x01\n\tCloudInit\x12\'\n\tuser_data\x18\x01 \x01(\tB\n\xca\xf3\x18\x06 \x80\x80\x08X\x01R\x08userData\x12\'\n\tmeta_data\x18\x02 \x01(\tB\n\xca\xf3\x18\x06 \x80\x80\x04X\x01R\x08metaData\x12-\n\x0cnetwork_data\x18\x03 \x01(\tB\n\xca\xf3\x18\x06 \x80\x80\x04X\x01R\x0bnetworkDataB\xb4\x01\n\x16\x63om.pvc.provisioner.v1B\nImageProtoP\x01Z$pvc/pvc/provisioner/v1;provisionerv1\xa2\x02\x03PPX\xaa\x02\x12Pvc.Provisioner.V1\xca\x02\x12Pvc\\Provisioner\\V1\xe2\x02\x1ePvc\\Provisioner\\V1\\GPBMetadata\xea\x02\x14Pvc::Provisioner::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epvc/provisioner/v1/image.proto\x12\x12pvc.provisioner.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xd8\x01\n\x05Image\x12 \n\x04name\x18\x01 \x01(\tB\x0c\xca\xf3\x18\x08\x62\x06imagesR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x37\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.pvc.provisioner.v1.ImageSpecB\x04\xe2\x41\x01\x02R\x04spec\x12=\n\x06status\x18\x04 \x01(\x0b\x32\x1f.pvc.provisioner.v1.ImageStatusB\x04\xe2\x41\x01\x03R\x06status:\x0e\xd2\xf3\x18\n\n\x06images\x10\x01\"]\n\tImageSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12#\n\x04pool\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x05\xca\xf3\x18\x07\x62\x05poolsR\x04pool\"\xa3\x02\n\x0bImageStatus\x12;\n\x05state\x18\x01 \x01(\x0e\x32%.pvc.provisioner.v1.ImageStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n\x06volume\x18\x03 \x01(\tR\x06volume\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x16\n\x06origin\x18\x05 \x01(\tR\x06origin\x12\x1f\n\x0brecipe_hash\x18\x06 \x01(\tR\nrecipeHash\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\x92\x01\n\tCloudInit\x12)\n\tuser_data\x18\x01 \x01(\tB\x0c\xca\xf3\x18\x08 \x80\x80\x08X\x01h\x01R\x08userData\x12)\n\tmeta_data\x18\x02 \x01(\tB\x0c\xca\xf3\x18\x08 \x80\x80\x04X\x01h\x01R\x08metaData\x12/\n\x0cnetwork_data\x18\x03 \x01(\tB\x0c\xca\xf3\x18\x08 \x80\x80\x04X\x01h\x01R\x0bnetworkDataB\xb4\x01\n\x16\x63om.pvc.provisioner.v1B\nImageProtoP\x01Z$pvc/pvc/provisioner/v1;provisionerv1\xa2\x02\x03PPX\xaa\x02\x12Pvc.Provisioner.V1\xca\x02\x12Pvc\\Provisioner\\V1\xe2\x02\x1ePvc\\Provisioner\\V1\\GPBMetadata\xea\x02\x14Pvc::Provisioner::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,11 +48,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGESPEC'].fields_by_name['pool']._loaded_options = None
   _globals['_IMAGESPEC'].fields_by_name['pool']._serialized_options = b'\342A\001\005\312\363\030\007b\005pools'
   _globals['_CLOUDINIT'].fields_by_name['user_data']._loaded_options = None
-  _globals['_CLOUDINIT'].fields_by_name['user_data']._serialized_options = b'\312\363\030\006 \200\200\010X\001'
+  _globals['_CLOUDINIT'].fields_by_name['user_data']._serialized_options = b'\312\363\030\010 \200\200\010X\001h\001'
   _globals['_CLOUDINIT'].fields_by_name['meta_data']._loaded_options = None
-  _globals['_CLOUDINIT'].fields_by_name['meta_data']._serialized_options = b'\312\363\030\006 \200\200\004X\001'
+  _globals['_CLOUDINIT'].fields_by_name['meta_data']._serialized_options = b'\312\363\030\010 \200\200\004X\001h\001'
   _globals['_CLOUDINIT'].fields_by_name['network_data']._loaded_options = None
-  _globals['_CLOUDINIT'].fields_by_name['network_data']._serialized_options = b'\312\363\030\006 \200\200\004X\001'
+  _globals['_CLOUDINIT'].fields_by_name['network_data']._serialized_options = b'\312\363\030\010 \200\200\004X\001h\001'
   _globals['_IMAGE']._serialized_start=139
   _globals['_IMAGE']._serialized_end=355
   _globals['_IMAGESPEC']._serialized_start=357
@@ -62,5 +62,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGESTATUS_STATE']._serialized_start=659
   _globals['_IMAGESTATUS_STATE']._serialized_end=744
   _globals['_CLOUDINIT']._serialized_start=747
-  _globals['_CLOUDINIT']._serialized_end=887
+  _globals['_CLOUDINIT']._serialized_end=893
 # @@protoc_insertion_point(module_scope)

@@ -155,7 +155,9 @@ Global___ImageStatus: _TypeAlias = ImageStatus  # noqa: Y015
 
 @_typing.final
 class CloudInit(_message.Message):
-    """What cloud-init finds when the VM starts, on a small CD-ROM."""
+    """What cloud-init finds when the VM starts, on a small CD-ROM. It may hold passwords and keys: it is kept there alone,
+    and no answer, operation or log shows it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
