@@ -95,8 +95,14 @@ def _nodes(domain: libvirt.virDomain) -> Sequence[Node]:
 
 
 def _node(nodes: Sequence[Node], path: str) -> Node:
-    """The node that is the disk's image: it reads the file and is no backing file of another."""
-    opened = [node for node in nodes if node.get("file") == path and node["drv"] != "file"]
+    """The node that is the disk's image: the format node that reads the file's own node.
+
+    A format node's own `file` does not tell: for a copy on write it is a json: name of the whole
+    chain. libvirt names the two of an image alike, "libvirt-2-storage" and "libvirt-2-format".
+    """
+    below = {n["node-name"] for n in nodes if n.get("file") == path and n["drv"] == "file"}
+    wanted = {name.removesuffix("-storage") + "-format" for name in below}
+    opened = [node for node in nodes if node["node-name"] in wanted]
     for node in opened:
         if node["drv"] == "qcow2":
             return node
