@@ -103,9 +103,10 @@ class Guests:
         return PERIOD_NEW_S if age_s < NEW_FOR_S else PERIOD_S
 
     def _remember(self, known: Run | None, guest: vm_pb2.GuestStatus | None) -> None:
-        if known is not None and known.guest != guest:
-            known.guest = guest
-            self.wake()
+        if known is None or (known.asked and known.guest == guest):
+            return
+        known.asked, known.guest = True, guest
+        self.wake()
 
 
 def status_of(guest: Guest) -> vm_pb2.GuestStatus:

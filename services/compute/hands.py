@@ -88,9 +88,12 @@ class Hands:
     def _undefine(self, domain: str, vm: str) -> None:
         """A renamed VM takes its firmware variables and its console's past along."""
         if domain != vm:
-            for place in (self._settings.nvram, self._settings.console_log):
-                if place(domain).exists():
-                    place(domain).replace(place(vm))
+            kept, log = self._settings.nvram(domain), self._settings.console_log(domain)
+            if kept.exists():
+                kept.replace(self._settings.nvram(vm))
+            for part in log.parent.glob(f"{log.name}*"):
+                past = part.name.removeprefix(log.name)
+                part.replace(part.with_name(f"{self._settings.console_log(vm).name}{past}"))
         self._hypervisor.undefine(domain)
 
     def _change(self, vm: vm_pb2.Vm, view: View | None, step: LiveChange, machine: Machine) -> None:

@@ -21,6 +21,8 @@ class Run:
     """See core.live.difference."""
     refused: dict[str, PvcError] = field(default_factory=dict)
     """What was said to the live changes that failed, by the same keys."""
+    asked: bool = False
+    """Its guest was asked who it is; before that what the status says is all that is known."""
     guest: vm_pb2.GuestStatus | None = None
 
 

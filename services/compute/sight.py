@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
+from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 from services.compute.core.life import View
 from services.compute.core.methods import method
@@ -17,7 +18,7 @@ from services.compute.drivers.domain_xml import domain_xml
 from services.compute.drivers.hypervisor import Domain, Power
 from services.compute.drivers.observed import Observed, parse_domain
 from services.compute.machine import machine_for, missing, volumes_by_path
-from services.compute.memory import Memory
+from services.compute.memory import Memory, Run
 from services.compute.presence import Hardware
 from services.compute.settings import ComputeSettings
 from services.mesh.clock import Clock
@@ -69,14 +70,19 @@ class Sight:
             wish=wish,
             missing=gap,
             volumes=volumes_by_path(snapshot, vm),
-            guest=run.guest if running else None,
+            guest=_guest(vm, run) if running else None,
             nudged_s=self._memory.nudged_s(vm),
             tried=dict(run.tried),
             refused=frozenset(run.refused),
             restart=restart_before(operations),
             held=has_volumes_to_go(operations),
             former=former,
+            settled_in=self._settled_in(snapshot),
         )
+
+    def _settled_in(self, snapshot: Snapshot) -> bool:
+        node = snapshot.find(cluster_pb2.Node, self._settings.node)
+        return node is not None and node.decision.boot_id == self._machine.boot_id
 
     def _wish(
         self, snapshot: Snapshot, vm: vm_pb2.Vm, live: Observed | None
@@ -90,6 +96,13 @@ class Sight:
             return read(domain_xml(vm, machine)), ""
         except PvcError as error:
             return None, error.message
+
+
+def _guest(vm: vm_pb2.Vm, run: Run) -> vm_pb2.GuestStatus | None:
+    """What it said last, to this agent or to the one before."""
+    if run.asked:
+        return run.guest
+    return vm.status.guest if vm.status.HasField("guest") else None
 
 
 def restart_before(operations: Sequence[Operation]) -> Timestamp | None:

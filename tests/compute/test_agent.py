@@ -206,6 +206,19 @@ def test_after_a_restart_of_the_machine_it_is_started_again(world: World) -> Non
     assert state(world) == "RUNNING" and world.vm().status.crashes == 0
 
 
+def test_what_does_not_start_with_its_machine_is_not_even_tried(world: World) -> None:
+    world.running(autostart=vm_pb2.AUTOSTART_NEVER)
+    world.hypervisor.end("web", OffReason.UNKNOWN)
+    world.clock.seconds += 100
+    world.machine = type(world.machine)(4, 8192, "6.1", "boot-2", world.clock.now())
+    world.restart()
+    for _ in range(3):
+        world.agent.look_again()
+        world.agent.step()
+    world.settle()
+    assert state(world) == "STOPPED" and world.hypervisor.script("web").starts == 1
+
+
 def test_a_running_domain_is_adopted_after_a_restart_of_the_agent(world: World) -> None:
     world.running()
     calls = list(world.hypervisor.told)
@@ -299,12 +312,14 @@ def test_a_renamed_vm_takes_its_files_along(world: World) -> None:
     world.verb(requests.STOP)
     world.settle()
     world.settings.nvram("web").write_text("boot entries")
+    world.settings.console_log("web").with_name("web.log.1").write_text("the past")
     operation = world.ask(edits.rename, api.RenameVmRequest(name="vms/web", new_vm_id="shop"))
     assert operation.state == SUCCEEDED
     world.verb(requests.START, "shop")
     world.settle()
     assert state(world, "shop") == "RUNNING" and world.hypervisor.names() == {"shop"}
     assert world.settings.nvram("shop").read_text() == "boot entries"
+    assert world.settings.console_log("shop").with_name("shop.log.1").read_text() == "the past"
 
 
 def test_a_name_that_is_used_again_gets_a_new_domain(world: World) -> None:
@@ -366,6 +381,17 @@ def test_guest_facts_come_beside_the_way(world: World) -> None:
     world.guests.step()
     world.settle()
     assert not world.vm().status.HasField("guest")
+
+
+def test_what_a_guest_said_outlives_the_agent(world: World) -> None:
+    world.running()
+    world.hypervisor.script("web").agent = Guest("web", "Debian", ("10.64.0.10/24",))
+    world.guests.step()
+    world.settle()
+    before = world.vm()
+    world.restart()
+    world.settle()
+    assert before.status.guest.host_name == "web" and world.vm() == before
 
 
 def test_a_hypervisor_that_is_away_is_a_fault_of_the_node_and_nothing_else(world: World) -> None:

@@ -89,6 +89,8 @@ class View:
     """A reboot is wanted of whatever started before this."""
     held: bool = False
     """The row stays while its volumes are being removed."""
+    settled_in: bool = True
+    """It was decided which VMs start with this start of the machine."""
     former: Domain | None = None
     """A domain with this VM's UUID under another name: it was renamed."""
 
@@ -209,7 +211,7 @@ def _may_start(vm: vm_pb2.Vm, view: View) -> bool:
     """Nothing has to be waited for: no crash to be judged, no back-off, no switch that the guest
     itself turned."""
     decision, status = vm.decision, vm.status
-    if status.crashes > decision.crashes_seen:
+    if status.crashes > decision.crashes_seen or not view.settled_in:
         return False
     if decision.not_before.ToNanoseconds() > view.now.ToNanoseconds():
         return False
