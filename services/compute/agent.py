@@ -127,12 +127,18 @@ class Agent:
 
     def _tend_all(self, lease: Lease, snapshot: Snapshot, domains: Mapping[str, Domain]) -> None:
         operations = unfinished(snapshot)
+        by_uuid = {domain.uuid: domain for domain in domains.values()}
         self.memory.forget_all_but(domains)
+        self._sight.forget_all_but(snapshot)
         for vm, domain in self._mine(snapshot, domains):
             self._submit(
                 vm.name.removeprefix("vms/"),
                 lambda vm=vm, domain=domain: self._tend(  # type: ignore[misc]
-                    lease, vm.name, domain, former_of(vm, snapshot, domains), operations
+                    lease,
+                    vm.name,
+                    domain,
+                    former_of(vm, snapshot, by_uuid.get(vm.spec.uuid)),
+                    operations,
                 ),
             )
         for domain in orphans(snapshot, domains):
@@ -292,11 +298,8 @@ def orphans(snapshot: Snapshot, domains: Mapping[str, Domain]) -> list[Domain]:
     ]
 
 
-def former_of(vm: vm_pb2.Vm, snapshot: Snapshot, domains: Mapping[str, Domain]) -> Domain | None:
-    """The domain that the VM had under the name it had before."""
-    for domain in domains.values():
-        other = domain.vm != vm.name.removeprefix("vms/")
-        if other and domain.uuid == vm.spec.uuid:
-            taken = snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}")
-            return domain if taken is None else None
-    return None
+def former_of(vm: vm_pb2.Vm, snapshot: Snapshot, domain: Domain | None) -> Domain | None:
+    """The domain that the VM had under the name it had before, given the one with its UUID."""
+    if domain is None or domain.vm == vm.name.removeprefix("vms/"):
+        return None
+    return domain if snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}") is None else None

@@ -14,7 +14,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 from services.compute.core.life import View
 from services.compute.core.methods import method
-from services.compute.drivers.domain_xml import domain_xml
+from services.compute.drivers.domain_xml import Machine, domain_xml
 from services.compute.drivers.hypervisor import Domain, Power
 from services.compute.drivers.observed import Observed, parse_domain
 from services.compute.machine import machine_for, missing, volumes_by_path
@@ -47,6 +47,9 @@ class Sight:
         self._accelerator = accelerator
         self._machine = machine
         self._memory = memory
+        self._wishes: dict[str, tuple[tuple[str, int, Machine], Observed]] = {}
+        """VM → what its domain would be made of, and what that was made from: it is asked for in
+        every round, and building XML takes milliseconds."""
 
     def view(
         self,
@@ -92,10 +95,21 @@ class Sight:
             return None, gap
         targets = live.targets if live is not None else {}
         machine = machine_for(snapshot, vm, self._settings, self._accelerator, targets)
+        key = (vm.meta.uid, vm.meta.generation, machine)
+        known = self._wishes.get(vm.name)
+        if known is not None and known[0] == key:
+            return known[1], ""
         try:
-            return read(domain_xml(vm, machine)), ""
+            wish = parse_domain(domain_xml(vm, machine))
         except PvcError as error:
             return None, error.message
+        self._wishes[vm.name] = (key, wish)
+        return wish, ""
+
+    def forget_all_but(self, snapshot: Snapshot) -> None:
+        """Drops what is known about VMs that are no more."""
+        for name in [name for name in self._wishes if snapshot.find(vm_pb2.Vm, name) is None]:
+            self._wishes.pop(name, None)
 
 
 def _guest(vm: vm_pb2.Vm, run: Run) -> vm_pb2.GuestStatus | None:

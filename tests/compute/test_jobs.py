@@ -141,6 +141,7 @@ def reason(operation: Operation) -> str:
 def two_disks(site: Site) -> None:
     vm = site.world.vm()
     vm.spec.disks.add(id="data", volume=f"{POOL}/volumes/data")
+    vm.meta.generation += 1
     site.world.store.commit([Put(vm)])
     site.world.settle()
 
