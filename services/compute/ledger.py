@@ -154,6 +154,7 @@ class Ledger:
         """An event, where the state changed."""
         if before.status.state == after.status.state:
             return []
+        self._memory.is_news(_id(after), "")
         text = f"vm {_id(after)} {move(before.status.state, after.status.state)}"
         log.info("%s (%s)", text, why)
         severity = _SEVERITIES.get(after.status.state, event_pb2.Event.SEVERITY_INFO)
@@ -161,6 +162,8 @@ class Ledger:
 
     def _warn(self, lease: Lease, vm: vm_pb2.Vm, step: Step, error: PvcError) -> None:
         text = f"vm {_id(vm)}: {_spoken(step)} failed"
+        if not self._memory.is_news(_id(vm), f"{text}: {error.message}"):
+            return
         warning = event_pb2.Event.SEVERITY_WARNING
         self._store.commit([self._event(vm, text, error.message, warning)], held_by=lease)
 

@@ -35,6 +35,7 @@ class Memory:
         self._runs: dict[str, Run] = {}
         self._nudged: dict[str, tuple[int, float]] = {}
         self._trouble: dict[str, float] = {}
+        self._warned: dict[str, str] = {}
 
     def run(self, vm: str, run: str) -> Run:
         """What is known about this run; nothing yet when it is another one than last time."""
@@ -69,6 +70,14 @@ class Memory:
         if entered != vm.status.state_time.ToNanoseconds():
             return None
         return self._clock.monotonic() - at
+
+    def is_news(self, vm: str, warning: str) -> bool:
+        """It is another warning than the last one about this VM; "" begins anew."""
+        with self._lock:
+            before = self._warned.pop(vm, "")
+            if warning:
+                self._warned[vm] = warning
+            return warning != before
 
     def trouble(self, vm: str, pause_s: float) -> None:
         """Something failed that may fail again at once."""

@@ -445,6 +445,9 @@ def test_a_shutdown_that_cannot_be_asked_for_is_tried_again(world: World) -> Non
     assert state(world) == "STOPPING"
     warned = [e for e in world.state.rows(event_pb2.Event) if "shutdown failed" in e.message]
     assert len(warned) == 1
+    world.later(11)
+    again = [e for e in world.state.rows(event_pb2.Event) if "shutdown failed" in e.message]
+    assert again == warned, "the same words are told once"
     world.hypervisor.script("web").hangs.clear()
     world.later(11)
     assert state(world) == "STOPPED"
