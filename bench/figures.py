@@ -51,7 +51,9 @@ class Line:
 
     def cells(self) -> tuple[str, ...]:
         """As the table shows it."""
-        ratio = brief(self.pvc.median / self.other.median) if self.other else "-"
+        ratio = (
+            brief(self.pvc.median / self.other.median) if self.other and self.other.median else "-"
+        )
         other = self.other.shown() if self.other else "-"
         runs = str(len(self.pvc.samples))
         return (self.what, self.unit, self.pvc.shown(), other, ratio, runs, self.aim, self.against)

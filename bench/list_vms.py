@@ -53,7 +53,7 @@ def calls(rig: Rig) -> dict[str, Callable[[], None]]:
     options = (("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),)
     mesh = grpc.insecure_channel(f"unix:{rig.base}/run/mesh/compute.sock", options)
     door = grpc.insecure_channel(f"unix:{rig.base}/run/pvc.sock", options)
-    raw = mesh.unary_unary(
+    raw: Any = mesh.unary_unary(
         "/pvc.compute.v1.VmService/ListVms", api.ListVmsRequest.SerializeToString
     )
     return {

@@ -13,7 +13,7 @@ from bench.programs import alone
 RUNS = 3
 PAUSE_S = 1.0
 SETTLE_S = 2.0
-KINDS = {"Rss": "resident", "Pss": "of its own and its share"}
+KINDS = {"Rss": "RSS", "Pss": "PSS"}
 
 
 def measure(ground: Ground) -> list[Line]:

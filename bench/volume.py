@@ -7,11 +7,13 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from bench.figures import Line, check, program, side_by_side
+from bench.figures import Action, Line, check, program, side_by_side
 from bench.ground import Ground
 from bench.programs import alone
+from pvc.storage.v1.storage_pb2 import VolumeSpec
 from tests.system.rig import TIMEOUT_S, Rig, gib
 
 SIZE_GIB = 2
@@ -21,7 +23,7 @@ RUNS = 5
 
 
 def measure(ground: Ground) -> list[Line]:
-    """Each ends with the volume removed; that is not a part of what is measured."""
+    """On either side a file counts as made when it is on the disk (fsync)."""
     rig = ground.pvc()
     with image(rig.base) as source:
         return [created(rig), *copied(rig, source)]
@@ -54,42 +56,47 @@ def created(rig: Rig) -> Line:
         rig.cluster.volumes.create("local/made", gib(SIZE_GIB)).result(TIMEOUT_S)
 
     ours, theirs = side_by_side(by_pvc, by_qemu_img, RUNS, after=removing(rig, "made", path))
-    return Line(f"create a volume of {SIZE_GIB} GiB", "ms", ours, "qemu-img create, fsync", theirs)
+    return Line(f"create a volume of {SIZE_GIB} GiB", "ms", ours, "qemu-img create", theirs)
 
 
 def copied(rig: Rig, source: Path) -> list[Line]:
-    """Import of a file that was sent, a clone of what came of it, and a clone of that a VM may
-    write."""
+    """Import of a file that was sent, and copies of what came of it: whole, and on write."""
     path = rig.base / "plain.qcow2"
     file = rig.cluster.files.upload(source).name
+    rig.cluster.volumes.import_file("local/base", file).result(TIMEOUT_S)
+    sealed = VolumeSpec(source_volume="pools/local/volumes/base", sealed=True)
+    rig.cluster.volumes.create("local/image", sealed).result(TIMEOUT_S)
+    (base,) = (rig.pools / "volumes").glob("base.*")
+    plain = ("qemu-img", "convert", "-f", "qcow2", "-O", "qcow2")
+    on_write = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path)
 
-    def by_pvc() -> None:
+    def imported() -> None:
         volume = rig.cluster.volumes.import_file("local/made", file).result(TIMEOUT_S)
         check(volume.spec.size_bytes == SIZE_GIB << 30, "the size of what was imported")
 
-    def by_qemu_img() -> None:
-        program("qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", source, path)
+    def cloned(origin: str, parent: str) -> None:
+        volume = rig.cluster.volumes.clone(f"local/{origin}", "local/made").result(TIMEOUT_S)
+        check(volume.status.parent.endswith(parent), "what the clone stands on")
+
+    def by_qemu_img(*words: str | Path) -> None:
+        program(*words)
         synced(path)
 
-    words = f"an image of {SIZE_GIB} GiB, {FILLED_MIB} MiB full"
-    clear = removing(rig, "made", path)
-    imported = side_by_side(by_pvc, by_qemu_img, RUNS, after=clear)
-    rig.cluster.volumes.import_file("local/base", file).result(TIMEOUT_S)
-    (base,) = (rig.pools / "volumes").glob("base.*")
+    def line(what: str, ours: Action, *words: str | Path) -> Line:
+        other = partial(by_qemu_img, *words)
+        both = side_by_side(ours, other, RUNS, after=removing(rig, "made", path))
+        return Line(
+            f"{what}, {FILLED_MIB} MiB in it", "ms", both[0], f"{words[0]} {words[1]}", both[1]
+        )
 
-    def clone_by_pvc() -> None:
-        rig.cluster.volumes.clone("local/base", "local/made").result(TIMEOUT_S)
-
-    def clone_by_qemu_img() -> None:
-        program("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path)
-        synced(path)
-
-    cloned = side_by_side(clone_by_pvc, clone_by_qemu_img, RUNS, after=clear)
-    rig.cluster.volumes.delete("local/base").result(TIMEOUT_S)
-    return [
-        Line(f"import {words}", "ms", imported[0], "qemu-img convert, fsync", imported[1]),
-        Line(f"clone {words}", "ms", cloned[0], "qemu-img create -b, fsync", cloned[1]),
+    found = [
+        line("import 2 GiB", imported, *plain, source, path),
+        line("full copy of 2 GiB", partial(cloned, "base", ""), *plain, base, path),
+        line("copy on write of 2 GiB", partial(cloned, "image", "/image"), *on_write),
     ]
+    for name in ("base", "image"):
+        rig.cluster.volumes.delete(f"local/{name}").result(TIMEOUT_S)
+    return found
 
 
 def removing(rig: Rig, volume: str, path: Path) -> Callable[[], None]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2
-from services.compute.core.life import ON, converge, orphaned
+from services.compute.core.life import ON, at_rest, converge, orphaned
 from services.compute.core.settle import settles
 from services.compute.core.status import RUNNING, STOPPED
 from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor
@@ -131,6 +131,9 @@ class Agent:
         self.memory.forget_all_but(domains)
         self._sight.forget_all_but(snapshot)
         for vm, domain in self._mine(snapshot, domains):
+            alone = domain is None and vm.name not in operations and vm.spec.uuid not in by_uuid
+            if alone and at_rest(vm, self._node):
+                continue  # there may be many of those
             self._submit(
                 vm.name.removeprefix("vms/"),
                 lambda vm=vm, domain=domain: self._tend(  # type: ignore[misc]

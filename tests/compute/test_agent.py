@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,10 @@ from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, operation_pb2
 from services.compute.core import edits, requests
+from services.compute.core.life import View
 from services.compute.drivers.hypervisor import Guest, OffReason
 from services.mesh.errors import PvcError
-from services.state.store import Put
+from services.state.store import Put, Snapshot
 from tests.compute.world import NODE, POOL, World
 
 Operation = operation_pb2.Operation
@@ -60,6 +62,30 @@ def test_a_calm_vm_costs_no_commit(world: World) -> None:
         world.clock.seconds += 10
         world.agent.step()
     assert world.state.revision == before
+
+
+def test_only_those_that_are_not_at_rest_are_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.running()
+    other = api.CreateVmRequest(vm_id="off")
+    other.vm.spec.disks.add(id="root", volume=f"{POOL}/volumes/data")
+    world.ask(edits.create, other)
+    world.settle()
+    looked: list[str] = []
+    view = world.agent._sight.view
+
+    def seen(snapshot: Snapshot, vm: vm_pb2.Vm, *rest: Any) -> View:
+        looked.append(vm.name)
+        return view(snapshot, vm, *rest)
+
+    monkeypatch.setattr(world.agent._sight, "view", seen)
+    world.clock.seconds += 10
+    world.agent.step()
+    assert looked == ["vms/web"]
+    world.verb(requests.START, "off")
+    world.settle()
+    assert "vms/off" in looked and state(world, "off") == "RUNNING"
 
 
 def test_without_a_change_nobody_is_asked(world: World) -> None:

@@ -13,7 +13,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import defaults, live, mask, status, steps
-from services.compute.core.life import View, converge, start_failed
+from services.compute.core.life import View, at_rest, converge, start_failed
 from services.compute.core.methods import method
 from services.compute.core.settle import DEADLINES_S, Refusals, settle
 from services.compute.drivers.hypervisor import Domain, OffReason, Power
@@ -189,6 +189,21 @@ def check_rest(model: Model, power: int) -> None:
         case _:
             assert model.power is Power.OFF and now.state == vm_pb2.VM_STATE_STOPPED
             assert now.power_request == 2
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("power", POWERS)
+def test_what_is_at_rest_has_no_step_whatever_else_is_so(state: int, power: int) -> None:
+    for taken, missing, booted in product((1, 2), ("", "a volume is gone"), (at(1), at(150))):
+        model = Model(a_vm(state, power, taken=taken, generation=1), defined=False)
+        view = model.view(missing=missing, wish=None if missing else body(), booted=booted)
+        assert not at_rest(model.vm, NODE) or converge(model.vm, view) == ()
+    model.settle()
+    off = power not in (vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED)
+    assert at_rest(model.vm, NODE) == off
+    assert not at_rest(model.vm, "nodes/n2")
+    model.vm.meta.delete_time.CopyFrom(at(150))
+    assert not at_rest(model.vm, NODE)
 
 
 def test_a_failed_start_waits_for_the_coordinator() -> None:

@@ -110,6 +110,18 @@ def converge(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     return _when_off(vm, view)
 
 
+def at_rest(vm: vm_pb2.Vm, node: str) -> bool:
+    """It is off, as decided, and its status says all there is to say: with no domain on the node
+    and no operation, `converge` has no step for it whatever else changes."""
+    return (
+        vm.status.state == STOPPED
+        and vm.decision.node == node
+        and vm.decision.power not in ON
+        and not vm.meta.HasField("delete_time")
+        and not _corrected(facts_off(vm, node, wanted=False), vm)
+    )
+
+
 def orphaned(domain: Domain, why: str) -> tuple[Step, ...]:
     """Ends and forgets a domain that no VM stands behind."""
     forget = Undefine(domain.vm, why)
