@@ -206,20 +206,22 @@ def test_a_daemon_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_a_hung_daemon_hangs_nobody(own: Daemon, tmp_path: Path) -> None:
     own.start()
     hypervisor = Libvirt(own.uri, ("tcg", "a test"), deadline_s=0.5)
+    newcomer = Libvirt(own.uri, ("tcg", "a test"), deadline_s=0.5)
     assert hypervisor.domains() == {}
     pid = pid_of(own)
     os.kill(pid, signal.SIGSTOP)
     try:
-        for _ in range(6):
+        for subject in (hypervisor, newcomer) * 6:
             with pytest.raises(PvcError) as caught:
-                hypervisor.domains()
+                subject.domains()
             assert caught.value.reason == reason_pb2.REASON_DEADLINE
         assert not own.healthy()
     finally:
         os.kill(pid, signal.SIGCONT)
-    hypervisor._link._workers.call("settle", lambda: None, 5)
-    assert hypervisor.domains() == {}
-    hypervisor.close()
+    for subject in (hypervisor, newcomer):
+        assert subject._link.call("settle", lambda connection: connection.isAlive(), 10)
+        assert subject.domains() == {}
+        subject.close()
 
 
 @pytest.mark.real
