@@ -225,6 +225,30 @@ def test_a_hung_daemon_hangs_nobody(own: Daemon, tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+def test_one_that_hangs_for_long_is_replaced(
+    own: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.start()
+    subject = RealSubject(tmp_path, own)
+    vm = started(subject, small_vm("web"))
+    before = subject.hypervisor.domains()[vm].run
+    hung = pid_of(own)
+    os.kill(hung, signal.SIGSTOP)
+    monkeypatch.setattr("services.compute.drivers.daemon.START_TIMEOUT_S", 1.5)
+    own.start()
+    assert pid_of(own) != hung
+    assert subject.hypervisor.domains()[vm].run == before
+    subject.hypervisor.close()
+
+
+@pytest.mark.real
+def test_it_knows_nothing_of_our_environment(own: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVC_TEST_SECRET", "hush")
+    own.start()
+    assert b"hush" not in Path(f"/proc/{pid_of(own)}/environ").read_bytes()
+
+
+@pytest.mark.real
 def test_foreign_domains_are_not_seen_or_touched(real: RealSubject, tmp_path: Path) -> None:
     vm = small_vm("theirs")
     xml = domain_xml(vm, node(tmp_path))
