@@ -206,20 +206,46 @@ def test_a_daemon_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_a_hung_daemon_hangs_nobody(own: Daemon, tmp_path: Path) -> None:
     own.start()
     hypervisor = Libvirt(own.uri, ("tcg", "a test"), deadline_s=0.5)
+    newcomer = Libvirt(own.uri, ("tcg", "a test"), deadline_s=0.5)
     assert hypervisor.domains() == {}
     pid = pid_of(own)
     os.kill(pid, signal.SIGSTOP)
     try:
-        for _ in range(6):
+        for subject in (hypervisor, newcomer) * 6:
             with pytest.raises(PvcError) as caught:
-                hypervisor.domains()
+                subject.domains()
             assert caught.value.reason == reason_pb2.REASON_DEADLINE
         assert not own.healthy()
     finally:
         os.kill(pid, signal.SIGCONT)
-    hypervisor._link._workers.call("settle", lambda: None, 5)
-    assert hypervisor.domains() == {}
-    hypervisor.close()
+    for subject in (hypervisor, newcomer):
+        assert subject._link.call("settle", lambda connection: connection.isAlive(), 10)
+        assert subject.domains() == {}
+        subject.close()
+
+
+@pytest.mark.real
+def test_one_that_hangs_for_long_is_replaced(
+    own: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.start()
+    subject = RealSubject(tmp_path, own)
+    vm = started(subject, small_vm("web"))
+    before = subject.hypervisor.domains()[vm].run
+    hung = pid_of(own)
+    os.kill(hung, signal.SIGSTOP)
+    monkeypatch.setattr("services.compute.drivers.daemon.START_TIMEOUT_S", 1.5)
+    own.start()
+    assert pid_of(own) != hung
+    assert subject.hypervisor.domains()[vm].run == before
+    subject.hypervisor.close()
+
+
+@pytest.mark.real
+def test_it_knows_nothing_of_our_environment(own: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVC_TEST_SECRET", "hush")
+    own.start()
+    assert b"hush" not in Path(f"/proc/{pid_of(own)}/environ").read_bytes()
 
 
 @pytest.mark.real

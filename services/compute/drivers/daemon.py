@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import pwd
 import select
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,9 +30,14 @@ from services.compute.drivers import console_log, libvirtd_room
 from services.compute.drivers.process import Process
 from services.mesh.errors import PvcError
 
+log = logging.getLogger("pvc.libvirt")
+
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 2.0
+_ENDING = (signal.SIGTERM, signal.SIGKILL)
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
+"""Nothing of ours: it may hold secrets, and outlives us."""
 _SOCKET_PATH_MAX = 107
 """Longest path of a Unix socket that the kernel takes."""
 
@@ -130,15 +136,9 @@ class Daemon:
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             if self._process() is None:
-                self._bury()
-                self._write_settings()
                 self._launch()
         if not self._probe.answers(START_TIMEOUT_S):
-            raise PvcError(
-                reason_pb2.REASON_DEADLINE,
-                f"libvirtd does not answer at {self.socket_path} "
-                f"after {START_TIMEOUT_S:.0f} s; see {self.directory / 'log'}",
-            )
+            self._replace()
         console_log.rotate_all(self.directory.glob("log/**/*.log"))
 
     def stop(self, kill_guests: bool) -> None:
@@ -196,7 +196,23 @@ class Daemon:
                 text = f"{Path('/etc', name).read_text()}{_QEMU_USER}:{line}\n"
                 (self.directory / "etc" / name).write_text(text)
 
+    def _replace(self) -> None:
+        """Kills one that hangs; its guests do not notice. Raises DEADLINE if the next hangs too."""
+        log.warning("libvirtd in %s has hung for %g s: killed", self.directory, START_TIMEOUT_S)
+        with self._locked():
+            if (process := self._process()) is not None:
+                self._end([process], (signal.SIGKILL,))
+            self._launch()
+        if not self._probe.answers(START_TIMEOUT_S):
+            raise PvcError(
+                reason_pb2.REASON_DEADLINE,
+                f"libvirtd does not answer at {self.socket_path} after {START_TIMEOUT_S:g} s, nor "
+                f"did the one before; see {self.directory / 'log'}",
+            )
+
     def _launch(self) -> None:
+        self._bury()
+        self._write_settings()
         for place in libvirtd_room.PLACES.values():
             # Left behind on purpose: removing a mount point here would tear the mount out of
             # other namespaces too.
@@ -214,7 +230,7 @@ class Daemon:
         with (self.directory / "log" / "start.log").open("wb") as output:
             return subprocess.Popen(
                 self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, cwd="/", env={**os.environ, "NOTIFY_SOCKET": str(notify)},
+                start_new_session=True, cwd="/", env={**_ENVIRONMENT, "NOTIFY_SOCKET": str(notify)},
             )  # fmt: skip
 
     def _command(self) -> list[str]:
@@ -267,8 +283,8 @@ class Daemon:
         processes = (Process.of(pid) for pid in pids if self._is_inmate(pid))
         return [process for process in processes if process is not None]
 
-    def _end(self, processes: list[Process]) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
+    def _end(self, processes: list[Process], by: Sequence[signal.Signals] = _ENDING) -> None:
+        for number in by:
             deadline = time.monotonic() + STOP_TIMEOUT_S
             for process in processes:
                 if process.lives():

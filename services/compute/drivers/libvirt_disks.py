@@ -56,6 +56,9 @@ class LibvirtDisks:
             nodes = [_node(_nodes(domain), path) for path in paths]
             having = [snapshot_id in _snapshots(node) for node in nodes]
             if all(having):
+                if quiesce:
+                    # Whoever took it may have died before it thawed what it had frozen.
+                    _asked(domain, lambda: domain.fsThaw(None, 0))
                 return False
             if any(having):
                 raise PvcError(
