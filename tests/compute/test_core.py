@@ -13,6 +13,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import defaults, live, mask, status, steps
+from services.compute.core.edits import own_volumes
 from services.compute.core.life import View, at_rest, converge, start_failed
 from services.compute.core.methods import method
 from services.compute.core.settle import DEADLINES_S, Refusals, settle
@@ -485,3 +486,17 @@ def test_a_mask_takes_over_what_is_unset_too() -> None:
     for path in ("spec.description", "spec.vnc"):
         mask.take(source, target, path)
     assert target.spec.description == "" and not target.spec.HasField("vnc")
+
+
+def test_discs_that_bear_the_vms_name_go_with_it() -> None:
+    vm = vm_pb2.Vm(name="vms/web")
+    for disk, volume, read_only in (
+        ("root", "web-root", False),
+        ("seed", "web-seed", True),
+        ("cd", "debian-installer", True),
+        ("empty", "", True),
+    ):
+        path = f"pools/local/volumes/{volume}" if volume else ""
+        vm.spec.disks.add(id=disk, volume=path, read_only=read_only)
+    gone = [name.rpartition("/")[2] for name in own_volumes(vm)]
+    assert gone == ["web-root", "web-seed"]

@@ -178,8 +178,14 @@ def delete(snapshot: Snapshot, request: api.DeleteVmRequest, call: Call) -> Muta
 
 
 def own_volumes(vm: vm_pb2.Vm) -> list[str]:
-    """The volumes that go with a VM: those that it alone can write. Discs and shared ones stay."""
-    return [disk.volume for disk in vm.spec.disks if disk.volume and not disk.read_only]
+    """The volumes that go with a VM: those that it alone can write, and discs that bear its name,
+    as its cloud-init data do. Other discs are somebody's, and stay."""
+
+    def goes(disk: vm_pb2.DiskSpec) -> bool:
+        named = disk.volume.endswith(f"/volumes/{short(vm.name)}-{disk.id}")
+        return bool(disk.volume) and (not disk.read_only or named)
+
+    return [disk.volume for disk in vm.spec.disks if goes(disk)]
 
 
 def renamed(row: rows.R, name: str) -> rows.R:

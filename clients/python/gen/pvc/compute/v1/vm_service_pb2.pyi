@@ -284,7 +284,9 @@ class DeleteVmRequest(_message.Message):
     etag: _builtins.str
     """If set, must be the current one."""
     delete_volumes: _builtins.bool
-    """Remove its volumes too, with their snapshots. Volumes that others use are refused, and nothing is removed."""
+    """Remove its volumes too, with their snapshots: those that it can write, and discs that are named after it as
+    its cloud-init data are. Volumes that others use are refused, and nothing is removed.
+    """
     force: _builtins.bool
     """Stop it first if it runs."""
     request_id: _builtins.str
