@@ -22,7 +22,7 @@ DATA = "demo-data"
 SNAPSHOT = "first"
 BUILD_TIMEOUT_S = 900.0
 TIMEOUT_S = 240.0
-BOOT_LINES = 6
+BOOT_LINES = 4
 
 T = TypeVar("T")
 
@@ -33,6 +33,7 @@ class Story:
     def __init__(self, cluster: Cluster, screen: Screen) -> None:
         self._cluster = cluster
         self._screen = screen
+        self._address = ""
 
     def tell(self) -> None:
         """Everything, from the node to the reboot."""
@@ -97,7 +98,7 @@ class Story:
 
     def _answer(self) -> Answer:
         guest = self._guest()
-        address = guest.addresses[0].partition("/")[0]
+        self._address = address = guest.addresses[0].partition("/")[0]
         self._screen.say(
             "agent", f"the guest is {guest.host_name}, {guest.os}, at {', '.join(guest.addresses)}"
         )
@@ -112,7 +113,7 @@ class Story:
         self._cluster.volumes.create(f"{POOL}/{DATA}", spec).result(TIMEOUT_S)
         disk = vm_pb2.DiskSpec(id="data", volume=f"pools/{POOL}/volumes/{DATA}")
         self._cluster.vms.attach_disk(VM, disk).result(TIMEOUT_S)
-        answer = wait_for(self._namespace(), self._address(), TIMEOUT_S)
+        answer = wait_for(self._namespace(), self._address, TIMEOUT_S)
         new = sorted(set(answer.disks) - set(before.disks))
         assert new, f"the guest sees {answer.disks} as before"
         self._screen.say("hot-plug", f"a 1 GiB disk; the running guest sees it as {', '.join(new)}")
@@ -126,7 +127,7 @@ class Story:
 
     def _reboot(self, before: Answer) -> None:
         self._cluster.vms.reboot(VM).result(TIMEOUT_S)
-        answer = wait_for(self._namespace(), self._address(), TIMEOUT_S, not_boot=before.boot)
+        answer = wait_for(self._namespace(), self._address, TIMEOUT_S, not_boot=before.boot)
         self._screen.say("reboot", f"done; the guest answers again with marker {answer.marker}")
 
     def _guest(self) -> vm_pb2.GuestStatus:
@@ -144,9 +145,6 @@ class Story:
             timer.cancel()
             watch.close()
         raise TimeoutError(f"the guest's agent said nothing in {TIMEOUT_S:.0f} s")
-
-    def _address(self) -> str:
-        return self._cluster.vms.get(VM).status.guest.addresses[0].partition("/")[0]
 
     def _namespace(self) -> str:
         return self._cluster.networks.get("default").status.namespace

@@ -182,7 +182,7 @@ def own_volumes(vm: vm_pb2.Vm) -> list[str]:
     as its cloud-init data do. Other discs are somebody's, and stay."""
 
     def goes(disk: vm_pb2.DiskSpec) -> bool:
-        named = disk.volume.endswith(f"/volumes/{short(vm.name)}-{disk.id}")
+        named = disk.volume.endswith(f"/volumes/{vm.name.removeprefix('vms/')}-{disk.id}")
         return bool(disk.volume) and (not disk.read_only or named)
 
     return [disk.volume for disk in vm.spec.disks if goes(disk)]
