@@ -17,10 +17,10 @@ KINDS = {"Rss": "RSS", "Pss": "PSS"}
 
 
 def measure(ground: Ground) -> list[Line]:
-    """pvcd with a thousand VMs that are off, then with none; a libvirtd without PVC beside each."""
-    full = lines(ground, CROWD, process_of(ground.plain_libvirt(CROWD)))
+    """pvcd without a VM, then with a thousand that are off; a libvirtd without PVC beside each."""
     with libvirtd("bare") as bare:
-        return [*lines(ground, 0, process_of(bare)), *full]
+        empty = lines(ground, 0, process_of(bare))
+    return [*empty, *lines(ground, CROWD, process_of(ground.plain_libvirt(CROWD)))]
 
 
 def lines(ground: Ground, vms: int, libvirtd: int) -> list[Line]:
