@@ -9,7 +9,6 @@ from typing import TypeVar
 from lab.demo.guest import MARKER, USER_DATA, Answer, wait_for
 from lab.demo.screen import Screen
 from pvc.compute.v1 import vm_pb2
-from pvc.core.v1 import meta_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc_client import Cluster
@@ -137,10 +136,8 @@ class Story:
         timer.start()
         try:
             for change in watch:
-                if change.kind != meta_pb2.CHANGE_KIND_BOOKMARK:
-                    guest = change.resource.status.guest
-                    if guest.addresses:
-                        return guest
+                if change.resource is not None and change.resource.status.guest.addresses:
+                    return change.resource.status.guest
         finally:
             timer.cancel()
             watch.close()
@@ -169,7 +166,7 @@ class StateWatch:
     def _follow(self) -> None:
         seen = vm_pb2.VM_STATE_UNSPECIFIED
         for change in self._changes:
-            if change.kind == meta_pb2.CHANGE_KIND_BOOKMARK:
+            if change.resource is None:
                 continue
             state, why = change.resource.status.state, change.resource.status.why
             if state != seen and state != vm_pb2.VM_STATE_UNSPECIFIED:
