@@ -78,7 +78,12 @@ def build_on(ground: Ground) -> Parts:
         libvirt = Libvirt(config.compute.libvirt_uri, chosen)
     else:
         daemon.start()
-        libvirt = Libvirt(daemon.uri, chosen, pid_directory=daemon.pid_directory)
+        libvirt = Libvirt(
+            daemon.uri,
+            chosen,
+            pid_directory=daemon.pid_directory,
+            log_directory=daemon.log_directory,
+        )
         keep = Paced(daemon.start, ground.clock, DAEMON_PERIOD_S)
         keeping.append(Loop("compute-libvirtd", keep, DAEMON_PERIOD_S))
 

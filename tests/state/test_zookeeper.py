@@ -215,7 +215,7 @@ def test_acknowledged_commits_survive_a_killed_server(own_server: ZookeeperServe
     """kill -9 while two threads write; the server comes back on its data; nothing is lost, nothing
     counts twice, leases and sessions live on."""
     place = ZookeeperPlace(own_server)
-    store = place.open(session_timeout_s=10.0)
+    store = place.open(session_timeout_s=30.0, patience_s=40.0)
     session, lease = store.session(), store.acquire("leader", "a")
     store.commit([Put(vm("a", "0")), Put(vm("b", "0"))])
     done = {"a": 0, "b": 0}

@@ -239,8 +239,7 @@ def _start(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     for status in (intent, started):
         status.node = view.node
     started.start_time.CopyFrom(view.now)
-    if vm.decision.power == vm_pb2.POWER_STATE_RUNNING:
-        started.power_request = vm.decision.power_request
+    # The request is in effect once the next look has seen what runs: see facts_on.
     begin = (SetStatus(intent, why),) if intent is not vm.status else ()
     return (*begin, Define(why), Start(why), SetStatus(started, why))
 

@@ -117,6 +117,11 @@ class Daemon:
         return f"qemu+unix:///system?socket={quote(str(self.socket_path), safe='')}"
 
     @property
+    def log_directory(self) -> Path:
+        """Where libvirt keeps the emulators' logs, one file NAME.log each."""
+        return self.directory / "log" / "qemu"
+
+    @property
     def pid_directory(self) -> Path:
         """Where libvirt keeps the emulators' process ids, one file NAME.pid each."""
         return self.directory / "run" / "qemu"

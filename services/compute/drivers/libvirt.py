@@ -73,13 +73,16 @@ class Libvirt:
         accelerator: tuple[str, str],
         *,
         pid_directory: Path = Path("/run/libvirt/qemu"),
+        log_directory: Path | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         """accelerator: what to use and why; see daemon.machine_accelerator. pid_directory: where
-        this libvirt keeps its emulators' process ids."""
+        this libvirt keeps its emulators' process ids. log_directory: where it keeps their logs, if
+        those are to go with their domains; None: they are somebody else's, and stay."""
         self._link = Link(uri, deadline_s)
         self._accelerator = accelerator
         self._pid_directory = pid_directory
+        self._log_directory = log_directory
 
     def close(self) -> None:
         """Ends the connection."""
@@ -181,6 +184,8 @@ class Libvirt:
             domain.undefineFlags(_UNDEFINE)
             if kept.console_log:
                 console_log.remove(Path(kept.console_log))
+            if self._log_directory is not None:
+                console_log.remove(self._log_directory / f"{vm}.log")
 
         self._call(f"forget {vm}", act)
 
