@@ -95,6 +95,17 @@ def test_it_starts_by_itself_once_a_node_fits() -> None:
     assert only(plan).vm.decision.power_request == 3
 
 
+def test_a_vm_takes_all_that_it_may_grow_to() -> None:
+    tight = world("""
+        node n1 online 1000
+        vm web memory=512 power=RUNNING asked=1 | asked=0
+    """)
+    tight.vms["vms/web"].spec.memory.max_memory_mib = 2048
+    assert told(decide(at(0), tight)) == [
+        "vms/web no node fits (n1 has 1000 MiB free of the 2048 MiB it needs)"
+    ]
+
+
 def test_a_vm_at_home_stays_there() -> None:
     plan = decide(at(0), world("""
         node n1 online 1024

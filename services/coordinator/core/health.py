@@ -9,7 +9,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
-from services.coordinator.core.world import ONLINE, WANT_MEMORY, is_online
+from services.coordinator.core.world import ONLINE, WANT_MEMORY, is_online, memory_of
 
 Health = cluster_pb2.Cluster
 
@@ -35,7 +35,7 @@ def count_vms(cluster: cluster_pb2.Cluster, vms: Sequence[vm_pb2.Vm]) -> None:
     states = (state_name(vm_pb2.VmState, vm.status.state, "VM_STATE_") for vm in vms)
     cluster.vms.update(Counter(states))
     wanted = [vm for vm in vms if vm.decision.power in WANT_MEMORY]
-    cluster.memory_promised_mib = sum(vm.spec.memory.memory_mib for vm in wanted)
+    cluster.memory_promised_mib = sum(memory_of(vm) for vm in wanted)
     cluster.vcpus_promised = sum(vm.spec.cpu.vcpus for vm in wanted)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.core.world import WANT_MEMORY, World, is_online
+from services.coordinator.core.world import WANT_MEMORY, World, is_online, memory_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Load:
         """Adds (1) or takes away (-1) what a VM's decision promises it."""
         if vm.decision.power in WANT_MEMORY:
             node = vm.decision.node
-            added_mib, added_vcpus = times * vm.spec.memory.memory_mib, times * vm.spec.cpu.vcpus
+            added_mib, added_vcpus = times * memory_of(vm), times * vm.spec.cpu.vcpus
             self.memory_mib[node] = self.memory_mib.get(node, 0) + added_mib
             self.vcpus[node] = self.vcpus.get(node, 0) + added_vcpus
 
@@ -60,7 +60,7 @@ def memory_short(fit: Fit) -> str:
     """The memory of a VM that is to run must be free."""
     if fit.vm.spec.power not in WANT_MEMORY:
         return ""
-    wanted = fit.vm.spec.memory.memory_mib
+    wanted = memory_of(fit.vm)
     if wanted <= fit.free_memory_mib:
         return ""
     return f"has {max(fit.free_memory_mib, 0)} MiB free of the {wanted} MiB it needs"
@@ -103,7 +103,7 @@ FILTERS: tuple[Callable[[Fit], str], ...] = (
 def free_memory(fit: Fit) -> float:
     """The share of memory that stays free."""
     whole = fit.node.status.memory_for_vms_mib
-    return max(fit.free_memory_mib - fit.vm.spec.memory.memory_mib, 0) / whole if whole else 0.0
+    return max(fit.free_memory_mib - memory_of(fit.vm), 0) / whole if whole else 0.0
 
 
 def free_processors(fit: Fit) -> float:
@@ -157,6 +157,6 @@ def _fit(world: World, vm: vm_pb2.Vm, node: cluster_pb2.Node, load: Load) -> Fit
     memory = load.memory_mib.get(node.name, 0)
     vcpus = load.vcpus.get(node.name, 0)
     if vm.decision.node == node.name and vm.decision.power in WANT_MEMORY:
-        memory -= vm.spec.memory.memory_mib
+        memory -= memory_of(vm)
         vcpus -= vm.spec.cpu.vcpus
     return Fit(vm, node, world, node.status.memory_for_vms_mib - memory, vcpus)

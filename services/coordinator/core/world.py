@@ -35,3 +35,9 @@ class World:
 def is_online(node: cluster_pb2.Node) -> bool:
     """VMs can be started on it."""
     return node.decision.state == ONLINE
+
+
+def memory_of(vm: vm_pb2.Vm) -> int:
+    """What a VM takes on its node, in MiB: all that it may grow to, for a guest gives memory back
+    only once its balloon driver runs."""
+    return max(vm.spec.memory.memory_mib, vm.spec.memory.max_memory_mib)
