@@ -162,14 +162,15 @@ def crowd(rig: Rig, vms: int) -> None:
             # Links: nobody ever writes into them, and there are thousands.
             os.link(path, path.with_name(path.name.replace(first, name_of(number))))
     rig.start()
-    check(sum(1 for _ in rig.cluster.vms.list()) == vms, "not all VMs are there")
+    check(sum(1 for _ in rig.cluster.vms.list()) >= vms, "not all VMs are there")
 
 
 def _copy_rows(store: Store, first: str, vms: int) -> None:
     snapshot = store.snapshot()
     vm = snapshot.find(vm_pb2.Vm, f"vms/{first}")
     assert vm is not None
-    volumes = list(snapshot.rows(storage_pb2.Volume))
+    own = f"/{first}-"
+    volumes = [row for row in snapshot.rows(storage_pb2.Volume) if own in row.name]
     copies = [renumbered(row, first, number) for number in range(1, vms) for row in (vm, *volumes)]
     for begin in range(0, len(copies), ROWS_PER_COMMIT):
         store.commit([Put(row) for row in copies[begin : begin + ROWS_PER_COMMIT]])

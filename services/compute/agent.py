@@ -73,6 +73,8 @@ class Agent:
         self._busy: set[str] = set()
         self._missed: set[str] = set()
         """VMs that were to be looked at while a thread worked on them."""
+        self._acted: set[str] = set()
+        """VMs to which something was done since the round began: what it saw of them is past."""
         self._faults: tuple[str, ...] = ()
         self._changed = True
         self._seen: tuple[object, ...] = ()
@@ -97,6 +99,8 @@ class Agent:
             raise
 
     def _round(self) -> None:
+        with self._lock:
+            self._acted.clear()
         domains = self._domains()
         lease = self._presence.hold(self._faults)
         snapshot = self._store.snapshot()
@@ -186,12 +190,13 @@ class Agent:
                 yield vm, domain
 
     def _submit(self, vm: str, work: Callable[[], bool]) -> None:
-        """Has a VM worked on unless it is already, or stands still after a failure."""
+        """Has a VM worked on unless it is already, was since its domain was looked at (who did
+        that has another round made), or stands still after a failure."""
         with self._lock:
             if vm in self._busy:
                 self._missed.add(vm)
                 return
-            if self.memory.troubled(vm):
+            if vm in self._acted or self.memory.troubled(vm):
                 return
             self._busy.add(vm)
         if self._pool is None:
@@ -200,9 +205,9 @@ class Agent:
             self._pool.submit(self._run, vm, work)
 
     def _run(self, vm: str, work: Callable[[], bool]) -> None:
-        more = False
+        more, acted = False, True
         try:
-            more = work()
+            more = acted = work()
         except Conflict as conflict:
             log.debug("%s: %s; looking again", vm, conflict)
             more = True
@@ -215,6 +220,8 @@ class Agent:
         finally:
             with self._lock:
                 self._busy.discard(vm)
+                if acted:
+                    self._acted.add(vm)
                 more = more or vm in self._missed
                 self._missed.discard(vm)
             if more:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, operation_pb2
 from services.compute.core import edits, requests
 from services.compute.core.life import View
-from services.compute.drivers.hypervisor import Guest, OffReason
+from services.compute.drivers.hypervisor import Domain, Guest, OffReason
 from services.mesh.errors import PvcError
 from services.state.store import Put, Snapshot
 from tests.compute.world import NODE, POOL, World
@@ -86,6 +87,33 @@ def test_only_those_that_are_not_at_rest_are_looked_at(
     world.verb(requests.START, "off")
     world.settle()
     assert "vms/off" in looked and state(world, "off") == "RUNNING"
+
+
+def test_what_was_seen_before_a_start_is_not_taken_for_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread starts the VM after the round has listed the domains and before it comes to it."""
+    world.create()
+    world.coordinator.step()
+    domains, agent = world.hypervisor.domains, world.agent
+
+    def listed() -> Mapping[str, Domain]:
+        seen = domains()
+        lease = agent._presence.hold()
+        for _ in range(2):
+            agent._run("web", lambda: agent._tend(lease, "vms/web", None, None, {}))
+            if state(world) == "RUNNING":
+                break
+        assert state(world) == "RUNNING"
+        return seen
+
+    monkeypatch.setattr(world.hypervisor, "domains", listed)
+    world.agent.look_again()
+    world.agent.step()
+    monkeypatch.undo()
+    assert state(world) == "RUNNING"
+    world.settle()
+    assert state(world) == "RUNNING" and world.vm().status.crashes == 0
 
 
 def test_without_a_change_nobody_is_asked(world: World) -> None:
