@@ -28,6 +28,8 @@ Channel = Callable[[str], grpc.Channel]
 """Node ("nodes/n1") → a channel to its storage service, for calls that wait and raise PvcError."""
 
 ANSWER_S = 30.0
+BUSY_S = 300.0
+"""How long other work on a volume is waited for."""
 WORK_S = 6 * 3600.0
 """The longest copy that is waited for."""
 
@@ -101,9 +103,7 @@ class StorageVolumes:
 
     def _done(self, verb: str, resource: str, request: Any) -> Operation:
         """Asks, and returns the operation once it succeeded. Raises what it failed with."""
-        pool = self._store.snapshot().find(storage_pb2.Pool, "/".join(resource.split("/")[:2]))
-        stub = api_grpc.StorageServiceStub(self._channel(pool.spec.node if pool else ""))
-        asked = getattr(stub, verb)(request, timeout=ANSWER_S)
+        asked = self._asked(verb, resource, request)
 
         def ended(snapshot: Snapshot) -> Operation | None:
             found = snapshot.find(Operation, asked.name)
@@ -113,6 +113,24 @@ class StorageVolumes:
         if operation.state != Operation.STATE_SUCCEEDED:
             raise PvcError.from_status(operation.error)
         return operation
+
+    def _asked(self, verb: str, resource: str, request: Any) -> Operation:
+        """Asks once no other work is done on the volume: that may be what this same operation
+        asked for before its worker died, and what there is can be told only when it has ended."""
+        pool = self._store.snapshot().find(storage_pb2.Pool, "/".join(resource.split("/")[:2]))
+        stub = api_grpc.StorageServiceStub(self._channel(pool.spec.node if pool else ""))
+        end = self._clock.monotonic() + BUSY_S
+        while True:
+            snapshot = self._store.snapshot()
+            late = self._clock.monotonic() > end
+            if late or not is_worked_on(snapshot, volume_of(resource)):
+                try:
+                    answer: Operation = getattr(stub, verb)(request, timeout=ANSWER_S)
+                    return answer
+                except PvcError as error:
+                    if late or error.reason != reason_pb2.REASON_BUSY:
+                        raise
+            await_change(self._store, snapshot)
 
     @staticmethod
     def _unless_gone(verb: Callable[[], object]) -> None:
@@ -142,8 +160,27 @@ def wait_for(
         check()
         if clock.monotonic() > end:
             raise PvcError(reason_pb2.REASON_DEADLINE, f"{what}: not done within {timeout_s:g} s")
-        watch = store.watch(snapshot.revision)
-        try:
-            watch.next(1.0)
-        finally:
-            watch.close()
+        await_change(store, snapshot)
+
+
+def await_change(store: Store, snapshot: Snapshot) -> None:
+    """Returns when the state is newer than the snapshot, or after a second."""
+    watch = store.watch(snapshot.revision)
+    try:
+        watch.next(1.0)
+    finally:
+        watch.close()
+
+
+def is_worked_on(snapshot: Snapshot, volume: str) -> bool:
+    """An operation of the storage service on the volume or on its snapshots is under way."""
+    return any(
+        volume_of(operation.target) == volume
+        for operation in snapshot.rows(Operation)
+        if operation.service == "storage" and operation.state not in rows.FINAL
+    )
+
+
+def volume_of(resource: str) -> str:
+    """The volume that a name is or lies in."""
+    return resource.partition("/snapshots/")[0]

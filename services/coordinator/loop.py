@@ -50,19 +50,22 @@ class Coordinator:
             plan = decide(self._clock.now(), world_of(self._store.snapshot()))
             if not plan:
                 break
-            for step in plan:
-                self._write(step, lease)
+            if not all(self._written(step, lease) for step in plan):
+                break  # what came first wakes us: it is decided again then
         else:
             log.error("the plan is not empty after %d rounds; going on later", ROUNDS_MAX)
         self._expire(lease)
 
-    def _write(self, step: Step, lease: Lease) -> None:
+    def _written(self, step: Step, lease: Lease) -> bool:
+        """False when somebody was quicker. The steps after it must not be written then: one may
+        say that those before it were done."""
         try:
             self._store.commit(self._changes(step), held_by=lease)
         except Conflict as conflict:
             log.debug("%s; deciding again", conflict)
-            return
+            return False
         log.info("%s", sentence(step))
+        return True
 
     def _changes(self, step: Step) -> Sequence[Change]:
         match step:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from services.mesh.errors import PvcError
 from services.mesh.log import bound
 
 BACKOFF_FIRST_S = 0.2
@@ -67,8 +68,10 @@ class Loop:
             self._failures = 0
         except Exception as error:
             self._failures += 1
+            # A PvcError says all there is to say: what is away comes back. Others are mistakes.
+            mistake = self._failures == 1 and not isinstance(error, PvcError)
             log.error("%s: %s (failure %d; next try in %.1f s)", self.name, error, self._failures,
-                      self._pause_s(), exc_info=self._failures == 1)  # fmt: skip
+                      self._pause_s(), exc_info=mistake)  # fmt: skip
 
     def _pause_s(self) -> float:
         backoff: float = BACKOFF_FIRST_S * 2.0 ** (self._failures - 1)

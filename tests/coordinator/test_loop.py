@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
@@ -12,7 +14,7 @@ from services.coordinator.loop import LEADER, Coordinator
 from services.coordinator.service import cluster_of
 from services.mesh.clock import sortable_id
 from services.state.memory import MemoryCluster, MemoryStore
-from services.state.store import Put
+from services.state.store import Change, Conflict, Lease, Put
 
 
 class ManualClock:
@@ -63,6 +65,38 @@ def test_it_brings_the_node_online_and_places_the_vm() -> None:
     assert events[0] == "node n1 NEW → ONLINE: it holds its session"
     assert events[-1].startswith("vm web nowhere → n1: placed on n1")
     assert all(x.cause == "coordinator n1" for x in state.rows(event_pb2.Event))
+
+
+class Overtaken(MemoryStore):
+    """A store in which somebody else writes the row first, once."""
+
+    row = "vms/idle"
+
+    def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
+        if any(isinstance(one, Put) and one.value.name == self.row for one in changes):
+            self.row = ""
+            raise Conflict("vms/idle")
+        return super().commit(changes, held_by)
+
+
+def test_a_plan_is_cut_where_somebody_was_quicker() -> None:
+    """The node's row says that autostart was seen to: it must not, when a VM was left out."""
+    shared, agent = cluster()
+    node = agent.snapshot().find(cluster_pb2.Node, "nodes/n1")
+    assert node is not None
+    node.status.boot_id, node.decision.boot_id = "this", "the one before"
+    node.decision.state = cluster_pb2.NODE_STATE_ONLINE
+    idle = vm("idle", vm_pb2.POWER_STATE_RUNNING, 0)
+    idle.spec.autostart = vm_pb2.AUTOSTART_NEVER
+    idle.decision.node, idle.decision.power = "nodes/n1", vm_pb2.POWER_STATE_RUNNING
+    agent.commit([Put(node), Put(idle)])
+    coordinator = Coordinator(Overtaken(shared), ManualClock(), "nodes/n1")
+    for _ in range(2):
+        coordinator.step()
+    seen = agent.snapshot().find(vm_pb2.Vm, "vms/idle")
+    assert seen is not None and seen.decision.power == vm_pb2.POWER_STATE_OFF
+    node = agent.snapshot().find(cluster_pb2.Node, "nodes/n1")
+    assert node is not None and node.decision.boot_id == "this"
 
 
 def test_only_one_leads_and_the_other_takes_over() -> None:

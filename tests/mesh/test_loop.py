@@ -8,7 +8,9 @@ import time
 
 import pytest
 
+from pvc.core.v1 import reason_pb2
 from services.mesh import loop as loops
+from services.mesh.errors import PvcError
 from services.mesh.loop import Loop
 
 
@@ -87,3 +89,24 @@ def test_a_stuck_step_is_told() -> None:
     assert not loop.stop(0.05)
     hold.set()
     assert loop.stop(5)
+
+
+def test_what_is_away_is_told_without_a_trace_and_a_mistake_with_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loops, "BACKOFF_FIRST_S", 0.001)
+    for error, traced in (
+        (PvcError(reason_pb2.REASON_STORE_UNAVAILABLE, "away"), False),
+        (ValueError("mistaken"), True),
+    ):
+        caplog.clear()
+
+        def step(error: Exception = error) -> None:
+            raise error
+
+        loop = Loop("x", step, 60)
+        loop.start()
+        eventually(lambda: bool(caplog.records))
+        assert loop.stop(5)
+        assert str(error) in caplog.records[0].message
+        assert bool(caplog.records[0].exc_info) is traced

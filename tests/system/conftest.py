@@ -39,7 +39,7 @@ def rig(disk: Path) -> Iterator[Rig]:
 
 def tiny_spec(vm: str, **fields: object) -> vm_pb2.VmSpec:
     """A VM with the tiny guest on its volume VM-root, and one interface."""
-    spec = vm_pb2.VmSpec(shutdown_timeout_s=30, **fields)  # type: ignore[arg-type]
+    spec = vm_pb2.VmSpec(**{"shutdown_timeout_s": 30, **fields})  # type: ignore[arg-type]
     spec.memory.memory_mib = MEMORY_MIB
     spec.disks.add(id="root", volume=f"pools/local/volumes/{vm}-root", boot_order=1)
     spec.nics.add(id="net0", network="networks/default")

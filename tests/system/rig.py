@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pvc.storage.v1 import storage_pb2
@@ -51,8 +52,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def eventually(true: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Waits until it is so. Raises AssertionError naming what never was."""
+def eventually(
+    true: Callable[[], object],
+    what: str,
+    timeout_s: float = TIMEOUT_S,
+    why: Callable[[], object] = lambda: "",
+) -> None:
+    """Waits until it is so. Raises AssertionError naming what never was, and what `why` tells."""
     end, last = time.monotonic() + timeout_s, "false"
     while time.monotonic() < end:
         try:
@@ -62,7 +68,7 @@ def eventually(true: Callable[[], object], what: str, timeout_s: float = TIMEOUT
         except (ClientError, OSError) as error:
             last = str(error)
         time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {timeout_s:.0f} s ({last})")
+    raise AssertionError(f"{what}: not within {timeout_s:.0f} s ({last}) {why()}")
 
 
 class Rig:
@@ -80,6 +86,9 @@ class Rig:
             CONFIG.format(name=name, base=base, grpc=self.grpc_port, rest=self.rest_port, more=more)
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self.root: Path | None = None
+        """Where a wrapper's mounts can be looked into."""
+        self._log_read = 0
         self.cluster = Cluster(f"unix:{base}/run/pvc.sock", timeout_s=30)
 
     @property
@@ -87,8 +96,27 @@ class Rig:
         return self.base / "log"
 
     @property
+    def state(self) -> Path:
+        return self.base / "state"
+
+    @property
     def pools(self) -> Path:
-        return self.base / "state" / "pools" / "local"
+        path = load(self.config).storage.pool_path
+        return Path(path) if path else self.state / "pools" / "local"
+
+    def seen(self, path: Path) -> Path:
+        """A path of pvcd's as this process reaches it: pvcd may live among mounts of its own."""
+        if self.root is None:
+            return path
+        return self.root / path.relative_to("/")
+
+    def new_log(self) -> str:
+        """What pvcd wrote since this was last asked."""
+        with self.log.open() as log:
+            log.seek(self._log_read)
+            text = log.read()
+            self._log_read = log.tell()
+        return text
 
     def start(self) -> Cluster:
         """Starts pvcd and waits until its node is online."""
@@ -115,8 +143,21 @@ class Rig:
 
     def begin(self) -> Cluster:
         """A new cluster, started."""
-        init(self.config)
+        self._inside("init")
         return self.start()
+
+    def _inside(self, verb: str) -> list[str]:
+        """`init` or `remove`, where pvcd lives; what remains, of the latter."""
+        if not self.wrapper:
+            return list(remove(self.config)) if verb == "remove" else [*init(self.config).made]
+        code = (
+            f"import sys; from pathlib import Path; from services.pvcd.{verb} import {verb}; "
+            f"print({verb}(Path(sys.argv[1])))"
+        )
+        words = [*self.wrapper, sys.executable, "-c", code, str(self.config)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return [] if verb == "init" or done.stdout.strip() == "()" else [done.stdout]
 
     def kill(self) -> None:
         """kill -9."""
@@ -131,27 +172,46 @@ class Rig:
         self.process.wait(40)
 
     def daemon(self) -> int:
-        """The private libvirtd's process id."""
+        """The private libvirtd's process id. Raises OSError when there is none."""
         private = daemon_of(load(self.config))
         assert private is not None
         process = private._process()
-        assert process is not None
+        if process is None:
+            raise ProcessLookupError(f"{self.name} has no libvirtd")
         return process.pid
+
+    def kill_daemon(self) -> None:
+        """kill -9 of libvirtd, if it runs."""
+        with suppress(ProcessLookupError):
+            os.kill(self.daemon(), signal.SIGKILL)
+
+    def kill_emulators(self) -> None:
+        """kill -9 of all of them."""
+        for pid in self.emulators().values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def emulators(self) -> dict[str, int]:
         """VM → process id of its emulator, by looking at all processes of the machine."""
         found: dict[str, int] = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            text = b" ".join(words).decode(errors="replace")
-            if b"qemu-system" in words[0] and str(self.base) in text:
-                name = words[words.index(b"-name") + 1].decode().split(",")[0]
-                vm = name.removeprefix("guest=")
+        for pid, words in self.processes().items():
+            if "qemu-system" in words[0] and "-name" in words:
+                vm = words[words.index("-name") + 1].split(",")[0].removeprefix("guest=")
                 assert vm not in found, f"two emulators of {vm}"
-                found[vm] = int(folder.name)
+                found[vm] = pid
+        return found
+
+    def processes(self) -> dict[int, list[str]]:
+        """Every process that has to do with this PVC, with its command line: it names our folder
+        there, or lives among mounts of it, as all do that come of the private libvirtd."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                words = (folder / "cmdline").read_text(errors="replace").split("\0")
+                mounts = (folder / "mountinfo").read_text() if words[0] else ""
+                ours = any(f"{self.base}/" in text for text in (*words, mounts))
+                if ours and int(folder.name) != os.getpid():
+                    found[int(folder.name)] = words
         return found
 
     def add_tiny(self, disk: Path) -> None:
@@ -165,11 +225,13 @@ class Rig:
         self.cluster.close()
         if self.process is not None and self.process.poll() is None:
             self.kill()
-        left = remove(self.config)
-        emulators = self.emulators()
+        left = self._inside("remove")
+        left += [f"process {pid}: {words[:6]}" for pid, words in self.processes().items()]
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        left += [f"mount {line}" for line in mounts if self.name in line]
+        left += [str(self.state)] if self.state.exists() and not self.wrapper else []
         shutil.rmtree(self.base, ignore_errors=True)
         assert not left, left
-        assert not emulators, f"emulators of {emulators} still run"
 
 
 def signalled(pid: int, number: signal.Signals) -> None:

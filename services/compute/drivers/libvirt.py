@@ -181,11 +181,12 @@ class Libvirt:
             if domain.isActive():
                 raise PvcError(reason_pb2.REASON_WRONG_STATE, f"{vm} runs; switch it off first")
             kept = observed.parse_domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-            domain.undefineFlags(_UNDEFINE)
+            # Logs first: cut here, the domain is still known, and this is done again.
             if kept.console_log:
                 console_log.remove(Path(kept.console_log))
             if self._log_directory is not None:
                 console_log.remove(self._log_directory / f"{vm}.log")
+            domain.undefineFlags(_UNDEFINE)
 
         self._call(f"forget {vm}", act)
 
