@@ -87,3 +87,19 @@ def test_a_stuck_step_is_told() -> None:
     assert not loop.stop(0.05)
     hold.set()
     assert loop.stop(5)
+
+
+def test_it_goes_on_however_long_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night without the store is more than a thousand failures in a row."""
+    monkeypatch.setattr(loops, "BACKOFF_FIRST_S", 0.0)
+    monkeypatch.setattr(loops.log, "error", lambda *words, **more: None)
+    steps = itertools.count()
+
+    def step() -> None:
+        next(steps)
+        raise RuntimeError("the store is away")
+
+    loop = Loop("x", step, 60)
+    loop.start()
+    eventually(lambda: next(steps) > 4000)
+    assert loop.stop(5)
