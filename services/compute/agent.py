@@ -73,6 +73,10 @@ class Agent:
         self._busy: set[str] = set()
         self._missed: set[str] = set()
         """VMs that were to be looked at while a thread worked on them."""
+        self._moving: frozenset[str] = frozenset()
+        """VMs that a thread worked on while the domains were listed: the list may show them as they
+        were before, beside a row that says what came of it."""
+        self._unfinished: tuple[object, Operations] = (None, {})
         self._faults: tuple[str, ...] = ()
         self._changed = True
         self._seen: tuple[object, ...] = ()
@@ -101,7 +105,7 @@ class Agent:
         lease = self._presence.hold(self._faults)
         snapshot = self._store.snapshot()
         if domains is None:
-            self._settle(lease, snapshot, unfinished(snapshot), self._is_mine)
+            self._settle(lease, snapshot, self._operations(snapshot), self._is_mine)
             self._due = self._clock.monotonic() + RESTLESS_S
             return
         if orphans(snapshot, domains):
@@ -113,6 +117,8 @@ class Agent:
     def _domains(self) -> Mapping[str, Domain] | None:
         """All there are; None while the hypervisor does not answer, which is a fault of the
         node."""
+        with self._lock:
+            self._moving = frozenset(self._busy)
         try:
             domains = self._hypervisor.domains()
         except PvcError as error:
@@ -126,7 +132,7 @@ class Agent:
         return domains
 
     def _tend_all(self, lease: Lease, snapshot: Snapshot, domains: Mapping[str, Domain]) -> None:
-        operations = unfinished(snapshot)
+        operations = self._operations(snapshot)
         by_uuid = {domain.uuid: domain for domain in domains.values()}
         self.memory.forget_all_but(domains)
         self._sight.forget_all_but(snapshot)
@@ -141,7 +147,6 @@ class Agent:
                     vm.name,
                     domain,
                     former_of(vm, snapshot, by_uuid.get(vm.spec.uuid)),
-                    operations,
                 ),
             )
         for domain in orphans(snapshot, domains):
@@ -191,6 +196,9 @@ class Agent:
             if vm in self._busy:
                 self._missed.add(vm)
                 return
+            if vm in self._moving:
+                self.look_again()
+                return
             if self.memory.troubled(vm):
                 return
             self._busy.add(vm)
@@ -226,14 +234,15 @@ class Agent:
         name: str,
         domain: Domain | None,
         former: Domain | None,
-        operations: Operations,
     ) -> bool:
-        """One plan for one VM; True when it has to be looked at again at once."""
+        """One plan for one VM; True when it has to be looked at again at once. The row and its
+        operations are of one snapshot: a row that is marked for deletion, without the operation that
+        wants its volumes too, would be gone too early."""
         snapshot = self._store.snapshot()
         vm = snapshot.find(vm_pb2.Vm, name)
         if vm is None:
             return False
-        waiting = self._ledger.take_up(lease, vm, operations.get(name, ()))
+        waiting = self._ledger.take_up(lease, vm, self._operations(snapshot).get(name, ()))
         view = self._sight.view(snapshot, vm, domain, former, waiting)
         steps = converge(vm, view)
         for step in steps:
@@ -244,6 +253,15 @@ class Agent:
                 return True
             vm = self._ledger.write(lease, vm, step)
         return bool(steps)
+
+    def _operations(self, snapshot: Snapshot) -> Operations:
+        """As `unfinished`, counted together once for each state of their table."""
+        table = snapshot.tables.get("operations")
+        known, found = self._unfinished
+        if known is not table or table is None:
+            found = unfinished(snapshot)
+            self._unfinished = (table, found)
+        return found
 
     def _end_orphan(self, domain: Domain) -> bool:
         for step in orphaned(domain, "no VM stands behind it"):
