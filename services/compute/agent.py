@@ -75,6 +75,7 @@ class Agent:
         """VMs that were to be looked at while a thread worked on them."""
         self._acted: set[str] = set()
         """VMs to which something was done since the round began: what it saw of them is past."""
+        self._unfinished: tuple[object, Operations] = (None, {})
         self._faults: tuple[str, ...] = ()
         self._changed = True
         self._seen: tuple[object, ...] = ()
@@ -105,7 +106,7 @@ class Agent:
         lease = self._presence.hold(self._faults)
         snapshot = self._store.snapshot()
         if domains is None:
-            self._settle(lease, snapshot, unfinished(snapshot), self._is_mine)
+            self._settle(lease, snapshot, self._operations(snapshot), self._is_mine)
             self._due = self._clock.monotonic() + RESTLESS_S
             return
         if orphans(snapshot, domains):
@@ -130,7 +131,7 @@ class Agent:
         return domains
 
     def _tend_all(self, lease: Lease, snapshot: Snapshot, domains: Mapping[str, Domain]) -> None:
-        operations = unfinished(snapshot)
+        operations = self._operations(snapshot)
         by_uuid = {domain.uuid: domain for domain in domains.values()}
         self.memory.forget_all_but(domains)
         self._sight.forget_all_but(snapshot)
@@ -145,7 +146,6 @@ class Agent:
                     vm.name,
                     domain,
                     former_of(vm, snapshot, by_uuid.get(vm.spec.uuid)),
-                    operations,
                 ),
             )
         for domain in orphans(snapshot, domains):
@@ -233,14 +233,15 @@ class Agent:
         name: str,
         domain: Domain | None,
         former: Domain | None,
-        operations: Operations,
     ) -> bool:
-        """One plan for one VM; True when it has to be looked at again at once."""
+        """One plan for one VM; True when it has to be looked at again at once. The row and its
+        operations are of one snapshot: a row that is marked for deletion, without the operation
+        that wants its volumes too, would be gone too early."""
         snapshot = self._store.snapshot()
         vm = snapshot.find(vm_pb2.Vm, name)
         if vm is None:
             return False
-        waiting = self._ledger.take_up(lease, vm, operations.get(name, ()))
+        waiting = self._ledger.take_up(lease, vm, self._operations(snapshot).get(name, ()))
         view = self._sight.view(snapshot, vm, domain, former, waiting)
         steps = converge(vm, view)
         for step in steps:
@@ -251,6 +252,15 @@ class Agent:
                 return True
             vm = self._ledger.write(lease, vm, step)
         return bool(steps)
+
+    def _operations(self, snapshot: Snapshot) -> Operations:
+        """As `unfinished`, counted together once for each state of their table."""
+        table = snapshot.tables.get("operations")
+        known, found = self._unfinished
+        if known is not table or table is None:
+            found = unfinished(snapshot)
+            self._unfinished = (table, found)
+        return found
 
     def _end_orphan(self, domain: Domain) -> bool:
         for step in orphaned(domain, "no VM stands behind it"):

@@ -14,6 +14,7 @@ from services.mesh.log import bound
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
+BACKOFF_DOUBLINGS_MAX = 16
 
 log = logging.getLogger("pvc.loop")
 
@@ -74,8 +75,9 @@ class Loop:
                       self._pause_s(), exc_info=mistake)  # fmt: skip
 
     def _pause_s(self) -> float:
-        backoff: float = BACKOFF_FIRST_S * 2.0 ** (self._failures - 1)
-        return min(backoff, BACKOFF_MAX_S)
+        # Without a bound the power itself would fail after some hours, and the thread end with it.
+        doublings = min(self._failures - 1, BACKOFF_DOUBLINGS_MAX)
+        return min(BACKOFF_FIRST_S * 2.0**doublings, BACKOFF_MAX_S)
 
 
 def pause(seconds: float) -> None:

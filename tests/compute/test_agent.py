@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ def world(tmp_path: Path) -> World:
 
 def reason(operation: Operation) -> str:
     return PvcError.from_status(operation.error).reason_name
+
+
+def eventually(fact: Callable[[], object], timeout_s: float = 5.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 def state(world: World, name: str = "web") -> str:
@@ -101,7 +110,7 @@ def test_what_was_seen_before_a_start_is_not_taken_for_its_end(
         seen = domains()
         lease = agent._presence.hold()
         for _ in range(2):
-            agent._run("web", lambda: agent._tend(lease, "vms/web", None, None, {}))
+            agent._run("web", lambda: agent._tend(lease, "vms/web", None, None))
             if state(world) == "RUNNING":
                 break
         assert state(world) == "RUNNING"
@@ -505,3 +514,47 @@ def test_a_shutdown_that_cannot_be_asked_for_is_tried_again(world: World) -> Non
     world.hypervisor.script("web").hangs.clear()
     world.later(11)
     assert state(world) == "STOPPED"
+
+
+def test_a_list_that_a_start_overtook_makes_no_crash(tmp_path: Path) -> None:
+    """The domains were listed while it was off; by now its row says that it runs."""
+    world = World(tmp_path, parallel=2)
+    world.create()
+    world.coordinator.step()
+    world.hypervisor.blocked["web"] = threading.Event()
+    world.agent.step()
+    eventually(lambda: state(world) == "STARTING")
+    listed = world.hypervisor.domains
+
+    def late() -> Any:
+        seen = listed()
+        world.hypervisor.blocked["web"].set()
+        eventually(world.agent.idle)
+        return seen
+
+    world.hypervisor.domains = late  # type: ignore[method-assign]
+    world.agent.look_again()
+    world.agent.step()
+    world.hypervisor.domains = listed  # type: ignore[method-assign]
+    eventually(world.agent.idle)
+    world.agent.step()
+    eventually(world.agent.idle)
+    assert state(world) == "RUNNING" and world.vm().status.crashes == 0
+    world.agent.stop()
+
+
+def test_a_row_stays_for_a_deletion_that_came_during_the_round(world: World) -> None:
+    """It was placed and never looked at yet: nothing but the operation keeps the row."""
+    world.create(start=False)
+    world.coordinator.step()
+    tend = world.agent._tend
+
+    def late(*arguments: Any) -> bool:
+        world.agent._tend = tend  # type: ignore[method-assign]
+        world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", delete_volumes=True))
+        return tend(*arguments)
+
+    world.agent._tend = late  # type: ignore[method-assign]
+    world.agent.look_again()
+    world.agent.step()
+    assert world.vm().meta.HasField("delete_time")

@@ -110,3 +110,19 @@ def test_what_is_away_is_told_without_a_trace_and_a_mistake_with_one(
         assert loop.stop(5)
         assert str(error) in caplog.records[0].message
         assert bool(caplog.records[0].exc_info) is traced
+
+
+def test_it_goes_on_however_long_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night without the store is more than a thousand failures in a row."""
+    monkeypatch.setattr(loops, "BACKOFF_FIRST_S", 0.0)
+    monkeypatch.setattr(loops.log, "error", lambda *words, **more: None)
+    steps = itertools.count()
+
+    def step() -> None:
+        next(steps)
+        raise RuntimeError("the store is away")
+
+    loop = Loop("x", step, 60)
+    loop.start()
+    eventually(lambda: next(steps) > 4000)
+    assert loop.stop(5)

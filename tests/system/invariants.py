@@ -33,7 +33,12 @@ def settle(rig: Rig, timeout_s: float = TIMEOUT_S) -> None:
     """Waits until nothing is under way any more: every operation has ended, every VM is as it is
     wanted, and what lies on the disk is what the rows say."""
     eventually(lambda: not open_operations(rig), "every operation ends", timeout_s)
-    eventually(lambda: not list(unlike(rig)), "VMs, files and rows agree", timeout_s, lambda: list(unlike(rig)))
+    eventually(
+        lambda: not list(unlike(rig)),
+        "VMs, files and rows agree",
+        timeout_s,
+        lambda: list(unlike(rig)),
+    )
 
 
 def unlike(rig: Rig) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pvc.compute.v1 import vm_pb2
-from pvc.core.v1 import operation_pb2, reason_pb2
+from pvc.core.v1 import operation_pb2
 from pvc_client import Cluster
 from pvc_client.errors import HypervisorFailed, PvcError, Unavailable
 from pvc_client.operations import Pending
@@ -143,7 +143,9 @@ def test_a_crashed_vm_is_tried_again_and_then_left(rig: Rig) -> None:
     gave_up = "given up after 2 restarts"
     eventually(lambda: gave_up in rig.cluster.vms.get("frail").decision.why, gave_up)
     assert status(rig, "frail").state == vm_pb2.VM_STATE_CRASHED
-    events = [f"{e.message} ({e.why})" for e in rig.cluster.events.list(filter='subject = "vms/frail"')]
+    events = [
+        f"{e.message} ({e.why})" for e in rig.cluster.events.list(filter='subject = "vms/frail"')
+    ]
     for story in ("RUNNING → CRASHED", "restart 2 of 2 in 2 s", gave_up):
         assert any(story in event for event in events), (story, events)
     settle(rig)
