@@ -232,6 +232,17 @@ def test_every_pattern_of_the_contracts_compiles() -> None:
 
 
 @pytest.mark.parametrize("kind", requests(), ids=lambda kind: kind.name)
+def test_every_id_in_a_request_has_its_pattern(kind: Descriptor) -> None:
+    """Ids become file names, names of snapshots and arguments of the emulator."""
+    loose = [
+        field.name
+        for field in kind.fields
+        if field.name.endswith("_id") and field.name != "request_id" and not rules(field).pattern
+    ]
+    assert not loose
+
+
+@pytest.mark.parametrize("kind", requests(), ids=lambda kind: kind.name)
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32))
 def test_hostile_requests_are_refused_in_words_or_accepted(kind: Descriptor, seed: int) -> None:
