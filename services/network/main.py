@@ -11,6 +11,7 @@ from services.mesh.parts import Parts
 from services.mesh.process import Ground
 from services.network.agent import NetworkAgent
 from services.network.core.naming import NAMESPACE_MARK
+from services.network.drivers.fabric import Fabric
 from services.network.drivers.linux import LinuxFabric
 from services.network.service import NetworkService
 from services.network.settings import NetworkSettings
@@ -36,7 +37,14 @@ def build_on(ground: Ground) -> Parts:
 
 def build(store: Store, clock: Clock, node: str, settings: NetworkSettings) -> Parts:
     """node: "nodes/n1"."""
-    agent = NetworkAgent(store, clock, fabric_of(settings), settings.place, node)
+    return assemble(store, clock, node, settings, fabric_of(settings))
+
+
+def assemble(
+    store: Store, clock: Clock, node: str, settings: NetworkSettings, fabric: Fabric
+) -> Parts:
+    """As `build`, with any fabric."""
+    agent = NetworkAgent(store, clock, fabric, settings.place, node)
     return Parts(
         servicers=(
             (add_NetworkServiceServicer_to_server, NetworkService(Desk(store, clock, node))),

@@ -1,0 +1,252 @@
+"""A whole PVC in this process: all six services as they are, their agents, jobs and doors, on real
+sockets, with fakes in the place of drivers alone. The fakes are at hand, to misbehave as told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import meta_pb2, options_pb2
+from pvc.core.v1.operation_pb2 import Operation
+from pvc.gateway.v1 import token_pb2
+from pvc_client import Cluster
+from services.compute.drivers.fake import FakeHypervisor
+from services.compute.main import assemble as compute
+from services.compute.settings import ComputeSettings
+from services.compute.volumes import StorageVolumes
+from services.coordinator.main import build as coordinator
+from services.gateway.access import make_secret, secret_hash
+from services.gateway.doors import Doors, Settings
+from services.gateway.main import build as gateway
+from services.mesh import identity
+from services.mesh.channel import Peers, peers_of
+from services.mesh.clock import SystemClock
+from services.mesh.config import parse
+from services.mesh.desk import Call
+from services.mesh.parts import Parts
+from services.mesh.process import Ground, _run
+from services.mesh.rows import FINAL
+from services.network.drivers.fake import FakeFabric
+from services.network.main import assemble as network
+from services.network.service import default_network
+from services.network.settings import NetworkSettings
+from services.provisioner.main import assemble as provisioner
+from services.provisioner.neighbours import GrpcNeighbours
+from services.provisioner.settings import ProvisionerSettings
+from services.pvcd.__main__ import SERVICES
+from services.state.memory import MemoryStore
+from services.state.schema import TYPES
+from services.state.store import Put, Store
+from services.storage.drivers.driver import Disk, Format, Progress
+from services.storage.main import StorageSettings, default_pool
+from services.storage.main import assemble as storage
+from services.storage.open_volumes import ComputeVolumes
+from tests.provisioner.worlds import FakeBuilder, SeeingDriver, qcow2
+
+NODE = "nodes/n1"
+CLUSTER = "test"
+STARTING_S = 20.0
+MIB = 1 << 20
+ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
+"""Token → what it may do."""
+ROUND_THE_CLOCK = ("nodes",)
+"""Collections that are written without anybody asking for it."""
+
+
+class Locked:
+    """A fake that knows one thread, for many."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._lock = threading.RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return partial(self._call, found) if callable(found) else found
+
+    def _call(self, verb: Any, *arguments: Any, **named: Any) -> Any:
+        with self._lock:
+            return verb(*arguments, **named)
+
+
+class Disks(SeeingDriver):
+    """The storage fake, whose exports are files that can be downloaded."""
+
+    def export(
+        self, source: Disk, snapshot: str, path: str, format: Format, compress: bool,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        super().export(source, snapshot, path, format, compress, progress)
+        Path(path).write_bytes(qcow2())
+
+
+class Whole:
+    """One PVC. Everything asynchronous runs in an event loop of a thread of its own.
+
+    hypervisor, disks, fabric and builder are the fakes and tell how they can misbehave.
+    """
+
+    def __init__(self, folder: Path, store: Store | None = None) -> None:
+        self.folder, self.clock = folder, SystemClock()
+        self.store: Store = store or MemoryStore()
+        self.hypervisor: Any = Locked(FakeHypervisor(time.monotonic))
+        self.disks, self.fabric = Disks(), FakeFabric()
+        self.builder = FakeBuilder(lambda: None)
+        self.secrets = {name: self.add_token(name, role) for name, role in ROLES.items()}
+        self.config = parse(
+            f'[node]\nname = "n1"\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n', "pvc"
+        )
+        self.peers: Peers
+        self.doors: Doors
+
+    def add_token(self, name: str, role: Any, **fields: Any) -> str:
+        """A token of that name, written past the API; gives its secret."""
+        secret = make_secret(name, self.clock.new_id())
+        meta = meta_pb2.Meta(uid=self.clock.new_id(), create_time=self.clock.now())
+        row = token_pb2.Token(name=f"tokens/{name}", meta=meta, role=role, **fields)
+        row.secret_hash = secret_hash(secret)
+        self.store.commit([Put(row)])
+        return secret
+
+    def client(self, name: str = "eve", timeout_s: float = 20) -> Cluster:
+        """A client at the gRPC door, with the token of that name."""
+        address = f"127.0.0.1:{self.doors.grpc_port}"
+        return Cluster(address, token=self.secrets[name], timeout_s=timeout_s)
+
+    @property
+    def rest_url(self) -> str:
+        """Where the REST door is."""
+        return f"http://127.0.0.1:{self.doors.rest_port}"
+
+    def rows(self) -> dict[str, bytes]:
+        """The state, but for what is written without anybody asking."""
+        snapshot = self.store.snapshot()
+        return {
+            name: row.SerializeToString(deterministic=True)
+            for name, row in everything(snapshot)
+            if name.partition("/")[0] not in ROUND_THE_CLOCK
+        }
+
+    def calm(self, timeout_s: float = 20.0) -> dict[str, bytes]:
+        """Waits until no operation goes on and nobody writes; gives the state as it is then."""
+        end, before, since = time.monotonic() + timeout_s, -1, 0.0
+        while time.monotonic() < end:
+            snapshot = self.store.snapshot()
+            going = [row.name for row in snapshot.rows(Operation) if row.state not in FINAL]
+            if going or snapshot.revision != before:
+                before, since = snapshot.revision, time.monotonic()
+            elif time.monotonic() - since > 0.06:
+                return self.rows()
+            time.sleep(0.01)
+        raise AssertionError(f"it never comes to rest; {going} go on")
+
+    def parts(self) -> dict[str, Parts]:
+        """The services, put together as `pvcd` does."""
+        store, clock, state = self.store, self.clock, self.folder / "state"
+        peers = self.peers
+
+        def storage_of(node: str) -> grpc.Channel:
+            return peers.blocking("storage", node)
+
+        volumes = StorageVolumes(store, clock, storage_of)
+        addresses = self.config.addresses()
+        doors = Settings("127.0.0.1:0", "127.0.0.1:0", str(self.folder / "run" / "pvc.sock"))
+        machine = ComputeSettings(NODE, state / "compute", "2.0", addresses, parallel=0)
+        images, neighbours = ProvisionerSettings(state / "images"), GrpcNeighbours(peers, store)
+        built = {
+            "network": network(store, clock, NODE, NetworkSettings(), self.fabric),
+            "storage": storage(
+                self.storage_settings, store, clock, ComputeVolumes(peers), self.disks
+            ),
+            "compute": compute(machine, store, clock, volumes, self.hypervisor, self.hypervisor),
+            "provisioner": provisioner(store, clock, NODE, images, neighbours, self.builder),
+            "coordinator": coordinator(store, clock, NODE, CLUSTER),
+            "gateway": gateway(
+                doors, store, clock, peers, node=NODE, cluster_name=CLUSTER, version="2.0"
+            ),
+        }
+        (door,) = built["gateway"].doors
+        assert isinstance(door, Doors)
+        self.doors = door
+        return built
+
+    @property
+    def storage_settings(self) -> StorageSettings:
+        """What the storage service is told."""
+        return StorageSettings(NODE, self.folder / "state", "/pool", MIB, 0)
+
+    def first_rows(self) -> None:
+        """As `pvc cluster init` has it."""
+        now = self.clock.now()
+        identity.create_cluster(self.config.tls_dir, CLUSTER, "n1", ["127.0.0.1"], now)
+        call = Call(now, "cluster init", NODE, self.clock.new_id)
+        pool = default_pool(self.storage_settings, self.clock)
+        self.store.commit([Put(pool), Put(default_network(call, "10.64.0.0/24"))])
+
+    def is_up(self) -> bool:
+        """Whether the node is online, and its pool and network are ready."""
+        snapshot = self.store.snapshot()
+        nodes = [row.decision.state for row in snapshot.rows(cluster_pb2.Node)]
+        ready: Any = [snapshot.named("pools/local"), snapshot.named("networks/default")]
+        return nodes == [cluster_pb2.NODE_STATE_ONLINE] and all(row.status.state for row in ready)
+
+    async def serve(self, ended: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Runs it all, in the order of `pvcd`, until told to end."""
+        self.peers = peers_of(self.config, self.store, self.clock.now())
+        ground = Ground(self.config, self.store, self.clock, self.peers)
+        parts = list((await asyncio.to_thread(self.parts)).values())
+        try:
+            await _run(SERVICES, ground, parts, ended, ready)
+        finally:
+            for close in (one for part in parts for one in part.close):
+                await asyncio.to_thread(close)
+            await self.peers.close()
+
+
+def everything(snapshot: Any) -> Iterator[tuple[str, Any]]:
+    """Every row of the state, by name."""
+    for kind in TYPES.values():
+        for row in snapshot.rows(kind):
+            yield row.name, row
+
+
+@contextmanager
+def running(folder: Path, store: Store | None = None) -> Iterator[Whole]:
+    """A PVC that is up."""
+    whole, up, event_loop = Whole(folder, store), threading.Event(), asyncio.new_event_loop()
+    whole.first_rows()
+    ended = asyncio.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            event_loop.run_until_complete(whole.serve(ended, up.set))
+        except BaseException as error:  # noqa: BLE001 - raised where the test is
+            failed.append(error)
+        finally:
+            up.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        assert up.wait(STARTING_S) and not failed, failed
+        end = time.monotonic() + STARTING_S
+        while not whole.is_up():
+            assert time.monotonic() < end, "never up"
+            time.sleep(0.005)
+        yield whole
+    finally:
+        event_loop.call_soon_threadsafe(ended.set)
+        thread.join(30)
+        assert not thread.is_alive(), "it does not end"
+        event_loop.close()
+    assert not failed, failed
