@@ -12,7 +12,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2
@@ -133,7 +132,7 @@ class Agent:
     def _tend_all(self, lease: Lease, snapshot: Snapshot, domains: Mapping[str, Domain]) -> None:
         operations = self._operations(snapshot)
         by_uuid = {domain.uuid: domain for domain in domains.values()}
-        self.memory.forget_all_but(domains)
+        self.memory.forget_all_but(domains, lambda vm: snapshot.find(vm_pb2.Vm, vm) is not None)
         self._sight.forget_all_but(snapshot)
         for vm, domain in self._mine(snapshot, domains):
             alone = domain is None and vm.name not in operations and vm.spec.uuid not in by_uuid
@@ -282,8 +281,10 @@ class Agent:
         for target, waiting in operations.items():
             vm = snapshot.find(vm_pb2.Vm, target)
             if any(settles(operation) for operation in waiting) and whose(vm):
-                with suppress(Conflict):  # somebody else was quicker; the next round looks again
+                try:
                     self._ledger.settle_all(lease, vm, waiting)
+                except Conflict as conflict:
+                    log.debug("%s: %s; the next round looks again", target, conflict)
 
 
 def is_homeless(vm: vm_pb2.Vm | None, snapshot: Snapshot) -> bool:

@@ -34,6 +34,10 @@ Operation = operation_pb2.Operation
 
 _SEVERITIES = {CRASHED: event_pb2.Event.SEVERITY_ERROR, FAILED: event_pb2.Event.SEVERITY_ERROR}
 
+ENDED_AT_ONCE = 16
+"""Operations that one commit ends: each carries the whole VM as its result, and a commit that is too
+large would be so at every try."""
+
 log = logging.getLogger("pvc.compute")
 
 
@@ -60,8 +64,7 @@ class Ledger:
             pending = operation.state == Operation.STATE_PENDING
             if pending and settles(operation) and operation.name not in ended:
                 changed.append(self._begun(operation))
-        if changed:
-            self._store.commit([Put(operation) for operation in changed], held_by=lease)
+        self._put(lease, changed)
         after = [self._store.snapshot().find(Operation, op.name) for op in waiting]
         return [op for op in after if op is not None and op.state not in rows.FINAL]
 
@@ -72,8 +75,8 @@ class Ledger:
                 after = rows.copied(vm)
                 after.status.CopyFrom(status)
                 told = self._told(vm, after, why)
-                ended = map(Put, self._ended(after, self._operations(vm.name)))
-                self._store.commit([Put(after), *told, *ended], held_by=lease)
+                ended = self._ended(after, self._operations(vm.name))[:ENDED_AT_ONCE]
+                self._store.commit([Put(after), *told, *map(Put, ended)], held_by=lease)
                 return self._store.snapshot().find(vm_pb2.Vm, vm.name) or after
             case Remove():
                 self._remove(lease, vm)
@@ -103,8 +106,12 @@ class Ledger:
         self, lease: Lease, vm: vm_pb2.Vm | None, operations: Sequence[Operation]
     ) -> None:
         """Ends those of a VM that has no agent, or that is gone."""
-        if ended := self._ended(vm, operations):
-            self._store.commit([Put(operation) for operation in ended], held_by=lease)
+        self._put(lease, self._ended(vm, operations))
+
+    def _put(self, lease: Lease, operations: Sequence[Operation]) -> None:
+        for start in range(0, len(operations), ENDED_AT_ONCE):
+            part = operations[start : start + ENDED_AT_ONCE]
+            self._store.commit([Put(operation) for operation in part], held_by=lease)
 
     def _operations(self, vm: str) -> list[Operation]:
         return unfinished_of(self._store.snapshot(), vm)
@@ -145,7 +152,7 @@ class Ledger:
         changes: list[Change] = [Delete(vm.name, vm.meta.etag)]
         for kept in snapshot.rows(vm_pb2.VmSnapshot, vm.name):
             changes.append(Delete(kept.name, kept.meta.etag))
-        changes += map(Put, self._ended(None, self._operations(vm.name)))
+        changes += map(Put, self._ended(None, self._operations(vm.name))[:ENDED_AT_ONCE])
         told = self._event(vm, f"vm {_id(vm)} is gone", "it was deleted")
         self._store.commit([*changes, told], held_by=lease)
         log.info("vm %s is gone", _id(vm))

@@ -4,7 +4,7 @@ worst a guest is asked the same again."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from pvc.compute.v1 import vm_pb2
@@ -89,8 +89,11 @@ class Memory:
         with self._lock:
             return self._clock.monotonic() < self._trouble.get(vm, 0.0)
 
-    def forget_all_but(self, vms: Collection[str]) -> None:
-        """Drops what is known about domains that are no more."""
+    def forget_all_but(self, domains: Collection[str], is_there: Callable[[str], bool]) -> None:
+        """Drops what is known about domains that are no more, and about VMs that are not there."""
         with self._lock:
-            for vm in [vm for vm in self._runs if vm not in vms]:
-                del self._runs[vm]
+            now = self._clock.monotonic()
+            self._runs = {vm: run for vm, run in self._runs.items() if vm in domains}
+            self._trouble = {vm: until for vm, until in self._trouble.items() if now < until}
+            self._nudged = {vm: told for vm, told in self._nudged.items() if is_there(vm)}
+            self._warned = {vm: told for vm, told in self._warned.items() if is_there(f"vms/{vm}")}

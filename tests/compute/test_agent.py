@@ -558,3 +558,29 @@ def test_a_row_stays_for_a_deletion_that_came_during_the_round(world: World) -> 
     world.agent.look_again()
     world.agent.step()
     assert world.vm().meta.HasField("delete_time")
+
+
+def test_any_number_of_requests_that_waited_is_ended(world: World) -> None:
+    """More than fit into one commit: each carries the VM as its result."""
+    world.running(description="x" * 1024, tags=[f"{n:063}" for n in range(64)])
+    operations = []
+    for number in range(120):
+        update = api.UpdateVmRequest(vm=vm_pb2.Vm(name="vms/web"))
+        update.vm.spec.description = f"{number} " + "x" * 1000
+        operations.append(world.ask(edits.update, update))
+    world.settle()
+    assert all(world.operation(one.name).state == SUCCEEDED for one in operations)
+
+
+def test_nothing_is_remembered_of_vms_that_are_gone(world: World) -> None:
+    world.running()
+    world.hypervisor.script("web").hangs.add("shutdown")
+    world.verb(requests.SHUTDOWN)
+    world.settle()
+    world.hypervisor.script("web").hangs.clear()
+    world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", force=True))
+    world.later(10)
+    world.agent.look_again()
+    world.agent.step()
+    memory = world.agent.memory
+    assert not (memory._runs or memory._nudged or memory._trouble or memory._warned)

@@ -36,6 +36,8 @@ from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, refuse
 from services.state.store import Change, Delete, Put, Snapshot
 
+SUPERSEDED_AT_ONCE = 32
+
 
 def new_vm(
     snapshot: Snapshot, call: Call, vm_id: str, given: vm_pb2.Vm, start: bool = False
@@ -255,7 +257,8 @@ def _check_deletable(snapshot: Snapshot, vm: vm_pb2.Vm) -> None:
 
 
 def _superseded(snapshot: Snapshot, vm: vm_pb2.Vm, call: Call) -> list[Change]:
-    """Ends what nobody has taken up yet and the deletion makes pointless."""
+    """Ends what nobody has taken up yet and the deletion makes pointless; the agent ends what is too
+    much for this commit."""
     ended: list[Change] = []
     for operation in snapshot.rows(operation_pb2.Operation):
         pending = operation.state == operation_pb2.Operation.STATE_PENDING
@@ -263,7 +266,7 @@ def _superseded(snapshot: Snapshot, vm: vm_pb2.Vm, call: Call) -> list[Change]:
             error = PvcError(reason_pb2.REASON_SUPERSEDED, f"{vm.name} is being deleted")
             failed = operation_pb2.Operation.STATE_FAILED
             ended.append(Put(rows.enter_operation(operation, failed, call.now, error=error)))
-    return ended
+    return ended[:SUPERSEDED_AT_ONCE]
 
 
 def _check_new(there: Sequence[str], id: str, field: str, vm: str) -> None:
