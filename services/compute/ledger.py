@@ -35,8 +35,8 @@ Operation = operation_pb2.Operation
 _SEVERITIES = {CRASHED: event_pb2.Event.SEVERITY_ERROR, FAILED: event_pb2.Event.SEVERITY_ERROR}
 
 ENDED_AT_ONCE = 16
-"""Operations that one commit ends: each carries the whole VM as its result, and a commit that is too
-large would be so at every try."""
+"""Operations that one commit ends: each carries the whole VM as its result, and a commit that is
+too large would be so at every try."""
 
 log = logging.getLogger("pvc.compute")
 

@@ -130,8 +130,8 @@ def test_a_crashed_vm_is_tried_again_and_then_left(rig: Rig) -> None:
         vm = rig.cluster.vms.get("frail")
         assert "ended by itself" in vm.status.why
 
-        def back() -> bool:
-            return status(rig, "frail").state == RUNNING and rig.emulators()["frail"] != pid
+        def back(old: int = pid) -> bool:
+            return status(rig, "frail").state == RUNNING and rig.emulators()["frail"] != old
 
         eventually(back, "it is restarted")
         vm = rig.cluster.vms.get("frail")
@@ -269,7 +269,8 @@ def started_anew(folder: Path) -> tuple[str, ...]:
     kept = [line for line in lines if not line.startswith("btime")]
     (folder / "stat").write_text("\n".join([*kept, f"btime {int(time.time())}", ""]))
     script = (
-        'mount --make-private /proc && mount --bind "$0/boot_id" /proc/sys/kernel/random/boot_id && '
+        "mount --make-private /proc && "
+        'mount --bind "$0/boot_id" /proc/sys/kernel/random/boot_id && '
         'mount --bind "$0/stat" /proc/stat && exec "$@"'
     )
     return ("unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script, str(folder))

@@ -257,8 +257,8 @@ def _check_deletable(snapshot: Snapshot, vm: vm_pb2.Vm) -> None:
 
 
 def _superseded(snapshot: Snapshot, vm: vm_pb2.Vm, call: Call) -> list[Change]:
-    """Ends what nobody has taken up yet and the deletion makes pointless; the agent ends what is too
-    much for this commit."""
+    """Ends what nobody has taken up yet and the deletion makes pointless; the agent ends what is
+    too much for this commit."""
     ended: list[Change] = []
     for operation in snapshot.rows(operation_pb2.Operation):
         pending = operation.state == operation_pb2.Operation.STATE_PENDING
