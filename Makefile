@@ -18,7 +18,7 @@ demo-stop: setup ## Ends the demo and leaves nothing behind
 	@$(PY) -m lab.demo --stop
 
 test: lint ## Checks and tests everything
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 lint: setup ## Format, style, types, and whether the generated code is what the contracts make
 	@.venv/bin/ruff format --check -q . || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
