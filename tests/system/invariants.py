@@ -93,14 +93,10 @@ def reservations_unlike(rig: Rig) -> Iterator[str]:
     """What dnsmasq gives addresses to, against the interfaces that there are."""
     hosts = next(rig.seen(rig.base / "run/network/servers").glob("*.hosts"), None)
     lines = hosts.read_text().splitlines() if hosts is not None else []
-    reserved = {(line.split(",")[0], line.split(",")[2]) for line in lines}
-    nics = {
-        (nic.mac, vm.name.removeprefix("vms/"))
-        for vm in rig.cluster.vms.list()
-        for nic in vm.spec.nics
-    }
-    yield from (f"{mac} of {vm} is still reserved" for mac, vm in reserved - nics)
-    yield from (f"{mac} of {vm} has no reservation" for mac, vm in nics - reserved)
+    reserved = {line.split(",")[0] for line in lines}
+    nics = {nic.mac: vm.name for vm in rig.cluster.vms.list() for nic in vm.spec.nics}
+    yield from (f"{mac} is still reserved" for mac in reserved - nics.keys())
+    yield from (f"{mac} of {nics[mac]} is not reserved" for mac in nics.keys() - reserved)
 
 
 WHOLE = """
