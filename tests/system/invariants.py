@@ -3,6 +3,7 @@ processes, files and database of the machine, and compared with what PVC says of
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,17 @@ def reservations_unlike(rig: Rig) -> Iterator[str]:
     nics = {nic.mac: vm.name for vm in rig.cluster.vms.list() for nic in vm.spec.nics}
     yield from (f"{mac} is still reserved" for mac in reserved - nics.keys())
     yield from (f"{mac} of {nics[mac]} is not reserved" for mac in nics.keys() - reserved)
+
+
+def snapshots_unlike(rig: Rig) -> Iterator[str]:
+    """Snapshots inside images that no row knows of, and the other way round."""
+    for volume in rig.cluster.volumes.list():
+        words = ["qemu-img", "info", "-U", "--output=json", volume.status.path]
+        inside = {s["name"] for s in json.loads(rig.run(words)).get("snapshots", [])}
+        told = rig.cluster.volumes.snapshots.list(parent=volume.name)
+        rows = {one.name.rpartition("/")[2] for one in told}
+        if inside != rows:
+            yield f"{volume.name} holds the snapshots {sorted(inside)}, rows say {sorted(rows)}"
 
 
 WHOLE = """

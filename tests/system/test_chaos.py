@@ -21,7 +21,7 @@ from pvc.core.v1 import operation_pb2
 from pvc_client.errors import Internal, PvcError
 from pvc_client.operations import FINAL, Pending
 from tests.system.conftest import MEMORY_MIB, make_vm, tiny_spec
-from tests.system.invariants import DAEMON_AWAY, check_database, check_log, settle, unlike
+from tests.system.invariants import DAEMON_AWAY, check_database, check_log, settle, snapshots_unlike
 from tests.system.rig import TINY, Rig, eventually, gib
 
 pytestmark = pytest.mark.real
@@ -188,7 +188,7 @@ def test_a_day_of_chance(rig: Rig, day: Day, disk: Path) -> None:
     settle(rig, CALM_S)
     check_operations(rig, day)
     check_database(rig)
-    assert not list(unlike(rig))
+    assert not list(snapshots_unlike(rig))
     check_log(rig, DAEMON_AWAY, "crashed", "given up", r"connection to .* ended")
     rig.cluster.volumes.clone(f"local/{TINY}", "local/last-root").result(30)
     rig.cluster.vms.create("last", tiny_spec("last"), start=True).result(30)
