@@ -52,8 +52,7 @@ def vms_unlike(rig: Rig) -> Iterator[str]:
     """VMs with an emulator that should have none, and the other way round."""
     vms = {vm.name.removeprefix("vms/"): vm for vm in rig.cluster.vms.list()}
     there = rig.emulators()
-    for vm in there.keys() - vms.keys():
-        yield f"an emulator of {vm}, which is no VM"
+    yield from (f"an emulator of {name}, which is no VM" for name in there.keys() - vms.keys())
     for name, vm in vms.items():
         wanted = vm.decision.power in WANTED_ON
         states = ON if wanted else OFF

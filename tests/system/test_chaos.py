@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,13 +68,13 @@ class Day:
             told = f"{told}: {error.reason}"
         self.said.append(told)
 
-    def verbs(self) -> list[Callable[[], Pending]]:
+    def verbs(self) -> list[Callable[[], Pending[Any]]]:
         often = [self.start, self.create, self.stop, self.attach, self.detach]
         seldom = [self.pause, self.resume, self.snapshot, self.drop_snapshot, self.rollback]
         return [*often, *often, *seldom, self.clone, self.rename, self.delete, self.resize,
                 self.shutdown, self.more_memory, self.reset]  # fmt: skip
 
-    def create(self) -> Pending:
+    def create(self) -> Pending[Any]:
         vm, vms = self.random.choice(NAMES), self.rig.cluster.vms
         with suppress(PvcError):
             volume = self.rig.cluster.volumes.clone(f"local/{TINY}", f"local/{vm}-root")
@@ -82,25 +83,25 @@ class Day:
         start, timeout_s = self.random.random() < 0.7, self.random.choice((2, 5))
         return vms.create(vm, tiny_spec(vm, shutdown_timeout_s=timeout_s), start=start)
 
-    def start(self) -> Pending:
+    def start(self) -> Pending[Any]:
         return self.rig.cluster.vms.start(self.name())
 
-    def stop(self) -> Pending:
+    def stop(self) -> Pending[Any]:
         return self.rig.cluster.vms.stop(self.name())
 
-    def shutdown(self) -> Pending:
+    def shutdown(self) -> Pending[Any]:
         return self.rig.cluster.vms.shutdown(self.name())
 
-    def pause(self) -> Pending:
+    def pause(self) -> Pending[Any]:
         return self.rig.cluster.vms.pause(self.name())
 
-    def resume(self) -> Pending:
+    def resume(self) -> Pending[Any]:
         return self.rig.cluster.vms.resume(self.name())
 
-    def reset(self) -> Pending:
+    def reset(self) -> Pending[Any]:
         return self.rig.cluster.vms.reset(self.name())
 
-    def attach(self) -> Pending:
+    def attach(self) -> Pending[Any]:
         vm = self.name()
         if self.random.random() < 0.5:
             nic = vm_pb2.NicSpec(id="net1", network="networks/default")
@@ -110,40 +111,40 @@ class Day:
         disk = vm_pb2.DiskSpec(id="data", volume=f"{POOL}/{vm}-data")
         return self.rig.cluster.vms.attach_disk(vm, disk)
 
-    def detach(self) -> Pending:
+    def detach(self) -> Pending[Any]:
         if self.random.random() < 0.5:
             return self.rig.cluster.vms.detach_nic(self.name(), "net1")
         return self.rig.cluster.vms.detach_disk(self.name(), "data")
 
-    def snapshot(self) -> Pending:
+    def snapshot(self) -> Pending[Any]:
         return self.rig.cluster.vms.snapshots.create(f"{self.name()}/{self.fresh()}")
 
-    def drop_snapshot(self) -> Pending:
+    def drop_snapshot(self) -> Pending[Any]:
         return self.rig.cluster.vms.snapshots.delete(self._some_snapshot())
 
-    def rollback(self) -> Pending:
+    def rollback(self) -> Pending[Any]:
         return self.rig.cluster.vms.snapshots.rollback(self._some_snapshot())
 
     def _some_snapshot(self) -> str:
         there = [s.name for s in self.rig.cluster.vms.snapshots.of(self.name())]
         return self.random.choice([*there, "vms/a/snapshots/none"])
 
-    def clone(self) -> Pending:
+    def clone(self) -> Pending[Any]:
         return self.rig.cluster.vms.clone(self.name(), self.random.choice(NAMES))
 
-    def rename(self) -> Pending:
+    def rename(self) -> Pending[Any]:
         return self.rig.cluster.vms.rename(self.name(), self.random.choice(NAMES))
 
-    def delete(self) -> Pending:
+    def delete(self) -> Pending[Any]:
         return self.rig.cluster.vms.delete(
             self.name(), delete_volumes=self.random.random() < 0.7, force=True
         )
 
-    def resize(self) -> Pending:
+    def resize(self) -> Pending[Any]:
         size = (64 + self.random.randrange(1, 64)) << 20
         return self.rig.cluster.volumes.resize(f"local/{self.name()}-root", size)
 
-    def more_memory(self) -> Pending:
+    def more_memory(self) -> Pending[Any]:
         vm = self.rig.cluster.vms.get(self.name())
         vm.spec.memory.max_memory_mib = vm.spec.memory.memory_mib = (
             MEMORY_MIB + self.random.randrange(64)
