@@ -293,7 +293,8 @@ class Jobs:
         try:
             task.undo.close()
         except Exception as left:
-            log.exception("%s: undo failed", task.name)
+            mistake = not isinstance(left, PvcError)
+            log.error("%s: undo failed: %s", task.name, left, exc_info=mistake)
             error.message += f"; undoing it failed too ({left}), so something of it may remain"
         return error
 

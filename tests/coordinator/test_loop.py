@@ -73,7 +73,9 @@ class Overtaken(MemoryStore):
     row = "vms/idle"
 
     def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
-        if any(isinstance(one, Put) and one.value.name == self.row for one in changes):
+        if any(
+            isinstance(one, Put) and getattr(one.value, "name", "") == self.row for one in changes
+        ):
             self.row = ""
             raise Conflict("vms/idle")
         return super().commit(changes, held_by)

@@ -18,8 +18,6 @@ from pvc_client import Cluster
 from pvc_client.errors import PvcError as ClientError
 from services.compute.main import daemon_of
 from services.mesh.config import load
-from services.pvcd.init import init
-from services.pvcd.remove import remove
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_S = 60.0
@@ -97,7 +95,7 @@ class Rig:
 
     @property
     def state(self) -> Path:
-        return self.base / "state"
+        return Path(load(self.config).node.state_dir)
 
     @property
     def pools(self) -> Path:
@@ -130,7 +128,7 @@ class Rig:
         ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         eventually(self._online, f"pvcd answers (see {self.log})")
         return self.cluster
@@ -148,16 +146,27 @@ class Rig:
 
     def _inside(self, verb: str) -> list[str]:
         """`init` or `remove`, where pvcd lives; what remains, of the latter."""
-        if not self.wrapper:
-            return list(remove(self.config)) if verb == "remove" else [*init(self.config).made]
         code = (
             f"import sys; from pathlib import Path; from services.pvcd.{verb} import {verb}; "
             f"print({verb}(Path(sys.argv[1])))"
         )
-        words = [*self.wrapper, sys.executable, "-c", code, str(self.config)]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        said = self.run([sys.executable, "-c", code, str(self.config)]).strip()
+        return [] if verb == "init" or said == "()" else [said]
+
+    def run(self, words: Sequence[str]) -> str:
+        """What a program prints that runs where pvcd does."""
+        done = subprocess.run(
+            [*self.wrapper, *words], env=self._environment(), capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        return [] if verb == "init" or done.stdout.strip() == "()" else [done.stdout]
+        return done.stdout
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        """A wrapper may change the folder that programs start in."""
+        roots = (ROOT, ROOT / "clients/python/src", ROOT / "clients/python/gen")
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots))}
 
     def kill(self) -> None:
         """kill -9."""
@@ -220,13 +229,15 @@ class Rig:
         volume = self.cluster.volumes.import_file(f"local/{TINY}", file.name)
         volume.result(TIMEOUT_S)
 
-    def close(self) -> None:
-        """Ends and removes everything; says what would not go."""
+    def close(self, holder: subprocess.Popen[bytes] | None = None) -> None:
+        """Ends and removes everything; says what would not go. holder: of a wrapper's mounts."""
         self.cluster.close()
         if self.process is not None and self.process.poll() is None:
             self.kill()
         left = self._inside("remove")
-        left += [f"process {pid}: {words[:6]}" for pid, words in self.processes().items()]
+        for pid, words in self.processes().items():
+            if holder is None or pid != holder.pid:
+                left.append(f"process {pid}: {words[:6]}")
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         left += [f"mount {line}" for line in mounts if self.name in line]
         left += [str(self.state)] if self.state.exists() and not self.wrapper else []

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,7 +167,7 @@ def image(rig: Rig, disk: Path) -> str:
     return rig.cluster.images.import_file("img", file.name, pool="local").result(TIMEOUT_S).name
 
 
-def begin_all(rig: Rig, big: str, image: str) -> dict[str, Pending]:
+def begin_all(rig: Rig, big: str, image: str) -> dict[str, Pending[Any]]:
     """One of each kind of long work, at once."""
     cluster = rig.cluster
     return {

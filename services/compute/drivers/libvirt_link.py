@@ -11,6 +11,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -20,10 +21,14 @@ import libvirt
 
 from pvc.core.v1 import reason_pb2
 from services.mesh.errors import PvcError
+from services.mesh.loop import pause
 
 DEADLINE_S = 30.0
 KEEPALIVE_S = 5
 KEEPALIVE_COUNT = 3
+PATIENCE_S = 5.0
+"""How long a call waits for a daemon that is not there."""
+RETRY_S = 0.1
 WORKERS = 4
 STUCK_MAX = 32
 """With so many calls hanging, further ones are refused at once rather than given threads."""
@@ -119,8 +124,11 @@ class Workers:
 class Link:
     """The connection. Thread-safe."""
 
-    def __init__(self, uri: str, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, uri: str, deadline_s: float = DEADLINE_S, patience_s: float = PATIENCE_S
+    ) -> None:
         self.uri = uri
+        self._patience_s = patience_s
         self._deadline_s = deadline_s
         self._workers = Workers()
         self._lock = threading.Lock()
@@ -182,11 +190,24 @@ class Link:
             if self._connection is not None:
                 _retire(self._connection)
                 self._connection = None
-            connection = libvirt.open(self.uri)
+            connection = self._opened()
             connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
             self._listen(connection)
             self._connection = connection
             return connection
+
+    def _opened(self) -> libvirt.virConnect:
+        """A daemon that died is started again within seconds by those who keep it: what is asked
+        for meanwhile waits, and so does what has to be undone."""
+        end = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return libvirt.open(self.uri)
+            except libvirt.libvirtError as error:
+                away = error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR
+                if not away or time.monotonic() > end:
+                    raise
+            pause(RETRY_S)
 
     def _listen(self, connection: libvirt.virConnect) -> None:
         wakes = (
