@@ -252,6 +252,20 @@ def test_closing_does_not_wait_for_those_who_watch(tmp_path: Path) -> None:
             next(changes)
 
 
+def test_the_local_socket_is_private_and_no_setting_of_the_process_changes_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[int] = []
+    monkeypatch.setattr(os, "umask", masks.append)
+    (tmp_path / ".pvc").mkdir(mode=0o755)  # a process died there
+    with world_in(tmp_path) as world:
+        assert world.socket.stat().st_mode & 0o777 == 0o600
+        assert not (tmp_path / ".pvc").exists()
+        with Cluster(f"unix:{world.socket}") as cluster:
+            assert cluster.whoami().caller == "local root"
+    assert not masks and not world.socket.exists()
+
+
 def test_a_revoked_token_ends_what_it_had_begun(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,9 +314,9 @@ def test_what_a_caller_wrote_is_not_written_down_at_any_length(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pvc.audit")
-    with Cluster(world.grpc_address, token=world.secrets["bob"]) as bob:
-        with pytest.raises(errors.PvcError):
-            bob.vms.start("x" * 100_000, request_id="y" * 100_000)
+    bob = Cluster(world.grpc_address, token=world.secrets["bob"])
+    with bob, pytest.raises(errors.PvcError):
+        bob.vms.start("x" * 100_000, request_id="y" * 100_000)
     (line,) = audited(caplog)
     assert len(line) < 1000
 
