@@ -190,6 +190,9 @@ class Storage(storage_grpc.StorageServiceServicer):
         kind = storage_pb2.Volume
         return await self.desk.list(kind, request, storage_pb.ListVolumesResponse, context)
 
+    async def GetPool(self, request: Any, context: Context) -> Any:
+        return await self.desk.get(storage_pb2.Pool, request, context)
+
     async def ListPools(self, request: Any, context: Context) -> Any:
         kind = storage_pb2.Pool
         return await self.desk.list(kind, request, storage_pb.ListPoolsResponse, context)
