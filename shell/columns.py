@@ -247,13 +247,20 @@ NODE = (
     *COMMON,
 )  # fmt: skip
 
+
+def stage(operation: Any) -> str:
+    """What it is doing, or why it failed; nothing of what is done and over."""
+    done = enum_word(operation, "state") == "succeeded"
+    return str(operation.error.message or ("" if done else operation.stage))
+
+
 OPERATION = (
     NAME,
     Column("STATE", lambda r, v: enum_word(r, "state"), style=state_style),
     Column("WHAT", lambda r, v: last(r.method)),
-    Column("TARGET", lambda r, v: r.target, elastic=True),
+    Column("TARGET", lambda r, v: ids(r.target), elastic=True),
     Column("DONE", lambda r, v: f"{r.percent}%", right=True),
-    Column("STAGE", lambda r, v: r.error.message or r.stage, elastic=True),
+    Column("STAGE", lambda r, v: stage(r), elastic=True),
     AGE,
     Column("CALLER", lambda r, v: r.caller, WIDE),
     Column("NODE", lambda r, v: last(r.node), WIDE),
@@ -268,7 +275,7 @@ OPERATION = (
 EVENT = (
     Column("TIME", lambda r, v: when(r, "time").removesuffix(" UTC")),
     Column("SEVERITY", lambda r, v: enum_word(r, "severity"), style=state_style),
-    Column("SUBJECT", lambda r, v: r.subject),
+    Column("SUBJECT", lambda r, v: r.subject, WIDE),
     Column("MESSAGE", lambda r, v: r.message, elastic=True),
     Column("WHY", lambda r, v: r.why, elastic=True),
     Column("CAUSE", lambda r, v: r.cause, WIDE),

@@ -51,13 +51,15 @@ def hint_for(error: PvcError) -> str:
             return "the local socket is root's; use sudo, or PVC_CONNECTION and PVC_TOKEN"
         case errors.Unreachable() if local:
             return "is pvcd running here? For another machine: --connection HOST:PORT"
+        case errors.Unreachable() if "does not answer" in error.message:
+            return "is that where its gateway listens for gRPC? --connection HOST:PORT"
         case errors.Unavailable():
             return "it is safe to try again"
         case errors.Unauthenticated():
             return "put a token's secret into PVC_TOKEN; an admin makes one: pvc token create NAME"
         case errors.PermissionDenied():
             return "see what your token may do: pvc whoami"
-        case errors.NotFound():
+        case errors.NotFound() | errors.DanglingReference():
             return _lists(error.message)
         case errors.EtagMismatch() | errors.Busy():
             return "try again; see what else is going on: pvc operation list"
@@ -72,7 +74,8 @@ def hint_for(error: PvcError) -> str:
 
 def _lists(message: str) -> str:
     """The command that lists what was looked for: "vms/web does not exist" → pvc vm list."""
-    path = "/".join(message.split(" ")[0].split("/")[::2])
+    name = message.split(" ")[0].strip('"')
+    path = "/".join(name.split("/")[::2])
     kinds = {
         "vms": "vm",
         "pools": "pool",
@@ -83,4 +86,8 @@ def _lists(message: str) -> str:
         "operations": "operation",
         "tokens": "token",
     }
+    inside = {"pools/volumes/snapshots": "snapshot", "vms/snapshots": "vm snapshot"}
+    if path in inside:
+        of = "/".join(name.split("/")[1:-2:2])
+        return f"see what there is: pvc {inside[path]} list {clean_lines(of)}"
     return f"see what there is: pvc {kinds[path]} list" if path in kinds else ""

@@ -94,6 +94,9 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _broken_pipe()
+    except OSError as error:  # a file of the user's, named in its text
+        click.echo(f"error: {error}", err=True)
+        return FAILED
     except Exception as error:
         if not is_refusal(error):
             raise

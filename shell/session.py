@@ -49,8 +49,11 @@ class Session:
         """The connection."""
         from pvc_client import Cluster
 
-        token = self._token()
-        return Cluster(self.address, token=token, ca=self._ca or None, timeout_s=self._timeout_s)
+        token, ca = self._token(), self._ca or None
+        try:
+            return Cluster(self.address, token=token, ca=ca, timeout_s=self._timeout_s)
+        except OSError as error:
+            raise click.UsageError(f"the CA's file cannot be read: {error}") from None
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
@@ -58,12 +61,16 @@ class Session:
             self.__dict__.pop("cluster").close()
 
     def _token(self) -> str:
-        if not self._token_file:
-            return os.environ.get("PVC_TOKEN", "")
-        try:
-            return Path(self._token_file).read_text().strip()
-        except OSError as error:
-            raise click.UsageError(f"the token file cannot be read: {error}") from None
+        where, secret = "PVC_TOKEN", os.environ.get("PVC_TOKEN", "").strip()
+        if self._token_file:
+            where = self._token_file
+            try:
+                secret = Path(where).read_text(errors="replace").strip()
+            except OSError as error:
+                raise click.UsageError(f"the token file cannot be read: {error}") from None
+        if not (secret.isascii() and (secret.isprintable() or not secret)):
+            raise click.UsageError(f"{where} holds no token: a token is one line of ASCII")
+        return secret
 
     def coloured(self, stream: Any) -> bool:
         """Whether to use colours on a stream."""
@@ -76,10 +83,13 @@ class Session:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
         return View(format, width, self.coloured(sys.stdout), time.time())
 
-    def show_many(self, rows: Sequence[Any], columns: Sequence[Column], format: str) -> None:
+    def show_many(
+        self, rows: Sequence[Any], columns: Sequence[Column], format: str,
+        nothing: str = "nothing found",
+    ) -> None:  # fmt: skip
         """Prints rows; says on stderr when there are none, where people read."""
         if not rows and format in ("table", "wide"):
-            click.echo("nothing found", err=True)
+            click.echo(nothing, err=True)
             return
         click.echo(many(rows, columns, self.view(format)), nl=False)
 

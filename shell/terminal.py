@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
@@ -109,8 +110,14 @@ def _signals_raise() -> Iterator[None]:
 
 
 _OBEYED = bytes(code for code in range(32) if code not in b"\t\n\r") + b"\x7f"
+_SEQUENCES = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\^-~])"
+)
+"""What terminals obey: colours and cursor moves, titles, and the shorter ones."""
+_C1 = re.compile(rb"\xc2[\x80-\x9f]")
+"""The same in one character of UTF-8."""
 
 
 def tamed(piece: bytes) -> bytes:
     """A log as a terminal may show it: lines, without anything that the terminal would obey."""
-    return piece.translate(None, _OBEYED)
+    return _C1.sub(b"", _SEQUENCES.sub(b"", piece)).translate(None, _OBEYED)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from shell.failures import INTERRUPTED
+from shell.failures import INTERRUPTED, exit_code, told
 from shell.measures import size
 from shell.render import clean, cut, painted
 
@@ -102,13 +103,33 @@ def act(
     wait: bool,
     dry_run: bool,
 ) -> None:
-    """Begins something for each name, then waits for all. done: "vm {} is running"."""
-    begun = [(name, begin(name)) for name in names]
+    """Begins something for each name, then waits for all. done: "vm {} is running".
+
+    What is refused for one of several is told, and the others go on; the first refusal is the
+    exit code.
+    """
+    from pvc_client import PvcError
+
+    several = list(dict.fromkeys(names))
+    refused: list[int] = []
+
+    def tried(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except PvcError as error:
+            if len(several) == 1:
+                raise
+            click.echo(told(error, session.coloured(sys.stderr)), nl=False, err=True)
+            refused.append(exit_code(error))
+
+    begun = [(name, tried(partial(begin, name))) for name in several]
     for name, pending in begun:
-        if dry_run:
+        if pending is not None and dry_run:
             show_plan(pending)
-        else:
-            finish(session, pending, done.format(name), wait=wait)
+        elif pending is not None:
+            tried(partial(finish, session, pending, done.format(name), wait=wait))
+    if refused:
+        raise click.exceptions.Exit(refused[0])
 
 
 def show_plan(pending: Pending[Any]) -> None:

@@ -23,6 +23,8 @@ TARGET_FIELDS = (
     "token_id",
 )
 NESTED_TARGETS = ("vm", "pool", "network", "volume")
+SHOWN_MAX = 200
+"""Characters of what a caller wrote: it is written down before it is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,12 @@ def write(entry: Entry) -> None:
         json.dumps(entry.caller),
         entry.peer,
         entry.method.short,
-        json.dumps(entry.target),
-        json.dumps(entry.request_id),
+        _shown(entry.target),
+        _shown(entry.request_id),
         entry.outcome,
         entry.duration_s,
     )
+
+
+def _shown(text: str) -> str:
+    return json.dumps(text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…")

@@ -37,6 +37,9 @@ SLACK_S = 5.0
 """A call whose caller gave no deadline gets the service's own and this: the service answers
 first."""
 TIMEOUT_MAX_S = 3660.0
+RECHECK_S = 5.0
+"""Whoever streams is asked again so often whether they still may: a token that is revoked or
+expires ends its streams too."""
 
 NOBODY = Caller("nobody", options_pb2.ROLE_UNSPECIFIED)
 Pair = tuple[str, str | bytes]
@@ -67,6 +70,8 @@ class Visit:
     outcome: str = "OK"
     trailing: Sequence[Pair] = ()
     """What the service said beside its answer, to be passed back."""
+    turned_out: PvcError | None = None
+    """Why it may not go on."""
 
     def said(self, key: str) -> str:
         """A metadata value of the caller, or ""."""
@@ -111,6 +116,8 @@ class Door:
         call = self._call(channel, visit, first, requests)
         if method.server_streaming:
             self._streams.add(call)
+        streaming = method.server_streaming or method.client_streaming
+        watch = asyncio.ensure_future(self._recheck(visit, call)) if streaming else None
         try:
             if method.server_streaming:
                 async for answer in call:
@@ -122,12 +129,26 @@ class Door:
             visit.trailing = _pairs(error.trailing_metadata())
             raise
         except asyncio.CancelledError:
+            if visit.turned_out is not None:
+                raise visit.turned_out from None
             if self._closing:
                 raise _leaving() from None
             raise
         finally:
+            if watch is not None:
+                watch.cancel()
             self._streams.discard(call)
             call.cancel()
+
+    async def _recheck(self, visit: Visit, call: Any) -> None:
+        """Ends a stream when its caller may not call any more."""
+        while visit.turned_out is None:
+            await asyncio.sleep(RECHECK_S)
+            try:
+                self.admit(visit)
+            except PvcError as refusal:
+                visit.turned_out = refusal
+                call.cancel()
 
     async def visited(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """admit and answers, and the line in the log. Raises PvcError or grpc.aio.AioRpcError."""

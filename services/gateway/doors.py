@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,16 +84,10 @@ class Doors:
             Path(self._settings.socket).unlink(missing_ok=True)
 
     async def _open_socket(self, path: Path) -> None:
-        """The socket is never open to others, not even for a moment."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         server = self._server(local=True)
-        before = os.umask(0o177)
-        try:
-            _bound(server.add_insecure_port, f"unix:{path}")
+        with private_socket(path) as address:
+            _bound(server.add_insecure_port, address)
             await server.start()
-        finally:
-            os.umask(before)
-        path.chmod(0o600)
         log.info("gateway: gRPC on unix:%s for root", path)
 
     async def _open_grpc(self, address: str) -> None:
@@ -144,6 +137,28 @@ class Doors:
             ssl_certfile=self._settings.certificate or None,
             ssl_keyfile=self._settings.key or None,
         )
+
+
+@contextlib.contextmanager
+def private_socket(path: Path) -> Iterator[str]:
+    """The gRPC address to bind within the block, in a folder that is closed to others; at the end
+    the socket, with its mode, is moved to its path, in the place of an old one.
+
+    So it is never open to others, not even for a moment. A umask would do that too, but it is every
+    thread's: folders that others make meanwhile would be shut to guests and servers.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent / f".{path.stem}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    bound = folder / "s"
+    try:
+        yield f"unix:{bound}"
+        bound.chmod(0o600)
+        bound.replace(path)
+    finally:
+        bound.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 class _QuietServer(uvicorn.Server):

@@ -5,6 +5,7 @@ and gives back JSON. Streams come as one JSON object a line, or as server-sent e
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -15,7 +16,7 @@ from typing import Any
 import grpc
 from google.rpc import status_pb2
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
 
@@ -69,26 +70,29 @@ class Rest:
             return refusal(error)
         if isinstance(match, Response):
             return match
+        read = asyncio.Event()
         visit = Visit(
             match.route.method,
             tuple((k, v) for k, v in request.headers.items() if k in PASSED_HEADERS),
             f"{request.client.host}:{request.client.port}" if request.client else "unknown",
             timeout_s=timeout_of(request.headers.get("grpc-timeout", "")),
         )
-        answers = self._door.visited(visit, _requests(match, request))
+        answers = self._door.visited(visit, _requests(match, request, read))
         try:
-            return await self._answered(visit, answers, request)
+            return await self._answered(visit, answers, request, read)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
         except PvcError as error:
             return refusal(error)
         except grpc.aio.AioRpcError as error:
             return failure(status_of(error), visit)
 
     async def _answered(
-        self, visit: Visit, answers: AsyncIterator[bytes], request: Request
+        self, visit: Visit, answers: AsyncIterator[bytes], request: Request, read: asyncio.Event
     ) -> Response:
         if visit.method.server_streaming:
             events = EVENTS in request.headers.get("accept", "")
-            first = await anext(answers, None)  # so that a refusal is a status, not a line
+            first = await _first(answers, request, read)  # a refusal is a status, not a line
             lines = _lines(visit, first, answers, "data: {}\n\n" if events else "{}\n")
             return StreamingResponse(lines, media_type=EVENTS if events else JSON)
         collected = [one async for one in answers]
@@ -160,8 +164,11 @@ def _headers(visit: Visit) -> dict[str, str]:
     return {key: str(value) for key, value in visit.trailing if key == REVISION}
 
 
-async def _requests(match: Match, request: Request) -> AsyncIterator[bytes]:
-    """The call's one request; built only when the door asks for it, after it let the caller in."""
+async def _requests(match: Match, request: Request, read: asyncio.Event) -> AsyncIterator[bytes]:
+    """The call's one request; built only when the door asks for it, after it let the caller in.
+
+    read: set when nothing more of the request will come.
+    """
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -169,7 +176,31 @@ async def _requests(match: Match, request: Request) -> AsyncIterator[bytes]:
             raise PvcError(
                 reason_pb2.REASON_TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes"
             )
+    read.set()
     yield build(match, request.url.query, bytes(body)).SerializeToString()
+
+
+async def _first(
+    answers: AsyncIterator[bytes], request: Request, read: asyncio.Event
+) -> bytes | None:
+    """The first answer, None if there is none. It may be long in coming: raises ClientDisconnect
+    when the caller leaves before."""
+
+    async def gone() -> None:
+        await read.wait()
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+
+    first = asyncio.ensure_future(anext(answers, None))
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((first, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not first.done():
+            raise ClientDisconnect
+        return first.result()
+    finally:
+        leaving.cancel()
+        first.cancel()
 
 
 async def _lines(

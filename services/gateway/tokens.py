@@ -119,7 +119,13 @@ def planned_token(
     if request.HasField("ttl"):
         token.expire_time.CopyFrom(expiry(call.now, request.ttl))
     role = options_pb2.Role.Name(request.role).removeprefix("ROLE_").lower()
-    told = event(call.new_id(), call.now, name, f"token made, role {role}", cause=call.caller)
+    told = event(
+        call.new_id(),
+        call.now,
+        name,
+        f"token {request.token_id} made, role {role}",
+        cause=call.caller,
+    )
     return Mutation([Put(token), told], pb.CreateTokenResponse(token=shown(token)))
 
 
@@ -129,7 +135,9 @@ def planned_removal(snapshot: Snapshot, request: pb.DeleteTokenRequest, call: Ca
     if token is None:
         raise not_found(request.name)
     check_etag(token, request.etag)
-    told = event(call.new_id(), call.now, token.name, "token revoked", cause=call.caller)
+    told = event(
+        call.new_id(), call.now, token.name, f"token {request.name[7:]} revoked", cause=call.caller
+    )
     return Mutation([Delete(token.name, token.meta.etag), told], pb.DeleteTokenResponse())
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -36,6 +39,7 @@ CALLER = "pvc-caller"
 """Request metadata inside the mesh, set by the gateway: who asked."""
 
 FRESHNESS_WAIT_S = 5.0
+THREADS = 16
 COMMIT_TRIES = 20
 
 
@@ -69,6 +73,8 @@ class Desk:
         self.store = store
         self.clock = clock
         self.node = node
+        # Its own: a plan may ask another service, which in one process has to find a thread too.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="desk")
 
     async def get(self, kind: type[R], request: Any, context: Context) -> R:
         """The resource `request.name`, cut down to `request.read_mask`. Raises NOT_FOUND."""
@@ -101,7 +107,8 @@ class Desk:
         """Commits what `plan` makes of the newest state, and answers. Raises what plan raises."""
         await self.fresh(context)
         caller = caller_of(context)
-        answer = await asyncio.to_thread(self._mutate, request, plan, caller)
+        work = partial(copy_context().run, self._mutate, request, plan, caller)
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         _tell_revision(context, self.store.snapshot().revision)
         assert isinstance(answer, response)
         return answer

@@ -77,7 +77,11 @@ class Files:
         """A file's bytes from an offset on, piece by piece; also to its end when it is removed
         meanwhile.
         """
-        with self._path(name, ".data").open("rb") as file:
+        try:
+            opened = self._path(name, ".data").open("rb")
+        except FileNotFoundError:  # its day was over just now
+            raise not_found(name) from None
+        with opened as file:
             file.seek(offset)
             while piece := file.read(piece_bytes):
                 yield piece
@@ -123,14 +127,19 @@ class Files:
         if not 0 < size_bytes <= SIZE_MAX:
             refuse(
                 reason_pb2.REASON_INVALID_FIELD,
-                "the first message must say the file's size",
+                "the first message must say the file's size, and an empty file is no image",
                 "size_bytes",
             )
         with self._lock:
             self.check_room(size_bytes)
             self._promised += size_bytes
         name = layout.file_name_for(self.node, self._clock.new_id())
-        return Upload(self, name, size_bytes, sha256, source_name)
+        try:
+            with _full_disk():
+                return Upload(self, name, size_bytes, sha256, source_name)
+        except BaseException:
+            self.written(size_bytes)
+            raise
 
     def written(self, count: int) -> None:
         """So many of the promised bytes are there now, or will never come."""
@@ -153,11 +162,20 @@ class Files:
             expire_time=expires,
             node=self.node,
         )
-        card = self._path(name, ".json")
-        new = card.with_suffix(".new")
-        new.write_text(json_format.MessageToJson(file))
-        new.replace(card)
+        with _full_disk():
+            self._write_card(self._path(name, ".json"), file)
         return file
+
+    @staticmethod
+    def _write_card(card: Path, file: FileInfo) -> None:
+        """Whole on the disk before it stands there: whoever was told of the file finds it, also
+        after a power cut."""
+        new = card.with_suffix(".new")
+        with new.open("w") as written:
+            written.write(json_format.MessageToJson(file))
+            written.flush()
+            os.fsync(written.fileno())
+        new.replace(card)
 
     def _hash(self, name: str, size: int, progress: Callable[[float], None]) -> str:
         digest, done = hashlib.sha256(), 0
@@ -219,13 +237,13 @@ class Upload:
         return file
 
     def abort(self) -> None:
-        """Forgets it, unless it is finished. May be called again."""
+        """Forgets it, also when it is finished and nobody was told. May be called again."""
         if self._open:
             self._open = False
             with contextlib.suppress(OSError):  # what could not be written need not be
                 self._file.close()
-            self._files.drop(self.name)
             self._files.written(self._size_bytes - self._count)
+        self._files.drop(self.name)
 
     def _refuse(self, why: str) -> None:
         refuse(reason_pb2.REASON_INVALID_CONTENT, f"the file is refused: {why}; send it again")

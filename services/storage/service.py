@@ -6,9 +6,9 @@ Changes go through the pure functions in `core`; the bytes of files pass through
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
@@ -17,12 +17,13 @@ from pvc.storage.v1 import storage_service_pb2_grpc as api_grpc
 from services.mesh.desk import Context, Desk, Plan
 from services.mesh.errors import PvcError, refuse
 from services.storage.core import pools, snapshots, usage, volumes
-from services.storage.files import Files
+from services.storage.files import Files, Upload
 
 UPLOAD_IDLE_S = 60.0
 """An upload of which nothing came for so long is given up."""
 
 Operation = operation_pb2.Operation
+T = TypeVar("T")
 
 
 class StorageService(api_grpc.StorageServiceServicer):
@@ -136,17 +137,27 @@ class StorageService(api_grpc.StorageServiceServicer):
         first = await _next(pieces)
         if first is None:
             refuse(reason_pb2.REASON_INVALID_FIELD, "no message came", "size_bytes")
-        upload = await asyncio.to_thread(
-            self._files.begin, first.size_bytes, first.sha256, first.source_name
-        )
+        upload = await self._begun(first)
         try:
             piece: api.UploadFileRequest | None = first
             while piece is not None:
-                await asyncio.to_thread(upload.write, piece.data)
+                await _whole(partial(upload.write, piece.data))
                 piece = await _next(pieces)
-            return await asyncio.to_thread(upload.finish)
-        finally:
-            upload.abort()
+            return await _whole(upload.finish)
+        except BaseException:
+            await asyncio.to_thread(upload.abort)
+            raise
+
+    async def _begun(self, first: api.UploadFileRequest) -> Upload:
+        begin = partial(self._files.begin, first.size_bytes, first.sha256, first.source_name)
+        begun: list[Upload] = []
+        try:
+            await _whole(lambda: begun.append(begin()))
+        except asyncio.CancelledError:
+            for upload in begun:
+                upload.abort()
+            raise
+        return begun[0]
 
     async def DownloadFile(
         self, request: api.DownloadFileRequest, context: Context
@@ -180,6 +191,18 @@ class StorageService(api_grpc.StorageServiceServicer):
 
     async def _accept(self, request: Any, plan: Plan, context: Context) -> Operation:
         return await self._desk.mutate(request, Operation, plan, context)
+
+
+async def _whole(work: Callable[[], T]) -> T:
+    """What `work` gives, done in a thread. A caller who goes away meanwhile is let go only when it
+    is done: nothing may be taken away from under it."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait((doing,))
+        doing.exception()  # nobody is left to hear of it
+        raise
 
 
 async def _next(

@@ -92,7 +92,8 @@ def list_operations(
     running = "" if everything else "state = PENDING OR state = RUNNING"
     query = filter_of("operations", pattern, filter, running)
     rows = list(session.cluster.operations.list(filter=query, order_by=sort))
-    session.show_many(rows, columns.OPERATION, format)
+    nothing = "nothing found" if everything else "nothing goes on; --all shows what has ended"
+    session.show_many(rows, columns.OPERATION, format, nothing)
 
 
 add_info(operation, "operations", columns.OPERATION, "pvc operation info 01k5f3")

@@ -9,7 +9,7 @@ import click
 
 from shell import columns
 from shell.commands.shared import add_info, add_list
-from shell.commands.volume import upload
+from shell.commands.volume import check_pool, upload
 from shell.tree import (
     Group,
     command,
@@ -83,6 +83,7 @@ def import_(
 ) -> None:
     """Make an image from a disk image of this machine."""
     image_id = name or Path(file).stem.lower()
+    check_pool(session, pool)
     uploaded = upload(session, file)
     pending = session.cluster.images.import_file(
         image_id, uploaded.name, pool=pool, description=description

@@ -32,7 +32,7 @@ from shell.waiting import act, finish, show_plan
 
 @click.group(
     cls=Group,
-    aliases={"restart": "reboot", "set": "modify", "task": "operation"},
+    aliases={"restart": "reboot", "set": "modify"},
     lazy={"snapshot": ("shell.commands.vm_parts:snapshot", "Snapshots of whole VMs")},
 )
 def vm() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def delete(
     """Remove volumes."""
     if not dry_run:
         also = " and their snapshots" if force else ""
-        session.confirm(f"Remove {', '.join(names)}{also}? What is in them is lost.", yes=yes)
+        session.confirm(f"Remove {', '.join(names)}{also}? All that is stored is lost.", yes=yes)
     extra = options(dry_run=dry_run)
     act(
         session,
@@ -183,11 +184,19 @@ def import_(
     session: Any, file: str, name: str, source_format: str | None, size: int | None, wait: bool
 ) -> None:
     """Make a volume from an image file of this machine."""
+    from pvc_client.names import full_name, parent_of
+
+    check_pool(session, parent_of(full_name("pools/volumes", name)))
     uploaded = upload(session, file)
     pending = session.cluster.volumes.import_file(
         name, uploaded.name, source_format=_image_format(source_format), size_bytes=size or 0
     )
     finish(session, pending, f"volume {name} is made", wait=wait)
+
+
+def check_pool(session: Any, name: str) -> None:
+    """Before gigabytes are sent for it. Raises NotFound."""
+    session.cluster.pools.get(name, read_mask=["name"])
 
 
 def upload(session: Any, file: str) -> Any:
@@ -219,6 +228,8 @@ def export(
     """Write a volume to an image file of this machine."""
     if Path(file).exists() and not overwrite:
         raise click.UsageError(f"{file} exists; --overwrite replaces it")
+    if not os.access(Path(file).parent, os.W_OK):
+        raise click.UsageError(f"{Path(file).parent} is no folder that can be written")
     suffix = Path(file).suffix[1:]
     wanted = _image_format(kind or (suffix if suffix in FORMATS else None))
     pending = session.cluster.volumes.export(

@@ -37,7 +37,8 @@ def accepted(call: Call, request: Any, method: str, target: str, *more: Any) -> 
 
 
 class Vms(vm_grpc.VmServiceServicer):
-    """`work_s`: how long each stage of an operation takes. A VM named "bad" does not start."""
+    """`work_s`: how long each stage of an operation takes. A VM named "bad" does not start,
+    one named "silent" says nothing on its console."""
 
     def __init__(self, desk: Desk, work_s: float) -> None:
         self.desk = desk
@@ -114,6 +115,8 @@ class Vms(vm_grpc.VmServiceServicer):
 
     async def ReadConsoleLog(self, request: Any, context: Context) -> AsyncIterator[Any]:
         self._there(self.desk.store.snapshot(), request.name)
+        if request.name == "vms/silent":
+            await asyncio.sleep(60)
         for line in [f"[    {n}.0] line {n}\r\n" for n in range(1, 6)][-(request.lines or 1000) :]:
             yield vm_pb.ReadConsoleLogResponse(data=line.encode())
 
@@ -186,6 +189,9 @@ class Storage(storage_grpc.StorageServiceServicer):
     async def ListVolumes(self, request: Any, context: Context) -> Any:
         kind = storage_pb2.Volume
         return await self.desk.list(kind, request, storage_pb.ListVolumesResponse, context)
+
+    async def GetPool(self, request: Any, context: Context) -> Any:
+        return await self.desk.get(storage_pb2.Pool, request, context)
 
     async def ListPools(self, request: Any, context: Context) -> Any:
         kind = storage_pb2.Pool

@@ -10,7 +10,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from services.mesh.config import load
 from services.mesh.errors import PvcError
 from services.mesh.identity import create_cluster
 from services.state.memory import MemoryStore
-from services.state.store import Put
+from services.state.store import Delete, Put
 from tests.doors.world import World, world_in
 
 CLOCK = SystemClock()
@@ -250,6 +250,75 @@ def test_closing_does_not_wait_for_those_who_watch(tmp_path: Path) -> None:
         changes._complete = False  # do not resume
         with pytest.raises(errors.Unreachable, match="shutting down"):
             next(changes)
+
+
+def test_the_local_socket_is_private_and_no_setting_of_the_process_changes_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[int] = []
+    monkeypatch.setattr(os, "umask", masks.append)
+    (tmp_path / ".pvc").mkdir(mode=0o755)  # a process died there
+    with world_in(tmp_path) as world:
+        assert world.socket.stat().st_mode & 0o777 == 0o600
+        assert not (tmp_path / ".pvc").exists()
+        with Cluster(f"unix:{world.socket}") as cluster:
+            assert cluster.whoami().caller == "local root"
+    assert not masks and not world.socket.exists()
+
+
+def test_a_revoked_token_ends_what_it_had_begun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.door.RECHECK_S", 0.1)
+    secret = world.add_token("short", 3)
+    cluster = Cluster(world.grpc_address, token=secret)
+    with cluster, socket.create_connection(("127.0.0.1", world.doors.rest_port), timeout=5) as raw:
+        changes = cluster.vms.watch()
+        next(changes)
+        head = f"host: x\r\nauthorization: Bearer {secret}"
+        raw.sendall(f"GET /v1/vms:watch HTTP/1.1\r\n{head}\r\n\r\n".encode())
+        received = raw.recv(65536)
+        time.sleep(0.3)
+        world.store.commit([Delete("tokens/short", "*")])
+        with pytest.raises(errors.Unauthenticated):
+            for _ in changes:
+                continue
+        while piece := raw.recv(65536):
+            received += piece
+            if b"UNAUTHENTICATED" in received:
+                break
+    assert b"UNAUTHENTICATED" in received
+    assert not world.doors._door._streams
+
+
+def test_nothing_is_left_of_a_caller_who_goes_before_the_first_answer(
+    world: World,
+) -> None:
+    world.store.commit([Put(vm_pb2.Vm(name="vms/silent"))])
+    streams = world.doors._door._streams
+    with socket.create_connection(("127.0.0.1", world.doors.rest_port), timeout=5) as raw:
+        head = f"host: x\r\nauthorization: Bearer {world.secrets['bob']}"
+        raw.sendall(f"GET /v1/vms/silent:consoleLog HTTP/1.1\r\n{head}\r\n\r\n".encode())
+        wait_until(lambda: len(streams) == 1)
+    wait_until(lambda: not streams)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_a_caller_wrote_is_not_written_down_at_any_length(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pvc.audit")
+    bob = Cluster(world.grpc_address, token=world.secrets["bob"])
+    with bob, pytest.raises(errors.PvcError):
+        bob.vms.start("x" * 100_000, request_id="y" * 100_000)
+    (line,) = audited(caplog)
+    assert len(line) < 1000
 
 
 def test_nothing_is_left_of_a_watcher_who_goes(world: World) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from pvc.storage.v1 import storage_service_pb2 as api
 from pvc.storage.v1 import storage_service_pb2_grpc as api_grpc
 from services.mesh import watches
 from services.mesh.calls import error_of
-from services.mesh.desk import CALLER, MIN_REVISION, REVISION
+from services.mesh.desk import CALLER, MIN_REVISION, REVISION, Desk, Mutation
 from services.mesh.errors import PvcError
 from services.state.memory import MemoryStore
 from services.state.store import Put
-from tests.mesh.serving import Served, on_socket, served
+from tests.mesh.serving import CLOCK, Served, on_socket, served
 
 
 @pytest.fixture
@@ -140,3 +142,36 @@ def test_masks_on_get(stub: Any) -> None:
     assert pool == storage_pb2.Pool(name="pools/a")
     bad = api.GetPoolRequest(name="pools/a", read_mask={"paths": ["nam"]})
     assert refusal(lambda: stub.GetPool(bad)).field == "read_mask"
+
+
+class Anybody:
+    """As much of a call's context as a desk looks at."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((CALLER, "token ann"),)
+
+    def set_trailing_metadata(self, _metadata: object) -> None:
+        pass
+
+
+def test_services_that_ask_each_other_do_not_wait_for_the_same_threads(store: MemoryStore) -> None:
+    """All in one process, and more callers than the event loop has threads."""
+    answer = storage_pb2.Pool(name="pools/a")
+    inner, outer = (Desk(store, CLOCK, "nodes/n1") for _ in range(2))
+    context: Any = Anybody()
+
+    async def everybody() -> list[storage_pb2.Pool]:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+
+        def asking(*_: Any) -> Mutation:
+            asked = inner.mutate(
+                request(), storage_pb2.Pool, lambda *_: Mutation((), answer), context
+            )
+            asyncio.run_coroutine_threadsafe(asked, loop).result(5)
+            return Mutation((), answer)
+
+        calls = [outer.mutate(request(), storage_pb2.Pool, asking, context) for _ in range(20)]
+        return await asyncio.gather(*calls)
+
+    assert len(asyncio.run(everybody())) == 20

@@ -146,3 +146,15 @@ def test_environment_holds_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> N
     environment = build_environment(Path("/w/tmp"), {"MORE": "1"})
     assert "SECRET" not in environment and environment["http_proxy"] == "http://proxy:3128"
     assert environment["MORE"] == "1" and environment["TMPDIR"] == "/w/tmp"
+
+
+def test_a_child_that_says_no_more_and_stays_is_ended() -> None:
+    marker = uuid.uuid4().hex
+    with pytest.raises(ChildFailed, match="did not end"):
+        run_child(
+            ("sh", "-c", "exec >&- 2>&-; sleep 600"),
+            timeout_s=0.5,
+            cancelled=never,
+            environment={"PATH": "/usr/bin:/bin", "MARK": marker},
+        )
+    assert gone(marker)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import time
+import traceback
 
 import pycdlib
 import pytest
@@ -73,6 +74,26 @@ def test_nothing_given_is_a_host_name_and_the_guests_own_dhcp() -> None:
 def test_user_data_that_cloud_init_knows(user_data: str) -> None:
     image = make_seed(SeedTexts(user_data), "i-1", "web")
     assert read_back(image)["user-data"] == user_data.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("password: hunter2: x", "line 2, column 18: mapping values are not allowed here"),
+        ("password: 'hunter2", "line 3, column 1: found unexpected end of stream"),
+        ("password: [hunter2", "line 3, column 1: expected ',' or ']', but got"),
+        ("a: !!python/hunter2 x", "line 2, column 4: could not determine a constructor"),
+        ("a: !hunter2!x y", "line 2, column 4: found undefined tag handle …"),
+        ("password: hunter2\n\tb: 1", r"line 3, column 1: found character '.t' that"),
+        ("password: \x01hunter2", "what no YAML text may"),
+        ("2001-99-99: hunter2", "what no YAML text may"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said_without_quoting_it(text: str, where: str) -> None:
+    with pytest.raises(FieldProblem, match=where) as caught:
+        make_seed(SeedTexts(f"#cloud-config\n{text}\n"), "i-1", "web")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in shown.replace(text, "")
 
 
 @pytest.mark.parametrize(

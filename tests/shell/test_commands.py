@@ -14,7 +14,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from pvc.storage.v1 import storage_pb2
+from services.state.store import Put
 from shell import main
+from shell.failures import hint_for
 from tests.doors.world import World, world_in
 
 
@@ -227,16 +230,64 @@ def test_tokens(pvc: Any, world: World, tmp_path: Path) -> None:
     assert pvc("token", "revoke", "file", "--yes").code == 0
     assert pvc("-c", world.grpc_address, "--token-file", str(secret), "whoami").code == 1
     events = pvc("event", "list", "--subject", "tokens/file").out
-    assert "token made, role admin" in events and "token revoked" in events
+    assert "token file made, role admin" in events and "token file revoked" in events
 
 
 def test_files(pvc: Any, world: World, tmp_path: Path) -> None:
     source = tmp_path / "disk.raw"
     source.write_bytes(b"x" * 4096)
+    missing = pvc("volume", "import", str(source), "nowhere/new")
+    assert missing.code == 4 and not world.storage.files, "nothing is sent for a pool that is not"
+    world.store.commit([Put(storage_pb2.Pool(name="pools/local"))])
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert "is empty" in pvc("volume", "import", str(empty), "local/new").err
     result = pvc("volume", "import", str(source), "local/new")
     assert world.storage.files["files/f1"] == source.read_bytes()
     assert result.code == 1, "the test's storage service cannot import"
     assert pvc("volume", "export", "local/new", str(source)).code == 2, "never over a file"
+    assert pvc("volume", "export", "local/new", "/nowhere/at/all").code == 2
+
+
+def test_one_of_several_that_is_refused_is_told_and_the_others_go_on(pvc: Any) -> None:
+    for name in ("some-1", "some-2"):
+        pvc("vm", "create", name)
+    ended = pvc("vm", "start", "some-1", "nowhere", "some-2", "some-1")
+    assert ended.out == "vm some-1 runs\nvm some-2 runs\n"
+    assert ended.code == 4 and "error: vms/nowhere does not exist" in ended.err
+
+
+def test_wrong_settings_are_told_in_words(
+    pvc: Any, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refused = pvc("--ca", "/nowhere", "whoami")
+    assert refused.code == 2 and "CA's file cannot be read" in refused.err
+    monkeypatch.setenv("PVC_TOKEN", "gr\xfc\xdfe")
+    refused = pvc("-c", world.grpc_address, "whoami")
+    assert refused.code == 2 and "PVC_TOKEN holds no token" in refused.err
+    (tmp_path / "t").write_text("two\nlines")
+    assert pvc("--token-file", str(tmp_path / "t"), "whoami").code == 2
+
+
+def test_who_sees_no_operation_is_told_where_the_ended_ones_are(pvc: Any) -> None:
+    assert "--all shows what has ended" in pvc("operation", "list", "none").err
+    assert pvc("operation", "list", "none", "--all").err == "nothing found\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ('"images/a" does not exist', "pvc image list"),
+        ("pools/a/volumes/b/snapshots/c does not exist", "pvc snapshot list a/b"),
+        ("vms/a/snapshots/b does not exist", "pvc vm snapshot list a"),
+        ("something does not exist", ""),
+    ],
+)
+def test_what_is_missing_is_hinted_at(message: str, hint: str) -> None:
+    from pvc_client.errors import DanglingReference, NotFound
+
+    for kind in (NotFound, DanglingReference):
+        assert hint_for(kind(message)).removeprefix("see what there is: ") == hint
 
 
 def test_unknown_commands_get_the_nearest(pvc: Any) -> None:

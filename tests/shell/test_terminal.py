@@ -175,4 +175,7 @@ def test_progress_is_shown_on_one_line(world: World) -> None:
 
 
 def test_logs_cannot_play_with_the_terminal() -> None:
-    assert tamed(b"a\x1b[2Jb\x07\r\n\tc\x00") == b"a[2Jb\r\n\tc"
+    assert tamed(b"a\x1b[2Jb\x07\r\n\tc\x00") == b"ab\r\n\tc"
+    assert tamed(b"\x1b[1;31mred\x1b[0m \x1b[6n\x1b]0;title\x07\x1b(B\x1bcx") == b"red x"
+    assert tamed("\x9b2Jé\x90".encode()) == "2Jé".encode(), "C1 controls, and no letters"
+    assert tamed(b"cut \x1b[2") == b"cut [2", "never the escape itself"

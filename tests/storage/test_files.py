@@ -65,6 +65,25 @@ def test_a_day_later_it_is_gone_unless_something_reads_it(files: Files, clock: S
     assert error.value.reason_name == "NOT_FOUND"
 
 
+def test_an_upload_that_cannot_begin_promises_nothing(
+    files: Files, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "new_id", lambda: "0" * 26)
+    there = files.begin(10, "", "")
+    with pytest.raises(FileExistsError):
+        files.begin(10, "", "")
+    there.abort()
+    assert files._promised == 0
+
+
+def test_a_file_whose_bytes_are_gone_is_not_found(files: Files) -> None:
+    name = put(files)
+    Path(files.path(name)).unlink()
+    with pytest.raises(PvcError) as error:
+        list(files.read(name, 0))
+    assert error.value.reason_name == "NOT_FOUND"
+
+
 def test_uploads_together_cannot_promise_more_than_there_is(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:

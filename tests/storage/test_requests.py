@@ -316,5 +316,5 @@ def test_operations_say_what_they_will_do(world: World) -> None:
     )  # fmt: skip
     operation = mutation.response
     assert isinstance(operation, operation_pb2.Operation)
-    assert operation.log[0].text == f"remove {name('a')} and its 1 snapshots"
+    assert operation.log[0].text == f"remove {name('a')} and 1 snapshot (s)"
     assert (operation.service, operation.node, operation.target) == ("storage", NODE, name("a"))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from services.state.memory import MemoryStore
 from services.state.store import Put
 from services.storage import service as storage_service
 from services.storage.drivers.directory import DirectoryDriver
+from services.storage.files import Files, Upload
 from services.storage.main import StorageSettings, build, default_pool
 from services.storage.open_volumes import ComputeVolumes
 from tests.storage.benches import MIB, call
@@ -297,6 +299,36 @@ async def test_a_caller_who_goes_leaves_nothing(client: Client) -> None:
     call_.cancel()
     while client.kept():
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("at", ["begin", "finish"])
+def test_a_caller_who_leaves_while_the_disk_is_slow_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """What the disk was doing is waited for, and then taken back."""
+    reached, go_on = threading.Event(), threading.Event()
+    owner: type[Any] = Files if at == "begin" else Upload
+    really = getattr(owner, at)
+    found: list[Files] = []
+
+    def slow(self: Any, *given: Any) -> Any:
+        found.append(self if at == "begin" else self._files)
+        reached.set()
+        assert go_on.wait(20)
+        return really(self, *given)
+
+    monkeypatch.setattr(owner, at, slow)
+
+    async def test(client: Client) -> None:
+        call_ = asyncio.ensure_future(client.upload(b"abc"))
+        await asyncio.to_thread(reached.wait, 20)
+        call_.cancel()
+        await asyncio.sleep(0.2)
+        go_on.set()
+        await asyncio.sleep(0.3)
+        assert (client.kept(), found[0]._promised) == ([], 0)
+
+    story(test)(tmp_path)
 
 
 def test_a_caller_who_sends_nothing_is_given_up(

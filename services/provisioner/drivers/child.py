@@ -115,7 +115,10 @@ def _follow(
             if not chunk:
                 break
     child.stdout.close()
-    child.wait(max(1.0, deadline - time.monotonic()))
+    try:
+        child.wait(max(1.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise ChildFailed("it closed its output and did not end") from error
     return list(last)
 
 

@@ -4,6 +4,7 @@ The same content makes the same bytes: no clock, no random, no time zone gets in
 """
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ DEPTH_MAX = 64
 # creation, modification, expiration (none) and effect (none).
 _RECORD_DATE = bytes((100, 1, 1, 0, 0, 0, 0))
 _DATES = 2 * b"2000010100000000\0" + 2 * b"0000000000000000\0"
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_HARMLESS = re.compile(r"(.|\\.|<[a-z ]+>)")
+"""Single characters, and the parser's own "<block end>"."""
 _FIRST_DESCRIPTOR, _VOLUME_DATES, _TERMINATOR = 16 * 2048, 813, 255
 
 
@@ -29,8 +33,24 @@ def parse_yaml(text: str) -> object:
     try:
         _refuse_costly(text)
         return yaml.safe_load(text)
+    except InvalidYaml:
+        raise
+    except yaml.MarkedYAMLError as error:
+        raise InvalidYaml(_words_for(error)) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise InvalidYaml(" ".join(str(error).split()) or type(error).__name__) from error
+        # Their texts quote the value at fault.
+        raise InvalidYaml(f"it holds what no YAML text may ({type(error).__name__})") from None
+
+
+def _words_for(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong and where. Not the line at fault, and no name in it: they may be a password."""
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    what = _QUOTED.sub(
+        lambda found: found[0] if _HARMLESS.fullmatch(found[0][1:-1]) else "…",
+        error.problem or error.context or "it cannot be read",
+    )
+    return ": ".join(filter(None, (where, what)))
 
 
 def _refuse_costly(text: str) -> None:

@@ -21,8 +21,9 @@ GIVEN_UP = "the operation was cancelled before it began, or given up"
 
 Operation = operation_pb2.Operation
 
-ALLOCATION_STEP_BYTES = 16 << 20
-"""A volume's allocation is written again when it changed by a hundredth and at least this much."""
+ALLOCATION_STEP_BYTES = 1 << 20
+"""A volume's allocation is written again when it changed by a hundredth and at least this much: a
+volume that fills up from nothing to a TiB is written some thousand times in its life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ def _moved(before: Pool, after: Pool) -> str:
     if before.status.state == after.status.state and before.status.why == after.status.why:
         return ""
     name = PoolStatus.State.Name
-    old, new = (name(row.status.state).removeprefix("STATE_") for row in (before, after))
+    words = (name(row.status.state).removeprefix("STATE_") for row in (before, after))
+    old, new = (word.replace("UNSPECIFIED", "NEW") for word in words)
     return f"pool {layout.id_of(after.name)} {old} → {new}"
 
 

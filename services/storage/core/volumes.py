@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pvc.core.v1 import reason_pb2
@@ -206,16 +207,22 @@ def delete_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     if snapshots and not request.force:
         refuse(
             reason_pb2.REASON_IN_USE,
-            f"{volume.name} has {len(snapshots)} snapshots ({', '.join(snapshots[:3])}): delete "
-            "them first, or say force",
+            f"{volume.name} still has {_counted(snapshots)}: delete them first, or say force",
             "force",
         )
     after = rows.copied(volume)
     after.status.state = VolumeStatus.STATE_DELETING
     after.meta.delete_time.CopyFrom(call.now)
-    says = f"remove {volume.name} and its {len(snapshots)} snapshots"
+    says = f"remove {volume.name}" + (f" and {_counted(snapshots)}" if snapshots else "")
     node = node_of(snapshot, volume.name) or volume.status.node
     return accepted(call, request, "DeleteVolume", volume.name, node, says, [Put(after)])
+
+
+def _counted(snapshots: Sequence[str]) -> str:
+    """ "2 snapshots (a, b)"."""
+    more = ", …" if snapshots[3:] else ""
+    plural = "s" if snapshots[1:] else ""
+    return f"{len(snapshots)} snapshot{plural} ({', '.join(snapshots[:3])}{more})"
 
 
 def export_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:

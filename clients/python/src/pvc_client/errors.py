@@ -328,5 +328,5 @@ def from_rpc(error: Any, address: str = "") -> PvcError:
     code: grpc.StatusCode = error.code()
     words = error.details() or code.name
     if code == grpc.StatusCode.UNAVAILABLE and address:
-        words = f"{address} does not answer: {words.rpartition(': ')[2]}"
+        words = f"{address} does not answer: {words.rpartition(': ')[2].rstrip(']')}"
     return from_status(status_pb2.Status(code=code.value[0], message=words))

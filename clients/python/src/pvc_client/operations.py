@@ -129,6 +129,7 @@ class Pending(Generic[R]):
                     if change.resource.state in FINAL:
                         changes.close()
                         return
+        yield self._operations.get(self.name)  # raises if there is none any more
 
     def _outcome(self) -> R:
         operation = self.operation

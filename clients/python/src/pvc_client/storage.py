@@ -13,7 +13,7 @@ from pvc.core.v1 import operation_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as pb
 from pvc.storage.v1 import storage_service_pb2_grpc as grpc_pb
-from pvc_client.errors import Internal, Unavailable
+from pvc_client.errors import Internal, InvalidContent, Unavailable
 from pvc_client.names import full_name, last_id, parent_of
 from pvc_client.operations import Operations, Pending
 from pvc_client.resources import Options, Resources, filled
@@ -186,8 +186,11 @@ class Files:
         self._storage = grpc_pb.StorageServiceStub(transport.channel)
 
     def upload(self, path: str | Path, on_transfer: Transferred | None = None) -> FileInfo:
-        """Sends a file, checked by its hash on arrival."""
+        """Sends a file, checked by its hash on arrival. Raises InvalidContent for what is no file,
+        or empty."""
         path = Path(path)
+        if not path.is_file() or not path.stat().st_size:
+            raise InvalidContent(f"{path} is empty, or not a plain file: it cannot be an image")
         requests = _pieces(path, on_transfer or _untold)
         return self.transport.send(self._storage.UploadFile, requests, FileInfo)
 
