@@ -55,7 +55,10 @@ from tests.provisioner.worlds import FakeBuilder, SeeingDriver, qcow2
 NODE = "nodes/n1"
 CLUSTER = "test"
 STARTING_S = 20.0
+MEMORY_MIB = 1 << 20
+"""What fake VMs may have beyond this machine's own memory, so that as many fit anywhere."""
 MIB = 1 << 20
+QUIET_S = 0.03
 ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
 """Token → what it may do."""
 ROUND_THE_CLOCK = ("nodes",)
@@ -136,6 +139,21 @@ class Whole:
             if name.partition("/")[0] not in ROUND_THE_CLOCK
         }
 
+    def ended(self, name: str, timeout_s: float = 20.0) -> Operation:
+        """The operation of that name, once it has ended."""
+        changed = threading.Event()
+        forget = self.store.on_change(changed.set)
+        try:
+            while True:
+                changed.clear()
+                row = self.store.snapshot().find(Operation, name)
+                assert row is not None, f"{name} is gone"
+                if row.state in FINAL:
+                    return row
+                assert changed.wait(timeout_s), row
+        finally:
+            forget()
+
     def calm(self, timeout_s: float = 20.0) -> dict[str, bytes]:
         """Waits until no operation goes on and nobody writes; gives the state as it is then."""
         end, before, since = time.monotonic() + timeout_s, -1, 0.0
@@ -144,9 +162,9 @@ class Whole:
             going = [row.name for row in snapshot.rows(Operation) if row.state not in FINAL]
             if going or snapshot.revision != before:
                 before, since = snapshot.revision, time.monotonic()
-            elif time.monotonic() - since > 0.06:
+            elif time.monotonic() - since > QUIET_S:
                 return self.rows()
-            time.sleep(0.01)
+            time.sleep(0.005)
         raise AssertionError(f"it never comes to rest; {going} go on")
 
     def parts(self) -> dict[str, Parts]:
@@ -160,7 +178,9 @@ class Whole:
         volumes = StorageVolumes(store, clock, storage_of)
         addresses = self.config.addresses()
         doors = Settings("127.0.0.1:0", "127.0.0.1:0", str(self.folder / "run" / "pvc.sock"))
-        machine = ComputeSettings(NODE, state / "compute", "2.0", addresses, parallel=0)
+        machine = ComputeSettings(
+            NODE, state / "compute", "2.0", addresses, memory_reserve_mib=-MEMORY_MIB, parallel=0
+        )
         images, neighbours = ProvisionerSettings(state / "images"), GrpcNeighbours(peers, store)
         built = {
             "network": network(store, clock, NODE, NetworkSettings(), self.fabric),
