@@ -83,17 +83,21 @@ class Rest:
 
     def ask(self, method: Method, request: Any) -> Any:
         """As Grpc.ask."""
-        verb, path, body = rest_call(method, request)
-        headers = {"authorization": f"Bearer {self._token}", "content-type": "application/json"}
-        self._connection.request(verb, path, body, headers)
-        response = self._connection.getresponse()
-        if response.status >= 400:
-            raise from_status(json_format.Parse(response.read(), status_pb2.Status()))
+        response = self.raw(*rest_call(method, request))
         if not method.server_streaming:
             return json_format.Parse(response.read(), method.response())
         found = list(_until_bookmark(_lines(response, method)))
         self._connection.close()
         return found
+
+    def raw(self, verb: str, path: str, body: str | None) -> http.client.HTTPResponse:
+        """Any HTTP call's answer. Raises the error that a failed one carries."""
+        headers = {"authorization": f"Bearer {self._token}", "content-type": "application/json"}
+        self._connection.request(verb, path, body, headers)
+        response = self._connection.getresponse()
+        if response.status >= 400:
+            raise from_status(json_format.Parse(response.read(), status_pb2.Status()))
+        return response
 
 
 def rest_call(method: Method, request: Any) -> tuple[str, str, str | None]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from pvc.compute.v1.vm_pb2 import Vm
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import meta_pb2, options_pb2
 from pvc.core.v1.operation_pb2 import Operation
@@ -47,6 +48,7 @@ from services.state.memory import MemoryStore
 from services.state.schema import TYPES
 from services.state.store import Put, Store
 from services.storage.drivers.driver import Disk, Format, Progress
+from services.storage.drivers.fake import FakeDriver
 from services.storage.main import StorageSettings, default_pool
 from services.storage.main import assemble as storage
 from services.storage.open_volumes import ComputeVolumes
@@ -81,6 +83,33 @@ class Locked:
             return verb(*arguments, **named)
 
 
+class Machines(FakeHypervisor):
+    """The hypervisor fake, whose guests write to the disks of the storage fake."""
+
+    def __init__(self, disks: FakeDriver) -> None:
+        super().__init__(time.monotonic)
+        self._disks = disks
+
+    def snapshot(self, vm: str, paths: Sequence[str], snapshot_id: str, quiesce: bool) -> bool:
+        quiesced = super().snapshot(vm, paths, snapshot_id, quiesce)
+        for disk in map(self._disks.disk_at, paths):
+            assert disk is not None
+            disk.snapshots[snapshot_id] = (disk.size_bytes, disk.content)
+        return quiesced
+
+    def delete_snapshot(self, vm: str, path: str, snapshot_id: str) -> None:
+        super().delete_snapshot(vm, path, snapshot_id)
+        disk = self._disks.disk_at(path)
+        assert disk is not None
+        disk.snapshots.pop(snapshot_id, None)
+
+    def resize(self, vm: str, path: str, size_bytes: int) -> None:
+        super().resize(vm, path, size_bytes)
+        disk = self._disks.disk_at(path)
+        assert disk is not None
+        disk.size_bytes = size_bytes
+
+
 class Disks(SeeingDriver):
     """The storage fake, whose exports are files that can be downloaded."""
 
@@ -101,8 +130,8 @@ class Whole:
     def __init__(self, folder: Path, store: Store | None = None) -> None:
         self.folder, self.clock = folder, SystemClock()
         self.store: Store = store or MemoryStore()
-        self.hypervisor: Any = Locked(FakeHypervisor(time.monotonic))
         self.disks, self.fabric = Disks(), FakeFabric()
+        self.hypervisor: Any = Locked(Machines(self.disks))
         self.builder = FakeBuilder(lambda: None)
         self.secrets = {name: self.add_token(name, role) for name, role in ROLES.items()}
         self.config = parse(
@@ -155,11 +184,13 @@ class Whole:
             forget()
 
     def calm(self, timeout_s: float = 20.0) -> dict[str, bytes]:
-        """Waits until no operation goes on and nobody writes; gives the state as it is then."""
+        """Waits until no operation goes on, every VM was seen, and nobody writes; gives the state
+        as it is then."""
         end, before, since = time.monotonic() + timeout_s, -1, 0.0
         while time.monotonic() < end:
             snapshot = self.store.snapshot()
             going = [row.name for row in snapshot.rows(Operation) if row.state not in FINAL]
+            going += [row.name for row in snapshot.rows(Vm) if not row.status.state]
             if going or snapshot.revision != before:
                 before, since = snapshot.revision, time.monotonic()
             elif time.monotonic() - since > QUIET_S:
