@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
+from starlette.routing import request_response
 
 from pvc.core.v1 import reason_pb2
 from services.gateway.door import Door, Visit, status_error
@@ -37,7 +38,6 @@ OPENAPI = Path(__file__).with_name("openapi.json")
 JSON = "application/json"
 EVENTS = "text/event-stream"
 PASSED_HEADERS = ("authorization", MIN_REVISION)
-VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -53,9 +53,10 @@ class Rest:
             routes=[
                 HttpRoute("/", self._show_page, methods=["GET"]),
                 HttpRoute("/openapi.json", self._show_openapi, methods=["GET"]),
-                HttpRoute("/{path:path}", self._call, methods=list(VERBS)),
             ]
         )
+        # Not a route: those do not fit every path, and what fits none is told in plain text.
+        self.app.router.default = request_response(self._call)
 
     async def _show_page(self, _request: Request) -> Response:
         return HTMLResponse(self._page)

@@ -44,18 +44,21 @@ def _plain(kind: Any, **fields: Any) -> Make:
 def _update_vm(on: Stage) -> vm.UpdateVmRequest:
     there = on.cluster.vms.get(on.vm())
     there.spec.description = "changed"
+    there.meta.etag = ""  # its agent may write meanwhile
     return vm.UpdateVmRequest(vm=there, update_mask={"paths": ["spec.description"]})
 
 
 def _update_network(on: Stage) -> net.UpdateNetworkRequest:
     there = on.cluster.networks.get(on.network())
     there.spec.description = "changed"
+    there.meta.etag = ""  # its agent may write meanwhile
     return net.UpdateNetworkRequest(network=there, update_mask={"paths": ["spec.description"]})
 
 
 def _update_pool(on: Stage) -> sto.UpdatePoolRequest:
     there = on.cluster.pools.get(on.pool())
     there.spec.description = "changed"
+    there.meta.etag = ""  # its agent may write meanwhile
     return sto.UpdatePoolRequest(pool=there, update_mask={"paths": ["spec.description"]})
 
 

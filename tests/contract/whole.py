@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from pvc.compute.v1.vm_pb2 import Vm
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import meta_pb2, options_pb2
 from pvc.core.v1.operation_pb2 import Operation
@@ -47,6 +48,7 @@ from services.state.memory import MemoryStore
 from services.state.schema import TYPES
 from services.state.store import Put, Store
 from services.storage.drivers.driver import Disk, Format, Progress
+from services.storage.drivers.fake import FakeDriver
 from services.storage.main import StorageSettings, default_pool
 from services.storage.main import assemble as storage
 from services.storage.open_volumes import ComputeVolumes
@@ -55,7 +57,10 @@ from tests.provisioner.worlds import FakeBuilder, SeeingDriver, qcow2
 NODE = "nodes/n1"
 CLUSTER = "test"
 STARTING_S = 20.0
+MEMORY_MIB = 1 << 20
+"""What fake VMs may have beyond this machine's own memory, so that as many fit anywhere."""
 MIB = 1 << 20
+QUIET_S = 0.03
 ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
 """Token → what it may do."""
 ROUND_THE_CLOCK = ("nodes",)
@@ -78,6 +83,33 @@ class Locked:
             return verb(*arguments, **named)
 
 
+class Machines(FakeHypervisor):
+    """The hypervisor fake, whose guests write to the disks of the storage fake."""
+
+    def __init__(self, disks: FakeDriver) -> None:
+        super().__init__(time.monotonic)
+        self._disks = disks
+
+    def snapshot(self, vm: str, paths: Sequence[str], snapshot_id: str, quiesce: bool) -> bool:
+        quiesced = super().snapshot(vm, paths, snapshot_id, quiesce)
+        for disk in map(self._disks.disk_at, paths):
+            assert disk is not None
+            disk.snapshots[snapshot_id] = (disk.size_bytes, disk.content)
+        return quiesced
+
+    def delete_snapshot(self, vm: str, path: str, snapshot_id: str) -> None:
+        super().delete_snapshot(vm, path, snapshot_id)
+        disk = self._disks.disk_at(path)
+        assert disk is not None
+        disk.snapshots.pop(snapshot_id, None)
+
+    def resize(self, vm: str, path: str, size_bytes: int) -> None:
+        super().resize(vm, path, size_bytes)
+        disk = self._disks.disk_at(path)
+        assert disk is not None
+        disk.size_bytes = size_bytes
+
+
 class Disks(SeeingDriver):
     """The storage fake, whose exports are files that can be downloaded."""
 
@@ -98,8 +130,8 @@ class Whole:
     def __init__(self, folder: Path, store: Store | None = None) -> None:
         self.folder, self.clock = folder, SystemClock()
         self.store: Store = store or MemoryStore()
-        self.hypervisor: Any = Locked(FakeHypervisor(time.monotonic))
         self.disks, self.fabric = Disks(), FakeFabric()
+        self.hypervisor: Any = Locked(Machines(self.disks))
         self.builder = FakeBuilder(lambda: None)
         self.secrets = {name: self.add_token(name, role) for name, role in ROLES.items()}
         self.config = parse(
@@ -136,17 +168,34 @@ class Whole:
             if name.partition("/")[0] not in ROUND_THE_CLOCK
         }
 
+    def ended(self, name: str, timeout_s: float = 20.0) -> Operation:
+        """The operation of that name, once it has ended."""
+        changed = threading.Event()
+        forget = self.store.on_change(changed.set)
+        try:
+            while True:
+                changed.clear()
+                row = self.store.snapshot().find(Operation, name)
+                assert row is not None, f"{name} is gone"
+                if row.state in FINAL:
+                    return row
+                assert changed.wait(timeout_s), row
+        finally:
+            forget()
+
     def calm(self, timeout_s: float = 20.0) -> dict[str, bytes]:
-        """Waits until no operation goes on and nobody writes; gives the state as it is then."""
+        """Waits until no operation goes on, every VM was seen, and nobody writes; gives the state
+        as it is then."""
         end, before, since = time.monotonic() + timeout_s, -1, 0.0
         while time.monotonic() < end:
             snapshot = self.store.snapshot()
             going = [row.name for row in snapshot.rows(Operation) if row.state not in FINAL]
+            going += [row.name for row in snapshot.rows(Vm) if not row.status.state]
             if going or snapshot.revision != before:
                 before, since = snapshot.revision, time.monotonic()
-            elif time.monotonic() - since > 0.06:
+            elif time.monotonic() - since > QUIET_S:
                 return self.rows()
-            time.sleep(0.01)
+            time.sleep(0.005)
         raise AssertionError(f"it never comes to rest; {going} go on")
 
     def parts(self) -> dict[str, Parts]:
@@ -160,7 +209,9 @@ class Whole:
         volumes = StorageVolumes(store, clock, storage_of)
         addresses = self.config.addresses()
         doors = Settings("127.0.0.1:0", "127.0.0.1:0", str(self.folder / "run" / "pvc.sock"))
-        machine = ComputeSettings(NODE, state / "compute", "2.0", addresses, parallel=0)
+        machine = ComputeSettings(
+            NODE, state / "compute", "2.0", addresses, memory_reserve_mib=-MEMORY_MIB, parallel=0
+        )
         images, neighbours = ProvisionerSettings(state / "images"), GrpcNeighbours(peers, store)
         built = {
             "network": network(store, clock, NODE, NetworkSettings(), self.fabric),

@@ -33,13 +33,19 @@ def accepted(
 ) -> Mutation:  # fmt: skip
     """The mutation that accepts long work.
 
-    verb: "CreateVolume"; says: what will be done, for its log.
+    verb: "CreateVolume"; says: what will be done, for its log. A dry run is answered with an
+    operation that has no name, as there is none to be found.
     """
     operation = rows.new_operation(
         call, request, method=f"{PREFIX}{verb}", target=target, service=SERVICE, node=node
     )
     rows.log_line(operation, says, call.now)
-    return Mutation((*changes, Put(operation)), operation)
+    answer = operation
+    if request.validate_only:
+        answer = rows.copied(operation)
+        answer.name = ""
+        answer.stage = f"would be accepted: {says}"
+    return Mutation((*changes, Put(operation)), answer)
 
 
 def usable_pool(snapshot: Snapshot, name: str, field: str = "parent") -> Pool:
