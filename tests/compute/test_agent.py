@@ -406,6 +406,38 @@ def test_an_unasked_pause_is_told_and_undone_with_patience(world: World) -> None
     assert state(world) == "RUNNING"
 
 
+def test_a_full_disk_is_named_and_tried_again_with_more_patience(world: World) -> None:
+    world.running()
+    world.hypervisor.storage_fails("web", "sda has no space")
+    world.settle()
+    assert state(world) == "PAUSED" and "sda has no space" in world.vm().status.why
+    world.hypervisor.storage_fails("web", "sdb has no space")
+    world.later(10)
+    assert state(world) == "PAUSED" and "sdb has no space" in world.vm().status.why
+    world.later(50)
+    assert state(world) == "RUNNING" and not world.vm().status.why
+
+
+def test_asking_lets_a_full_disk_be_tried_at_once(world: World) -> None:
+    world.running()
+    world.hypervisor.storage_fails("web", "sda has no space")
+    world.settle()
+    operation = world.verb(requests.RESUME)
+    world.settle()
+    assert state(world) == "RUNNING" and world.operation(operation.name).state == SUCCEEDED
+
+
+def test_what_a_guest_says_of_itself_is_cut_to_what_can_be_shown(world: World) -> None:
+    world.running()
+    rubbish = Guest("web\x1b[2J\ud800\n" + "x" * 999, "Debian\x00", ("10.64.0.10/24",))
+    world.hypervisor.script("web").agent = rubbish
+    world.guests.step()
+    world.settle()
+    guest = world.vm().status.guest
+    assert guest.host_name.startswith("web[2Jxxx") and len(guest.host_name) == 256
+    assert guest.os == "Debian"
+
+
 def test_guest_facts_come_beside_the_way(world: World) -> None:
     world.running()
     world.hypervisor.script("web").agent = Guest("web", "Debian", ("10.64.0.10/24",))
