@@ -37,9 +37,7 @@ def decide(now: Timestamp, world: World) -> Plan:
     return tuple(steps)
 
 
-def _judged(
-    now: Timestamp, world: World, vm: vm_pb2.Vm, load: Load
-) -> Sequence[Step | Unjudged]:
+def _judged(now: Timestamp, world: World, vm: vm_pb2.Vm, load: Load) -> Sequence[Step | Unjudged]:
     """One VM that the rules cannot cope with must not keep the others from being decided on."""
     try:
         return list(judge_vm(now, world, vm, load))
