@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -50,9 +50,7 @@ class Consoles:
         first = await anext(requests, None)
         vm = check_console(snapshot, "" if first is None else first.name, self._settings.node)
         assert first is not None
-        console = await self._run(
-            partial(self._hypervisor.open_console, vm.name.removeprefix("vms/"), first.force)
-        )
+        console = await self._opened(vm.name.removeprefix("vms/"), first.force)
         typing = asyncio.create_task(self._type(console, first.data, requests))
         try:
             while not typing.done():
@@ -88,6 +86,16 @@ class Consoles:
         """Ends all threads that wait."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def _opened(self, vm: str, force: bool) -> Console:
+        """The console. Who asked may be gone before it is open: then it is let go, or it would stay
+        taken for ever."""
+        opening = self._threads.submit(self._hypervisor.open_console, vm, force)
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_let_go)
+            raise
+
     async def _type(
         self, console: Console, typed: bytes, requests: AsyncIterator[api.AttachConsoleRequest]
     ) -> None:
@@ -115,6 +123,11 @@ class Logs:
             if vm.status.node == self._settings.node:
                 path = self._settings.console_log(vm.name.removeprefix("vms/"))
                 console_log.rotate(path, LOG_BYTES, LOGS_KEPT)
+
+
+def _let_go(opening: Future[Console]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def check_console(snapshot: Snapshot, name: str, node: str) -> vm_pb2.Vm:

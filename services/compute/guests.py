@@ -89,6 +89,9 @@ class Guests:
         except PvcError as error:
             log.debug("%s: its guest could not be asked: %s", vm.name, error.message)
             told = None
+        except Exception:
+            log.exception("%s: a mistake in asking its guest", vm.name)
+            told = None
         finally:
             with self._lock:
                 self._asking.discard(vm.name)
@@ -110,7 +113,14 @@ class Guests:
 
 
 def status_of(guest: Guest) -> vm_pb2.GuestStatus:
-    """What was told, as the status carries it: in an order that does not change by itself."""
+    """What was told, as the status carries it: in an order that does not change by itself, and
+    nothing that would act on a terminal. Whoever owns the guest can have its agent say anything."""
     return vm_pb2.GuestStatus(
-        host_name=guest.host_name[:256], os=guest.os[:256], addresses=sorted(guest.addresses)[:64]
+        host_name=_shown(guest.host_name),
+        os=_shown(guest.os),
+        addresses=sorted(guest.addresses)[:64],
     )
+
+
+def _shown(text: str) -> str:
+    return "".join(filter(str.isprintable, text))[:256]

@@ -15,8 +15,15 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.decide import decide
-from services.coordinator.core.expire import expired
-from services.coordinator.core.plan import DecideNode, DecideVm, FailOperation, ForgetVm, Step
+from services.coordinator.core.expire import ROWS_AT_ONCE, expired
+from services.coordinator.core.plan import (
+    DecideNode,
+    DecideVm,
+    FailOperation,
+    ForgetVm,
+    Step,
+    Unjudged,
+)
 from services.coordinator.core.world import World
 from services.mesh import rows
 from services.mesh.clock import Clock
@@ -27,6 +34,8 @@ LEADER = "leader"
 ROUNDS_MAX = 64
 """Rounds of one step until the plan is empty; more would mean that two rules fight."""
 EXPIRE_PERIOD_S = 30.0
+EXPIRE_ROUNDS_MAX = 20
+"""Commits of one round of tidying: more than the busiest cluster makes rows in a period."""
 
 log = logging.getLogger("pvc.coordinator")
 
@@ -40,6 +49,7 @@ class Coordinator:
         self._clock = clock
         self._node = node
         self._expired_at = -EXPIRE_PERIOD_S
+        self._complained: frozenset[tuple[str, str]] = frozenset()
 
     def step(self) -> None:
         """Leads one round, if nobody else leads."""
@@ -48,13 +58,23 @@ class Coordinator:
             return
         for _ in range(ROUNDS_MAX):
             plan = decide(self._clock.now(), world_of(self._store.snapshot()))
-            if not plan:
+            steps = [step for step in plan if not isinstance(step, Unjudged)]
+            if not steps:
+                self._complain([step for step in plan if isinstance(step, Unjudged)])
                 break
-            if not all(self._written(step, lease) for step in plan):
+            if not all(self._written(step, lease) for step in steps):
                 break  # what came first wakes us: it is decided again then
         else:
             log.error("the plan is not empty after %d rounds; going on later", ROUNDS_MAX)
         self._expire(lease)
+
+    def _complain(self, unjudged: Sequence[Unjudged]) -> None:
+        """Of each row once, until it changes."""
+        now = {(step.vm.name, step.vm.meta.etag): step.error for step in unjudged}
+        for row, error in now.items():
+            if row not in self._complained:
+                log.error("%s cannot be judged: a mistake in the rules", row[0], exc_info=error)
+        self._complained = frozenset(now)
 
     def _written(self, step: Step, lease: Lease) -> bool:
         """False when somebody was quicker. The steps after it must not be written then: one may
@@ -74,7 +94,9 @@ class Coordinator:
             case DecideNode(node):
                 return [Put(node), self._event(node.name, step)]
             case ForgetVm(vm):
-                return [Delete(vm.name, vm.meta.etag)]
+                kept = self._store.snapshot().rows(vm_pb2.VmSnapshot, vm.name)
+                gone = [Delete(row.name, row.meta.etag) for row in kept]
+                return [Delete(vm.name, vm.meta.etag), *gone]
             case FailOperation(operation, reason, why):
                 error = PvcError(reason, why)
                 failed = operation_pb2.Operation.STATE_FAILED
@@ -98,15 +120,18 @@ class Coordinator:
         if self._clock.monotonic() - self._expired_at < EXPIRE_PERIOD_S:
             return
         self._expired_at = self._clock.monotonic()
-        snapshot = self._store.snapshot()
-        old = expired(
-            self._clock.now(),
-            snapshot.rows(operation_pb2.Operation),
-            snapshot.rows(event_pb2.Event),
-            snapshot.rows(operation_pb2.AnsweredRequest),
-        )
-        if old:
-            self._store.commit([Delete(row.name, row.meta.etag) for row in old], held_by=lease)
+        for _ in range(EXPIRE_ROUNDS_MAX):
+            snapshot = self._store.snapshot()
+            old = expired(
+                self._clock.now(),
+                snapshot.rows(operation_pb2.Operation),
+                snapshot.rows(event_pb2.Event),
+                snapshot.rows(operation_pb2.AnsweredRequest),
+            )
+            if old:
+                self._store.commit([Delete(row.name, row.meta.etag) for row in old], held_by=lease)
+            if len(old) < ROWS_AT_ONCE:
+                return
 
 
 def world_of(snapshot: Snapshot) -> World:

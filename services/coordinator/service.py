@@ -19,6 +19,7 @@ from services.coordinator.loop import LEADER
 from services.mesh import rows
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import not_found
+from services.mesh.watches import woken_by
 from services.state.store import Put, Snapshot
 
 WAIT_MAX_S = 3600.0
@@ -108,10 +109,10 @@ class OperationService(api_grpc.OperationServiceServicer):
     async def WaitOperation(self, request: api.WaitOperationRequest, context: Context) -> Operation:
         """See the contract."""
         await self._desk.fresh(context)
-        asked = request.timeout.ToTimedelta().total_seconds() or WAIT_MAX_S
-        left = context.time_remaining()
-        wait_s = min(asked, WAIT_MAX_S if left is None else max(left - 0.5, 0.0))
-        return await self._ended(request.name, wait_s)
+        asked_s = request.timeout.seconds + request.timeout.nanos / 1e9 or WAIT_MAX_S
+        left_s = context.time_remaining()
+        patience_s = WAIT_MAX_S if left_s is None else max(left_s - 0.5, 0.0)
+        return await self._ended(request.name, min(asked_s, patience_s, WAIT_MAX_S))
 
     async def CancelOperation(
         self, request: api.CancelOperationRequest, context: Context
@@ -121,24 +122,16 @@ class OperationService(api_grpc.OperationServiceServicer):
 
     async def _ended(self, name: str, wait_s: float) -> Operation:
         """The operation once it has ended, or as it is after the wait."""
-        changed, event_loop = asyncio.Event(), asyncio.get_running_loop()
-        store = self._desk.store
-        forget = store.on_change(lambda: wake_up(event_loop, changed))
-        end = event_loop.time() + wait_s
-        try:
+        store, clock = self._desk.store, asyncio.get_running_loop()
+        end = clock.time() + wait_s
+        with woken_by(store) as wake:
             while True:
-                changed.clear()
                 operation = store.snapshot().find(Operation, name)
                 if operation is None:
                     raise not_found(name)
-                if operation.state in rows.FINAL or event_loop.time() >= end:
+                if operation.state in rows.FINAL or clock.time() >= end:
                     return operation
-                try:
-                    await asyncio.wait_for(changed.wait(), end - event_loop.time())
-                except TimeoutError:
-                    continue
-        finally:
-            forget()
+                await wake.wait(end - clock.time())
 
 
 def cancel(snapshot: Snapshot, request: api.CancelOperationRequest, call: Call) -> Mutation:
@@ -172,8 +165,3 @@ class EventService(api_grpc.EventServiceServicer):
         answers = self._desk.watch(event_pb2.Event, request, api.WatchEventsResponse, context)
         async for answer in answers:
             yield answer
-
-
-def wake_up(event_loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
-    """Sets an event of a loop from any thread."""
-    event_loop.call_soon_threadsafe(changed.set)

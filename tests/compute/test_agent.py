@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +30,6 @@ def world(tmp_path: Path) -> World:
 
 def reason(operation: Operation) -> str:
     return PvcError.from_status(operation.error).reason_name
-
-
-def eventually(fact: Callable[[], object], timeout_s: float = 5.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not fact():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def state(world: World, name: str = "web") -> str:
@@ -433,6 +424,38 @@ def test_an_unasked_pause_is_told_and_undone_with_patience(world: World) -> None
     assert state(world) == "RUNNING"
 
 
+def test_a_full_disk_is_named_and_tried_again_with_more_patience(world: World) -> None:
+    world.running()
+    world.hypervisor.storage_fails("web", "sda has no space")
+    world.settle()
+    assert state(world) == "PAUSED" and "sda has no space" in world.vm().status.why
+    world.hypervisor.storage_fails("web", "sdb has no space")
+    world.later(10)
+    assert state(world) == "PAUSED" and "sdb has no space" in world.vm().status.why
+    world.later(50)
+    assert state(world) == "RUNNING" and not world.vm().status.why
+
+
+def test_asking_lets_a_full_disk_be_tried_at_once(world: World) -> None:
+    world.running()
+    world.hypervisor.storage_fails("web", "sda has no space")
+    world.settle()
+    operation = world.verb(requests.RESUME)
+    world.settle()
+    assert state(world) == "RUNNING" and world.operation(operation.name).state == SUCCEEDED
+
+
+def test_what_a_guest_says_of_itself_is_cut_to_what_can_be_shown(world: World) -> None:
+    world.running()
+    rubbish = Guest("web\x1b[2J\ud800\n" + "x" * 999, "Debian\x00", ("10.64.0.10/24",))
+    world.hypervisor.script("web").agent = rubbish
+    world.guests.step()
+    world.settle()
+    guest = world.vm().status.guest
+    assert guest.host_name.startswith("web[2Jxxx") and len(guest.host_name) == 256
+    assert guest.os == "Debian"
+
+
 def test_guest_facts_come_beside_the_way(world: World) -> None:
     world.running()
     world.hypervisor.script("web").agent = Guest("web", "Debian", ("10.64.0.10/24",))
@@ -514,73 +537,3 @@ def test_a_shutdown_that_cannot_be_asked_for_is_tried_again(world: World) -> Non
     world.hypervisor.script("web").hangs.clear()
     world.later(11)
     assert state(world) == "STOPPED"
-
-
-def test_a_list_that_a_start_overtook_makes_no_crash(tmp_path: Path) -> None:
-    """The domains were listed while it was off; by now its row says that it runs."""
-    world = World(tmp_path, parallel=2)
-    world.create()
-    world.coordinator.step()
-    world.hypervisor.blocked["web"] = threading.Event()
-    world.agent.step()
-    eventually(lambda: state(world) == "STARTING")
-    listed = world.hypervisor.domains
-
-    def late() -> Any:
-        seen = listed()
-        world.hypervisor.blocked["web"].set()
-        eventually(world.agent.idle)
-        return seen
-
-    world.hypervisor.domains = late  # type: ignore[method-assign]
-    world.agent.look_again()
-    world.agent.step()
-    world.hypervisor.domains = listed  # type: ignore[method-assign]
-    eventually(world.agent.idle)
-    world.agent.step()
-    eventually(world.agent.idle)
-    assert state(world) == "RUNNING" and world.vm().status.crashes == 0
-    world.agent.stop()
-
-
-def test_a_row_stays_for_a_deletion_that_came_during_the_round(world: World) -> None:
-    """It was placed and never looked at yet: nothing but the operation keeps the row."""
-    world.create(start=False)
-    world.coordinator.step()
-    tend = world.agent._tend
-
-    def late(*arguments: Any) -> bool:
-        world.agent._tend = tend  # type: ignore[method-assign]
-        world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", delete_volumes=True))
-        return tend(*arguments)
-
-    world.agent._tend = late  # type: ignore[method-assign]
-    world.agent.look_again()
-    world.agent.step()
-    assert world.vm().meta.HasField("delete_time")
-
-
-def test_any_number_of_requests_that_waited_is_ended(world: World) -> None:
-    """More than fit into one commit: each carries the VM as its result."""
-    world.running(description="x" * 1024, tags=[f"{n:063}" for n in range(64)])
-    operations = []
-    for number in range(120):
-        update = api.UpdateVmRequest(vm=vm_pb2.Vm(name="vms/web"))
-        update.vm.spec.description = f"{number} " + "x" * 1000
-        operations.append(world.ask(edits.update, update))
-    world.settle()
-    assert all(world.operation(one.name).state == SUCCEEDED for one in operations)
-
-
-def test_nothing_is_remembered_of_vms_that_are_gone(world: World) -> None:
-    world.running()
-    world.hypervisor.script("web").hangs.add("shutdown")
-    world.verb(requests.SHUTDOWN)
-    world.settle()
-    world.hypervisor.script("web").hangs.clear()
-    world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", force=True))
-    world.later(10)
-    world.agent.look_again()
-    world.agent.step()
-    memory = world.agent.memory
-    assert not (memory._runs or memory._nudged or memory._trouble or memory._warned)

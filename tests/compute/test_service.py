@@ -334,6 +334,30 @@ def test_a_console_goes_both_ways_and_is_taken_over_by_force(site: Site) -> None
     site.until(lambda: refused_or_free(site), 5.0)
 
 
+def test_a_console_that_nobody_waits_for_any_more_is_let_go(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked for it went while libvirt was still opening it."""
+    site.done(site.create())
+    opening, go_on = threading.Event(), threading.Event()
+    open_console = site.hypervisor.open_console
+
+    def slowly(vm: str, force: bool) -> Any:
+        opening.set()
+        go_on.wait(10)
+        return open_console(vm, force)
+
+    monkeypatch.setattr(site.hypervisor, "open_console", slowly)
+    stay = threading.Event()
+    call = site.vms.AttachConsole(typed(b"x", stay=stay))
+    assert opening.wait(5)
+    call.cancel()
+    time.sleep(0.2)
+    go_on.set()
+    stay.set()
+    site.until(lambda: refused_or_free(site), 5.0)
+
+
 def refused_or_free(site: Site) -> bool:
     """The console was let go: somebody else gets it without force."""
     stay = threading.Event()

@@ -36,9 +36,7 @@ MEANINGFUL = {
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
-def test_hostile_values_do_nothing(
-    name: str, whole: Whole, stage: Stage, grpc_way: Grpc
-) -> None:
+def test_hostile_values_do_nothing(name: str, whole: Whole, stage: Stage, grpc_way: Grpc) -> None:
     asked = CASES[name](stage)
     first = asked[0] if isinstance(asked, list) else asked
     rest = asked[1:] if name == "StorageService/UploadFile" else ()
@@ -106,7 +104,9 @@ def test_texts_are_carried_as_they_are(whole: Whole, stage: Stage, cluster: Clus
     assert whole.hypervisor.domains()[vm_id].vm == vm_id
 
 
-@pytest.mark.parametrize("name", sorted(n for n, m in PUBLIC.items() if m.http and takes(m, "name")))
+@pytest.mark.parametrize(
+    "name", sorted(n for n, m in PUBLIC.items() if m.http and takes(m, "name"))
+)
 def test_hostile_paths_over_rest(name: str, whole: Whole, rest_way: Rest) -> None:
     method = PUBLIC[name]
     assert method.http is not None

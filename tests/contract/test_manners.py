@@ -42,9 +42,7 @@ WITHOUT_DRY_RUN = {"OperationService/CancelOperation"}
 
 
 @pytest.mark.parametrize("name", having("request_id"))
-def test_a_change_keeps_its_manners(
-    name: str, whole: Whole, stage: Stage, grpc_way: Grpc
-) -> None:
+def test_a_change_keeps_its_manners(name: str, whole: Whole, stage: Stage, grpc_way: Grpc) -> None:
     """Nothing changes by a dry run, with another version, for what is not there; then it is done,
     once for however many requests."""
     request = CASES[name](stage)
@@ -97,7 +95,7 @@ def _of_nothing(name: str, grpc_way: Grpc, request: Any) -> None:
 
 def _again(name: str, grpc_way: Grpc, request: Any, first: Any) -> None:
     if name == "AccessService/CreateToken":  # its secret was told once, and is kept nowhere
-        with pytest.raises(errors.AlreadyExists, match="was made by this request before.*delete"):
+        with pytest.raises(errors.AlreadyExists, match=r"was made by this request before.*delete"):
             grpc_way.ask(PUBLIC[name], request)
         return
     assert same(grpc_way.ask(PUBLIC[name], request)) == same(first)

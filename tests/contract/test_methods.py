@@ -116,6 +116,6 @@ def _made(request: Any) -> str:
         if field.name.endswith("_id") and field.name not in ("request_id", "recipe_id")
     ]
     kind = f"{key.removesuffix('_id')}s"
-    if parent.startswith("pools/") and kind == "volumes" or kind == "snapshots":
+    if (parent.startswith("pools/") and kind == "volumes") or kind == "snapshots":
         return f"{parent}/{kind}/{made}"
     return f"{kind}/{made}"

@@ -205,6 +205,25 @@ def test_starting_again_forgets_the_crashes() -> None:
     assert (after.power, after.restarts, after.crashes_seen) == (vm_pb2.POWER_STATE_RUNNING, 0, 6)
 
 
+def test_a_crashed_vm_is_started_where_there_is_room_by_now() -> None:
+    plan = decide(at(0), world("""
+        node n1 online 1024
+        node n2 online 4096
+        vm big memory=1000 power=RUNNING asked=1 | node=n1 power=RUNNING | RUNNING
+        vm web power=RUNNING asked=2 | node=n1 asked=1 restarts=5 crashes=6 | CRASHED crashes=6
+    """))  # fmt: skip
+    assert only(plan).vm.decision.node == "nodes/n2"
+
+
+def test_what_may_run_after_all_is_not_started_elsewhere() -> None:
+    plan = decide(at(0), world("""
+        node n1 unknown 1024
+        node n2 online 4096
+        vm web power=RUNNING asked=2 | node=n1 asked=1 | FAILED crashes=6
+    """))  # fmt: skip
+    assert only(plan).vm.decision.node == "nodes/n1"
+
+
 def test_a_guest_that_shut_itself_down_stays_off() -> None:
     text = """
         node n1 online 4096

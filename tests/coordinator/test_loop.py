@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2
-from services.coordinator.core.expire import EVENTS_KEPT_MAX, OPERATIONS_KEPT_S, expired
+from services.coordinator.core import decide
+from services.coordinator.core.expire import (
+    EVENTS_KEPT_MAX,
+    OPERATIONS_KEPT_S,
+    REQUESTS_KEPT_MAX,
+    ROWS_AT_ONCE,
+    expired,
+)
+from services.coordinator.core.place import Load
+from services.coordinator.core.plan import Step
+from services.coordinator.core.world import World
 from services.coordinator.loop import LEADER, Coordinator
 from services.coordinator.service import cluster_of
 from services.mesh.clock import sortable_id
@@ -140,6 +151,63 @@ def test_events_are_bounded_in_number() -> None:
         "events/000001",
         "events/000002",
     ]
+
+
+def test_remembered_answers_are_bounded_in_number_too() -> None:
+    answered = [
+        operation_pb2.AnsweredRequest(
+            name=f"requests/{REQUESTS_KEPT_MAX - n:06}",
+            meta=meta_pb2.Meta(create_time=Timestamp(seconds=1000 + n)),
+        )
+        for n in range(REQUESTS_KEPT_MAX + 2)
+    ]
+    oldest = {answered[0].name, answered[1].name}
+    assert {x.name for x in expired(Timestamp(seconds=20_000), [], [], answered)} == oldest
+
+
+def test_tidying_keeps_up_with_whoever_makes_rows() -> None:
+    shared, agent = cluster()
+    old = [event_pb2.Event(name=f"events/{n:06}") for n in range(3 * ROWS_AT_ONCE + 1)]
+    for start in range(0, len(old), 100):
+        agent.commit([Put(row) for row in old[start : start + 100]])
+    clock = ManualClock()
+    clock.seconds = 10**9
+    Coordinator(MemoryStore(shared), clock, "nodes/n1").step()
+    assert all(x.time.seconds for x in agent.snapshot().rows(event_pb2.Event))
+
+
+def test_a_vm_that_no_node_had_takes_its_snapshots_along() -> None:
+    """Or the next VM of its name would find them."""
+    shared, agent = cluster()
+    gone = vm("web", vm_pb2.POWER_STATE_OFF, 0)
+    gone.meta.delete_time.seconds = 1
+    agent.commit([Put(gone), Put(vm_pb2.VmSnapshot(name="vms/web/snapshots/s1"))])
+    Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1").step()
+    state = agent.snapshot()
+    assert not list(state.rows(vm_pb2.Vm)) and not list(state.rows(vm_pb2.VmSnapshot))
+
+
+def test_a_vm_that_the_rules_fail_on_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared, agent = cluster()
+    for name in ("a", "bad", "c"):
+        agent.commit([Put(vm(name, vm_pb2.POWER_STATE_RUNNING, 1))])
+    rule = decide.judge_vm
+
+    def failing(now: Timestamp, world: World, row: vm_pb2.Vm, load: Load) -> Iterable[Step]:
+        assert row.name != "vms/bad", "a rule that does not hold"
+        return rule(now, world, row, load)
+
+    monkeypatch.setattr(decide, "judge_vm", failing)
+    coordinator = Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1")
+    coordinator.step()
+    coordinator.step()
+    placed = {x.name for x in agent.snapshot().rows(vm_pb2.Vm) if x.decision.node}
+    assert placed == {"vms/a", "vms/c"}
+    assert [x.message for x in caplog.records].count(
+        "vms/bad cannot be judged: a mistake in the rules"
+    ) == 1
 
 
 def test_the_cluster_at_a_glance() -> None:

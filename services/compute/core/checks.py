@@ -238,9 +238,15 @@ def is_off(vm: vm_pb2.Vm) -> bool:
         vm_pb2.VM_STATE_FAILED,
     )
     wanted = (vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED)
-    answered = vm.decision.power_request == vm.spec.power_request
-    power = vm.decision.power if answered else vm.spec.power
+    power = wish_of(vm)
     return vm.status.state in off and power not in wanted and vm.decision.power not in wanted
+
+
+def wish_of(vm: vm_pb2.Vm) -> vm_pb2.PowerState.ValueType:
+    """What is wanted of it now: what was asked for last, or what the coordinator made of that
+    since, as when its node started anew or its guest switched itself off."""
+    answered = vm.decision.power_request == vm.spec.power_request
+    return vm.decision.power if answered else vm.spec.power
 
 
 def node_of_volume(snapshot: Snapshot, volume: str) -> str:

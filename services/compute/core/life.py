@@ -47,6 +47,8 @@ ON = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
 """Powers with which the emulator runs."""
 NUDGE_S = 10
 """A guest that was asked to shut down, or to go on, is asked again after this."""
+TROUBLE_NUDGE_S = 60
+"""One whose storage failed is let go on after this: each try stops again at once while it lasts."""
 
 _ENDS: Mapping[OffReason, str] = {
     OffReason.SHUT_DOWN: "the guest shut itself down",
@@ -326,13 +328,28 @@ def _power(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
         case vm_pb2.POWER_STATE_PAUSED, True, vm_pb2.VM_STATE_RUNNING:
             return (_set(vm, view, PAUSED, "it was found standing still"),)
         case vm_pb2.POWER_STATE_RUNNING, True, vm_pb2.VM_STATE_RUNNING:
-            return (_set(vm, view, PAUSED, "it stands still unasked: a disk may be full"),)
+            return (_set(vm, view, PAUSED, _unasked(view.domain)),)
         case vm_pb2.POWER_STATE_RUNNING, True, _:
-            return (Resume("it is to run"),) if _may_resume(vm, view) else ()
+            return (Resume("it is to run"),) if _may_resume(vm, view) else _still(vm, view)
         case vm_pb2.POWER_STATE_RUNNING, False, vm_pb2.VM_STATE_PAUSED:
             return (SetStatus(_set(vm, view, RUNNING, "").status, "its processors go on"),)
         case _:
             return ()
+
+
+def _unasked(domain: Domain) -> str:
+    return f"it stands still unasked: {domain.trouble or 'nothing says why'}"
+
+
+def _still(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
+    """The reason as it is by now: another disk, or none any more."""
+    assert view.domain is not None
+    if not view.domain.trouble or vm.status.why == _unasked(view.domain):
+        return ()
+    after = vm_pb2.VmStatus()
+    after.CopyFrom(vm.status)
+    after.why = _unasked(view.domain)
+    return (SetStatus(after, after.why),)
 
 
 def _hardware(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
@@ -387,8 +404,10 @@ def _stamp(status: vm_pb2.VmStatus, vm: vm_pb2.Vm, view: View) -> None:
 
 def _may_resume(vm: vm_pb2.Vm, view: View) -> bool:
     """At once when somebody asked; from time to time when it stands still by itself."""
+    assert view.domain is not None
     asked = vm.decision.power_request != vm.status.power_request
-    return _due(view) and (asked or _age_s(vm.status, view.now) >= NUDGE_S)
+    patience_s = TROUBLE_NUDGE_S if view.domain.trouble else NUDGE_S
+    return _due(view) and (asked or _age_s(vm.status, view.now) >= patience_s)
 
 
 def _due(view: View) -> bool:

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
-from services.compute.core.checks import is_off
+from services.compute.core.checks import is_off, wish_of
 from services.compute.core.methods import method
 from services.compute.core.status import state_name
 from services.mesh import rows
@@ -171,7 +171,7 @@ def _on(vm: vm_pb2.Vm) -> None:
 
 def _pausable(vm: vm_pb2.Vm) -> None:
     _on(vm)
-    if vm.spec.power in (OFF, SHUT_DOWN):
+    if wish_of(vm) in (OFF, SHUT_DOWN):
         refuse(
             reason_pb2.REASON_WRONG_STATE,
             f"{vm.name} is on its way off; wait for that, then start it",

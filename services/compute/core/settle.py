@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
+from services.compute.core.checks import wish_of
 from services.compute.core.life import ON, given_up
 from services.compute.core.methods import method
 from services.compute.core.status import FAILED, RUNNING, STOPPING, UNSEEN, state_name
@@ -109,12 +110,12 @@ def _reboot(operation: Operation, vm: vm_pb2.Vm) -> Ended | None:
     """It runs, and began to after the operation was taken up."""
     if given_up(vm):
         return _hopeless(vm)
-    if vm.spec.power not in WISHES[operation.method]:
-        return _superseded(vm)
     if vm.status.guest_shutdown and vm.decision.power not in ON:
         return _failed(
             reason_pb2.REASON_SUPERSEDED, f"{vm.name} is off: the guest shut itself down meanwhile"
         )
+    if wish_of(vm) not in WISHES[operation.method]:
+        return _superseded(vm)
     begun = operation.HasField("start_time") and (
         vm.status.start_time.ToNanoseconds() >= operation.start_time.ToNanoseconds()
     )
@@ -160,8 +161,8 @@ def _hopeless(vm: vm_pb2.Vm) -> Ended:
 
 
 def _superseded(vm: vm_pb2.Vm) -> Ended:
-    wanted = vm_pb2.PowerState.Name(vm.spec.power).removeprefix("POWER_STATE_")
-    return _failed(reason_pb2.REASON_SUPERSEDED, f"a newer request wants {vm.name} to be {wanted}")
+    wanted = vm_pb2.PowerState.Name(wish_of(vm)).removeprefix("POWER_STATE_")
+    return _failed(reason_pb2.REASON_SUPERSEDED, f"{vm.name} is to be {wanted} by now")
 
 
 def _cut_short(operation: Operation, vm: vm_pb2.Vm, now: Timestamp) -> Ended | None:

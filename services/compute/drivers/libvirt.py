@@ -390,7 +390,12 @@ def _trouble(domain: libvirt.virDomain, state: int, reason: int) -> str:
     if (state, reason) != (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
         return ""
     words = {libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE: "has no space"}
-    found = domain.diskErrors(0).items()
+    try:
+        found = domain.diskErrors(0).items()
+    except libvirt.libvirtError as error:
+        # It ended, or its emulator does not answer; the others are to be seen all the same.
+        log.debug("%s: its disks cannot be asked about: %s", domain.name(), error)
+        return "its storage failed"
     told = [f"{target} {words.get(error, 'cannot be read or written')}" for target, error in found]
     return " and ".join(sorted(told)) or "its storage failed"
 
@@ -464,10 +469,15 @@ def _lookup(connection: libvirt.virConnect, vm: str) -> libvirt.virDomain | None
 
 
 def _guest(told: Mapping[str, Any], interfaces: Mapping[str, Any]) -> Guest:
+    """What a guest says need not be so: what is no address is left out."""
     addresses = []
     for interface in interfaces.values():
         for entry in interface.get("addrs") or ():
-            address = ip_interface(f"{entry['addr'].partition('%')[0]}/{entry['prefix']}")
+            try:
+                address = ip_interface(f"{entry['addr'].partition('%')[0]}/{entry['prefix']}")
+            except ValueError:
+                log.debug("no address: %r", entry)
+                continue
             if not (address.is_loopback or address.is_link_local):
                 addresses.append(str(address))
     return Guest(

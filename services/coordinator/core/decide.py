@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.nodes import judge_node
-from services.coordinator.core.place import load_of
-from services.coordinator.core.plan import DecideNode, DecideVm, Plan, Step
+from services.coordinator.core.place import Load, load_of
+from services.coordinator.core.plan import DecideNode, DecideVm, Plan, Step, Unjudged
 from services.coordinator.core.vms import autostart, judge_vm
 from services.coordinator.core.world import World, is_online
 
@@ -17,7 +18,7 @@ from services.coordinator.core.world import World, is_online
 def decide(now: Timestamp, world: World) -> Plan:
     """Everything to be written now, in this order; may be cut after any step. Write it and ask
     again until it is empty."""
-    steps: list[Step] = []
+    steps: list[Step | Unjudged] = []
     for node in world.nodes.values():
         if (move := judge_node(now, world, node)) is not None:
             steps.append(move)
@@ -28,12 +29,20 @@ def decide(now: Timestamp, world: World) -> Plan:
     for vm in world.vms.values():
         if vm.name in decided:
             continue
-        for step in judge_vm(now, world, vm, load):
+        for step in _judged(now, world, vm, load):
             steps.append(step)
             if isinstance(step, DecideVm):
                 load.count(vm, -1)
                 load.count(step.vm, 1)
     return tuple(steps)
+
+
+def _judged(now: Timestamp, world: World, vm: vm_pb2.Vm, load: Load) -> Sequence[Step | Unjudged]:
+    """One VM that the rules cannot cope with must not keep the others from being decided on."""
+    try:
+        return list(judge_vm(now, world, vm, load))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        return [Unjudged(vm, error)]
 
 
 def _after_boot(world: World, node: cluster_pb2.Node) -> Iterable[Step]:

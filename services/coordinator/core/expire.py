@@ -13,6 +13,7 @@ OPERATIONS_KEPT_MAX = 2_000
 EVENTS_KEPT_S = 7 * 24 * 3600
 EVENTS_KEPT_MAX = 10_000
 REQUESTS_KEPT_S = 24 * 3600
+REQUESTS_KEPT_MAX = 10_000
 ROWS_AT_ONCE = 200
 """Rows that one round drops, so that no transaction grows large."""
 
@@ -27,13 +28,17 @@ def expired(
 ) -> Sequence[Expiring]:
     """The rows to drop now, at most ROWS_AT_ONCE. Operations and events must come oldest first."""
     ended = [operation for operation in operations if operation.HasField("end_time")]
-    told = list(events)
+    told, answered = list(events), list(requests)
     drop: list[Expiring] = []
     drop += _surplus(ended, OPERATIONS_KEPT_MAX)
     drop += _surplus(told, EVENTS_KEPT_MAX)
+    if len(answered) > REQUESTS_KEPT_MAX:
+        # Their names are hashes, and do not come in the order of time.
+        answered.sort(key=lambda x: x.meta.create_time.ToNanoseconds())
+        drop += _surplus(answered, REQUESTS_KEPT_MAX)
     drop += [x for x in ended if now.seconds - x.end_time.seconds > OPERATIONS_KEPT_S]
     drop += [x for x in told if now.seconds - x.time.seconds > EVENTS_KEPT_S]
-    drop += [x for x in requests if now.seconds - x.meta.create_time.seconds > REQUESTS_KEPT_S]
+    drop += [x for x in answered if now.seconds - x.meta.create_time.seconds > REQUESTS_KEPT_S]
     unique = {row.name: row for row in drop}
     return list(unique.values())[:ROWS_AT_ONCE]
 

@@ -54,5 +54,13 @@ class FailOperation:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Nothing to be written: the rules failed on this VM, and went on with the others."""
+
+    vm: vm_pb2.Vm
+    error: Exception
+
+
 Step = DecideVm | DecideNode | ForgetVm | FailOperation
-Plan = tuple[Step, ...]
+Plan = tuple[Step | Unjudged, ...]

@@ -25,6 +25,10 @@ from services.coordinator.core.world import WANT_MEMORY, World
 OFF = vm_pb2.POWER_STATE_OFF
 RUNNING = vm_pb2.POWER_STATE_RUNNING
 
+IDLE = frozenset({vm_pb2.VM_STATE_UNSPECIFIED, vm_pb2.VM_STATE_STOPPED, vm_pb2.VM_STATE_CRASHED})
+"""States in which nothing runs, and nothing can begin to before the agent has written another.
+FAILED is none: an emulator whose start was not answered may run all the same."""
+
 BACKOFF_MAX_S = 300
 CALM_AFTER_S = 600
 """A VM that ran this long is no longer held to have crashed in a row."""
@@ -169,7 +173,7 @@ def _may_stay(world: World, vm: vm_pb2.Vm, load: Load) -> bool:
     node = world.nodes.get(vm.decision.node)
     if node is None:
         return False
-    idle = vm.status.state in (vm_pb2.VM_STATE_UNSPECIFIED, vm_pb2.VM_STATE_STOPPED)
+    idle = vm.status.state in IDLE
     return not idle or vm.spec.power not in WANT_MEMORY or judge(world, vm, node, load).fits
 
 

@@ -1,0 +1,125 @@
+"""The agent where things meet: rounds that overlap, many requests at once, VMs that come and go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pvc.compute.v1 import vm_pb2
+from pvc.compute.v1 import vm_service_pb2 as api
+from pvc.core.v1 import operation_pb2
+from services.compute.core import edits, requests
+from tests.compute.world import World
+
+Operation = operation_pb2.Operation
+SUCCEEDED = Operation.STATE_SUCCEEDED
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def eventually(fact: Callable[[], object], timeout_s: float = 5.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def state(world: World, name: str = "web") -> str:
+    return vm_pb2.VmState.Name(world.vm(name).status.state).removeprefix("VM_STATE_")
+
+
+def test_a_list_that_a_start_overtook_makes_no_crash(tmp_path: Path) -> None:
+    """The domains were listed while it was off; by now its row says that it runs."""
+    world = World(tmp_path, parallel=2)
+    world.create()
+    world.coordinator.step()
+    world.hypervisor.blocked["web"] = threading.Event()
+    world.agent.step()
+    eventually(lambda: state(world) == "STARTING")
+    listed = world.hypervisor.domains
+
+    def late() -> Any:
+        seen = listed()
+        world.hypervisor.blocked["web"].set()
+        eventually(world.agent.idle)
+        return seen
+
+    world.hypervisor.domains = late  # type: ignore[method-assign]
+    world.agent.look_again()
+    world.agent.step()
+    world.hypervisor.domains = listed  # type: ignore[method-assign]
+    eventually(world.agent.idle)
+    world.agent.step()
+    eventually(world.agent.idle)
+    assert state(world) == "RUNNING" and world.vm().status.crashes == 0
+    world.agent.stop()
+
+
+def test_a_row_stays_for_a_deletion_that_came_during_the_round(world: World) -> None:
+    """It was placed and never looked at yet: nothing but the operation keeps the row."""
+    world.create(start=False)
+    world.coordinator.step()
+    tend = world.agent._tend
+
+    def late(*arguments: Any) -> bool:
+        world.agent._tend = tend  # type: ignore[method-assign]
+        world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", delete_volumes=True))
+        return tend(*arguments)
+
+    world.agent._tend = late  # type: ignore[method-assign]
+    world.agent.look_again()
+    world.agent.step()
+    assert world.vm().meta.HasField("delete_time")
+
+
+def test_any_number_of_requests_that_waited_is_ended(world: World) -> None:
+    """More than fit into one commit: each carries the VM as its result."""
+    world.running(description="x" * 1024, tags=[f"{n:063}" for n in range(64)])
+    operations = []
+    for number in range(120):
+        update = api.UpdateVmRequest(vm=vm_pb2.Vm(name="vms/web"))
+        update.vm.spec.description = f"{number} " + "x" * 1000
+        operations.append(world.ask(edits.update, update))
+    world.settle()
+    assert all(world.operation(one.name).state == SUCCEEDED for one in operations)
+
+
+def test_nothing_is_remembered_of_vms_that_are_gone(world: World) -> None:
+    world.running()
+    world.hypervisor.script("web").hangs.add("shutdown")
+    world.verb(requests.SHUTDOWN)
+    world.settle()
+    world.hypervisor.script("web").hangs.clear()
+    world.ask(edits.delete, api.DeleteVmRequest(name="vms/web", force=True))
+    world.later(10)
+    world.agent.look_again()
+    world.agent.step()
+    memory = world.agent.memory
+    assert not (memory._runs or memory._nudged or memory._trouble or memory._warned)
+
+
+def test_what_its_machine_started_is_as_good_as_what_somebody_started(world: World) -> None:
+    """The last that was asked for was to be off."""
+    world.running(autostart=vm_pb2.AUTOSTART_ALWAYS)
+    world.verb(requests.STOP)
+    world.settle()
+    world.clock.seconds += 100
+    world.machine = type(world.machine)(4, 8192, "6.1", "boot-2", world.clock.now())
+    world.restart()
+    world.settle()
+    assert state(world) == "RUNNING"
+    world.clock.seconds += 10
+    operation = world.ask(requests.reboot, api.RebootVmRequest(name="vms/web"))
+    world.settle()
+    assert world.operation(operation.name).state == SUCCEEDED
+    world.verb(requests.PAUSE)
+    world.settle()
+    assert state(world) == "PAUSED"
