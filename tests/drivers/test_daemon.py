@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +140,33 @@ def test_a_guest_that_died_meanwhile_is_seen(own: Daemon, tmp_path: Path) -> Non
     domain = subject.until(vm, lambda domain: domain.power is Power.OFF)
     assert domain.off_reason in (OffReason.CRASHED, OffReason.UNKNOWN)
     subject.hypervisor.close()
+
+
+@pytest.mark.real
+def test_a_start_that_the_daemon_did_not_survive_is_ended(own: Daemon, tmp_path: Path) -> None:
+    """Killed the moment it has noted that it starts a domain: the next one can start it."""
+    own.start()
+    driver = Libvirt(own.uri, ("tcg", "a test"))
+    driver.define(domain_xml(small_vm("web"), node(tmp_path)))
+    note = own.pid_directory / "web.xml"
+    starting = threading.Thread(target=ended_badly, args=(driver, "web"))
+    starting.start()
+    deadline = time.monotonic() + 20
+    while not note.exists():
+        assert time.monotonic() < deadline
+    os.kill(pid_of(own), signal.SIGKILL)
+    starting.join(20)
+    own.start()
+    driver.start("web")
+    assert driver.domains()["web"].power is Power.RUNNING
+    assert len(own.guests()) == 1
+    driver.destroy("web")
+    driver.close()
+
+
+def ended_badly(driver: Libvirt, vm: str) -> None:
+    with pytest.raises(PvcError):
+        driver.start(vm)
 
 
 @pytest.mark.real

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import pwd
+import re
 import select
 import shutil
 import signal
@@ -47,6 +48,9 @@ status."""
 
 _QEMU_USER = "libvirt-qemu"
 """Debian's libvirtd wants this user to exist even where its settings name another."""
+
+_HALF_STARTED = re.compile(rb"<domstatus [^>]*pid='0'")
+"""In libvirt's note of a domain that runs: its emulator's process is not known yet."""
 
 _UUID_SPACE = uuid.UUID("5d0e6c0c-93a1-5f3b-8f0e-6a4f3d2b1c07")
 
@@ -217,6 +221,7 @@ class Daemon:
 
     def _launch(self) -> None:
         self._bury()
+        self._end_half_started()
         self._write_settings()
         for place in libvirtd_room.PLACES.values():
             # Left behind on purpose: removing a mount point here would tear the mount out of
@@ -299,6 +304,23 @@ class Daemon:
                 self._bury()
                 return
         raise _failed(f"processes {[p.pid for p in processes]} do not end, even when killed")
+
+    def _end_half_started(self) -> None:
+        """Ends the starts that a daemon did not survive. It noted them before it knew the
+        emulator's process; the next one would take the note for a domain that runs, and wait for
+        minutes for an emulator that may never have been."""
+        for note in self.pid_directory.glob("*.xml"):
+            if not _HALF_STARTED.search(note.read_bytes()):
+                continue
+            emulator = Process.from_file(note.with_suffix(".pid"))
+            if emulator is not None and self._is_inmate(emulator.pid):
+                self._end([emulator], (signal.SIGKILL,))
+            for place in ("", "channel/target"):
+                for folder in (self.directory / "lib/qemu" / place).glob("domain-*"):
+                    if re.fullmatch(rf"domain-\d+-{re.escape(note.stem)}", folder.name):
+                        shutil.rmtree(folder)
+            note.with_suffix(".pid").unlink(missing_ok=True)
+            note.unlink()
 
     def _bury(self) -> None:
         """Takes the exit status of the daemon's parent if that was our child and has ended."""
