@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 from pvc.compute.v1 import vm_pb2
@@ -19,6 +20,9 @@ from tests.system.rig import TIMEOUT_S, Rig, eventually
 ON = (vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_PAUSED)
 WANTED_ON = (vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED)
 OFF = (vm_pb2.VM_STATE_STOPPED, vm_pb2.VM_STATE_CRASHED, vm_pb2.VM_STATE_FAILED)
+
+KINDS = ("libvirtd_room", "/libvirtd ", "qemu-system", "dnsmasq", "sleep infinity")
+"""Parts of the command lines of those that outlive a pvcd; the last one holds a test's mounts."""
 
 TROUBLE = re.compile(r"level=(error|critical)|Traceback|trace=")
 DAEMON_AWAY = r"Failed to connect socket|libvirt could not|connection to qemu|End of file"
@@ -43,9 +47,22 @@ def settle(rig: Rig, timeout_s: float = TIMEOUT_S) -> None:
 
 def unlike(rig: Rig) -> Iterator[str]:
     """Every respect in which things are not as they should be."""
+    yield from processes_unlike(rig)
     yield from vms_unlike(rig)
     yield from files_unlike(rig)
     yield from reservations_unlike(rig)
+
+
+def processes_unlike(rig: Rig) -> Iterator[str]:
+    """Processes that nobody needs: what worked for a pvcd that is dead, a second libvirtd."""
+    assert rig.process is not None
+    seen: Counter[str] = Counter()
+    for pid, words in rig.processes().items():
+        kind = next((kind for kind in KINDS if kind in " ".join(words[:5])), "")
+        seen[kind] += 1
+        if pid != rig.process.pid and not kind:
+            yield f"process {pid}: {words[:6]}"
+    yield from (f"{seen[kind]} of {kind}" for kind in ("/libvirtd ", "dnsmasq") if seen[kind] > 1)
 
 
 def vms_unlike(rig: Rig) -> Iterator[str]:
