@@ -67,15 +67,17 @@ def create(
     )
 
 
-@command(pool, "delete", "pvc pool delete fast")
+@command(pool, "delete", "pvc pool delete fast", "pvc pool delete fast --force")
 @name_argument("pools")
+@click.option("--force", is_flag=True, help="With its volumes, when its disk is gone for good.")
 @waiting_options
 @yes_option
-def delete(session: Any, name: str, wait: bool, dry_run: bool, yes: bool) -> None:
+def delete(session: Any, name: str, force: bool, wait: bool, dry_run: bool, yes: bool) -> None:
     """Forget a pool that holds no volumes."""
     if not dry_run:
-        session.confirm(f"Forget the pool {name}?", yes=yes)
-    extra = options(dry_run=dry_run)
+        also = " and all its volumes, whatever is left of them" if force else ""
+        session.confirm(f"Forget the pool {name}{also}?", yes=yes)
+    extra = options(dry_run=dry_run) | {"force": force}
     act(
         session,
         [name],

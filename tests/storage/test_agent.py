@@ -10,10 +10,13 @@ from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import event_pb2, operation_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as api
-from services.storage.core import snapshots, volumes
+from services.mesh.errors import PvcError
+from services.state.store import Delete
+from services.storage.core import pools, snapshots, volumes
 from services.storage.drivers.fake import FakeDisk
-from tests.storage.worlds import FAILED, MIB, READY, World, name
+from tests.storage.worlds import FAILED, MIB, POOL, READY, Died, World, name
 
+KINDS = (storage_pb2.Pool, storage_pb2.Volume, storage_pb2.Snapshot)
 SUCCEEDED = operation_pb2.Operation.STATE_SUCCEEDED
 PoolStatus = storage_pb2.PoolStatus
 
@@ -187,3 +190,44 @@ def test_a_foreign_process_that_has_it_open_is_told(world: World) -> None:
     assert b"IN_USE" in ended.error.SerializeToString()
     volume = world.volume("a")
     assert volume is not None and volume.spec.size_bytes == volume.status.size_bytes == 8 * MIB
+
+
+def forget(world: World, **fields: bool) -> operation_pb2.Operation:
+    request = api.DeletePoolRequest(name=POOL, **fields)
+    return world.do(pools.delete_pool, request)
+
+
+def test_a_pool_whose_disk_is_gone_for_good_can_be_forgotten(world: World) -> None:
+    world.snapshot("a", "s1")
+    world.create("b")
+    with pytest.raises(PvcError, match="can be used") as error:
+        forget(world, force=True)
+    assert (error.value.reason_name, error.value.field) == ("WRONG_STATE", "force")
+    world.fake.folders["/pool"].mounted = False
+    look(world)
+    with pytest.raises(PvcError, match="delete these volumes first"):
+        forget(world)
+    world.vm("web", "a", vm_pb2.VM_STATE_STOPPED)
+    with pytest.raises(PvcError, match="is disk root of vms/web"):
+        forget(world, force=True)
+    world.store.commit([Delete("vms/web", "*")])
+    ended = forget(world, force=True)
+    assert ended.state == SUCCEEDED, ended.error.message
+    left = {row.name for kind in KINDS for row in world.store.snapshot().rows(kind)}
+    assert left == set()
+
+
+def test_forgetting_that_is_cut_goes_on_where_it_was(world: World) -> None:
+    world.create("b")
+    world.fake.folders["/pool"].mounted = False
+    look(world)
+    operation = world.plan(pools.delete_pool, api.DeletePoolRequest(name=POOL, force=True))
+    world.countdown = 4
+    with pytest.raises(Died):
+        world.jobs.step()
+    world.die()
+    there = len(list(world.store.snapshot().rows(storage_pb2.Volume)))
+    assert 0 < there < 2
+    world.jobs.step()
+    assert world.operation(operation).state == SUCCEEDED
+    assert not any(any(world.store.snapshot().rows(kind)) for kind in KINDS)

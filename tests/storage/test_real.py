@@ -365,3 +365,33 @@ def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "qemu-img create hung for 0.3 s" in error.value.message
     assert bench.driver.list(bench.place) == ()
     assert not users(tmp_path / "held"), "its children are gone too"
+
+
+def test_a_pool_whose_file_system_hangs_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    room = directory._room
+
+    def stuck(folder: Path) -> Any:
+        if folder.name == "stuck":
+            reached.set()
+            assert go_on.wait(20)
+        return room(folder)
+
+    monkeypatch.setattr(directory, "_room", stuck)
+    driver = DirectoryDriver()
+    hangs = threading.Thread(
+        target=driver.open_pool, args=(Place(str(tmp_path / "stuck"), "u1"), True)
+    )
+    hangs.start()
+    assert reached.wait(20)
+    fine = threading.Thread(
+        target=driver.open_pool, args=(Place(str(tmp_path / "fine"), "u2"), True), daemon=True
+    )
+    fine.start()
+    fine.join(5)
+    done = not fine.is_alive()
+    go_on.set()
+    hangs.join()
+    assert done

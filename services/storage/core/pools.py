@@ -12,6 +12,7 @@ from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import not_found, refuse
 from services.state.store import Put, Snapshot
+from services.storage.core import usage
 from services.storage.core.accept import Pool, Volume, accepted, already_exists
 from services.storage.core.layout import id_of, overlaps
 from services.storage.core.room import RESERVE_BYTES
@@ -122,16 +123,34 @@ def _paths(mask: Sequence[str], pool: Pool, wanted: Pool) -> list[str]:
 
 
 def delete_pool(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
-    """Raises NOT_FOUND, ETAG_MISMATCH, IN_USE."""
+    """Raises NOT_FOUND, ETAG_MISMATCH, IN_USE, and with force WRONG_STATE, BUSY."""
     pool = snapshot.find(Pool, request.name)
     if pool is None:
         raise not_found(request.name)
     rows.check_etag(pool, request.etag)
-    check_no_volumes(snapshot, pool.name)
+    says = f"forget {pool.name}; foreign files in {pool.spec.directory.path} are left alone"
+    if request.force:
+        check_lost(snapshot, pool)
+        says += f"; forget its {sum(1 for _ in snapshot.rows(Volume, pool.name))} volumes too"
+    else:
+        check_no_volumes(snapshot, pool.name)
     after = rows.copied(pool)
     after.meta.delete_time.CopyFrom(call.now)
-    says = f"forget {pool.name}; foreign files in {pool.spec.directory.path} are left alone"
     return accepted(call, request, "DeletePool", pool.name, pool.spec.node, says, [Put(after)])
+
+
+def check_lost(snapshot: Snapshot, pool: Pool) -> None:
+    """Raises WRONG_STATE, IN_USE or BUSY unless all that the pool holds may be given up."""
+    if pool.status.state != storage_pb2.PoolStatus.STATE_FAILED:
+        refuse(
+            reason_pb2.REASON_WRONG_STATE,
+            f"{pool.name} can be used, so its volumes can be deleted one by one: force is for a "
+            "pool that is FAILED",
+            "force",
+        )
+    for volume in snapshot.rows(Volume, pool.name):
+        usage.check_unattached(snapshot, volume.name)
+        usage.check_not_busy(snapshot, volume.name)
 
 
 def check_no_volumes(snapshot: Snapshot, pool: str) -> None:

@@ -64,13 +64,14 @@ class DirectoryDriver:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._folders: dict[str, threading.Lock] = {}
         self._seen: dict[str, tuple[str, ...]] = {}
         """Folder → cache options of its file system; a folder is here once it has been swept."""
 
     def open_pool(self, place: Place, make: bool) -> PoolFacts:
         """See Driver."""
         folder = Path(place.path)
-        with self._lock, _words_for(f"the folder {folder}"):
+        with self._alone_at(place), _words_for(f"the folder {folder}"):
             owner = _owner(folder)
             if owner is None and make:
                 _occupy(folder, place.uid)
@@ -92,7 +93,7 @@ class DirectoryDriver:
     def close_pool(self, place: Place) -> None:
         """See Driver."""
         folder = Path(place.path)
-        with self._lock, _words_for(f"the folder {folder}"):
+        with self._alone_at(place), _words_for(f"the folder {folder}"):
             if _owner(folder) != place.uid:
                 return
             if (folder / "tmp").is_dir():
@@ -103,6 +104,11 @@ class DirectoryDriver:
             (folder / MARK).unlink()
             _sync(folder)
             self._seen.pop(place.path, None)
+
+    def _alone_at(self, place: Place) -> threading.Lock:
+        """One at a time for each folder: one whose file system hangs keeps no other pool waiting."""
+        with self._lock:
+            return self._folders.setdefault(place.path, threading.Lock())
 
     def create(self, disk: Disk, size_bytes: int) -> None:
         """See Driver."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pvc.storage.v1 import storage_service_pb2
+from pvc.storage.v1.storage_pb2 import Snapshot
+from services.mesh.errors import PvcError
 from services.mesh.jobs import Job, Outcome, Task
 from services.state.store import Delete, Put
 from services.storage.core import converge, pools
-from services.storage.core.accept import PREFIX, Pool, packed
+from services.storage.core.accept import PREFIX, Pool, Volume, packed
 from services.storage.workshop import Workshop, place_of
 
 
@@ -51,10 +54,28 @@ class PoolJobs:
         if pool is None:
             return Outcome(None, list)
         task.undo.callback(self._shop.change, Pool, pool.name, _stay)
-        pools.check_no_volumes(store.snapshot(), pool.name)
-        task.stage(f"leaving the folder {pool.spec.directory.path}")
-        self._shop.driver.close_pool(place_of(pool))
+        if task.request(storage_service_pb2.DeletePoolRequest).force:
+            self._forget(task, pool)
+        else:
+            pools.check_no_volumes(store.snapshot(), pool.name)
+            task.stage(f"leaving the folder {pool.spec.directory.path}")
+            self._shop.driver.close_pool(place_of(pool))
         return Outcome(None, lambda: [Delete(pool.name, "*")])
+
+    def _forget(self, task: Task, pool: Pool) -> None:
+        """The rows of what is lost go, some at a time; cut off, the rest goes next time."""
+        store = self._shop.store
+        pools.check_lost(store.snapshot(), pool)
+        task.stage(f"forgetting the volumes of {pool.name}")
+        snapshot = store.snapshot()
+        for volume in snapshot.rows(Volume, pool.name):
+            task.check()
+            taken = snapshot.rows(Snapshot, volume.name)
+            store.commit([Delete(row.name, row.meta.etag) for row in (*taken, volume)])
+        try:
+            self._shop.driver.close_pool(place_of(pool))
+        except PvcError as error:
+            task.log(f"its folder is left as it is: {error.message}")
 
 
 def _stay(pool: Pool) -> None:

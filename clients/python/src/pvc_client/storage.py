@@ -59,9 +59,12 @@ class Pools(_StorageResources[Pool]):
         request = pb.CreatePoolRequest(pool_id=pool_id, pool=Pool(spec=spec))
         return self._begin(self._storage.CreatePool, filled(request, options), Pool)
 
-    def delete(self, pool: str, **options: Unpack[Options]) -> Pending[Message]:
-        """Forgets a pool that holds no volumes."""
-        request = pb.DeletePoolRequest(name=self.name(pool))
+    def delete(
+        self, pool: str, *, force: bool = False, **options: Unpack[Options]
+    ) -> Pending[Message]:
+        """Forgets a pool that holds no volumes. force: with its volumes, if it is FAILED for
+        good."""
+        request = pb.DeletePoolRequest(name=self.name(pool), force=force)
         return self._begin(self._storage.DeletePool, filled(request, options), Message)
 
 

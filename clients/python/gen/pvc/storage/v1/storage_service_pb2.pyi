@@ -274,6 +274,7 @@ class DeletePoolRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """pools/{pool}."""
     etag: _builtins.str
@@ -282,6 +283,10 @@ class DeletePoolRequest(_message.Message):
     """Repeat a request with the same id and it is done once."""
     validate_only: _builtins.bool
     """Check everything, change nothing; the answer says what would be done."""
+    force: _builtins.bool
+    """Forget its volumes and their snapshots too, without a look at their files. Only for a pool that is FAILED, and
+    none of whose volumes any VM has.
+    """
     def __init__(
         self,
         *,
@@ -289,10 +294,11 @@ class DeletePoolRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -194,7 +194,8 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeletePool(self, request, context):
-        """Forgets a pool that holds no volumes. Foreign files in its folder are left alone.
+        """Forgets a pool that holds no volumes, or, with force, one whose disk is gone for good. Foreign files in its
+        folder are left alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

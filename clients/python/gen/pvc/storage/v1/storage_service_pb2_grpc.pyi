@@ -46,7 +46,9 @@ class StorageServiceStub:
     UpdatePool: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.UpdatePoolRequest, _storage_pb2.Pool]
     """Changes a pool's description or limits."""
     DeletePool: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeletePoolRequest, _operation_pb2.Operation]
-    """Forgets a pool that holds no volumes. Foreign files in its folder are left alone."""
+    """Forgets a pool that holds no volumes, or, with force, one whose disk is gone for good. Foreign files in its
+    folder are left alone.
+    """
     GetVolume: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetVolumeRequest, _storage_pb2.Volume]
     """One volume."""
     ListVolumes: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListVolumesRequest, _storage_service_pb2.ListVolumesResponse]
@@ -98,7 +100,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     UpdatePool: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.UpdatePoolRequest, _storage_pb2.Pool]  # type: ignore[assignment]
     """Changes a pool's description or limits."""
     DeletePool: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeletePoolRequest, _operation_pb2.Operation]  # type: ignore[assignment]
-    """Forgets a pool that holds no volumes. Foreign files in its folder are left alone."""
+    """Forgets a pool that holds no volumes, or, with force, one whose disk is gone for good. Foreign files in its
+    folder are left alone.
+    """
     GetVolume: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetVolumeRequest, _storage_pb2.Volume]  # type: ignore[assignment]
     """One volume."""
     ListVolumes: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListVolumesRequest, _storage_service_pb2.ListVolumesResponse]  # type: ignore[assignment]
@@ -183,7 +187,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.DeletePoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
-        """Forgets a pool that holds no volumes. Foreign files in its folder are left alone."""
+        """Forgets a pool that holds no volumes, or, with force, one whose disk is gone for good. Foreign files in its
+        folder are left alone.
+        """
 
     @_abc_1.abstractmethod
     def GetVolume(
