@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import is_not
 from pathlib import Path
 
 from services.mesh import log as mesh_log
@@ -105,7 +106,7 @@ async def _run(
     renewing = Loop("identity", lambda: _renewed(ground.config, ground.clock), RENEWAL_PERIOD_S)
     doors = [door for parts in all_parts for door in parts.doors]
     await server.start()
-    forget = [ground.store.on_change(loop.wake) for loop in loops]
+    forget = [woken(ground.store, loop) for loop in loops]
     try:
         for loop in (*loops, renewing):
             loop.start()
@@ -123,6 +124,30 @@ async def _run(
             stop_waking()
         stopping = (asyncio.to_thread(loop.stop, LOOP_STOP_S) for loop in (*loops, renewing))
         await asyncio.gather(*stopping)
+
+
+def woken(store: Store, loop: Loop) -> Callable[[], None]:
+    """Has the loop woken when what it reads changed, until the function that is returned is called.
+
+    Most commits are none of most loops' business, and a thread that is woken for nothing costs more
+    than to compare some tables."""
+    reads = loop.reads
+    if reads is None:
+        return store.on_change(loop.wake)
+
+    def parts() -> tuple[object, ...]:
+        snapshot = store.snapshot()
+        return (*map(snapshot.tables.get, reads), snapshot.leases)
+
+    seen = parts()
+
+    def look() -> None:
+        nonlocal seen
+        before, seen = seen, parts()
+        if any(map(is_not, before, seen)):
+            loop.wake()
+
+    return store.on_change(look) if reads else lambda: None
 
 
 def _renewed(config: Config, clock: Clock) -> None:

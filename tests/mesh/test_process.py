@@ -14,14 +14,18 @@ from typing import Any
 import grpc
 import pytest
 
+from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
+from pvc.core.v1 import event_pb2
+from pvc.gateway.v1 import token_pb2
 from services.mesh import config, identity, process
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
-from services.mesh.process import Ground
+from services.mesh.process import Ground, woken
+from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import CLOCK, Nodes, at
 
@@ -115,3 +119,25 @@ def test_a_mistake_is_told_in_one_line(
         assert process.main({"coordinator": Story().build}, ["--config", str(file)]) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert told[-1].startswith("coordinator: ") and words in told[-1]
+
+
+def test_a_loop_is_woken_by_what_it_reads_alone() -> None:
+    store = MemoryStore()
+    wakes: dict[str, int] = {"vms": 0, "all": 0, "none": 0}
+
+    class Counting(Loop):
+        def wake(self) -> None:
+            wakes[self.name] += 1
+
+    for name, reads in (("vms", ("vms", "nodes")), ("all", None), ("none", ())):
+        woken(store, Counting(name, lambda: None, 60, reads))
+    store.commit([Put(event_pb2.Event(name="events/a"))])
+    assert wakes == {"vms": 0, "all": 1, "none": 0}
+    store.commit([Put(vm_pb2.Vm(name="vms/a"))])
+    assert wakes == {"vms": 1, "all": 2, "none": 0}
+    assert store.acquire("leader", "nodes/n1")
+    assert wakes == {"vms": 2, "all": 3, "none": 0}
+    forget = woken(store, Counting("vms", lambda: None, 60, ("tokens",)))
+    forget()
+    store.commit([Put(token_pb2.Token(name="tokens/a"))])
+    assert wakes == {"vms": 2, "all": 4, "none": 0}
