@@ -279,7 +279,7 @@ class Agent:
         """What a VM that is calm, and of which no operation goes on, is judged by; time is not
         among it."""
         run = self.memory.current(vm.name.removeprefix("vms/"))
-        volumes = (disk.volume for disk in (*vm.spec.disks, *vm.status.disks))
+        volumes = [disk.volume for disk in vm.spec.disks] + [x.volume for x in vm.status.disks]
         return (
             vm,
             domain,
