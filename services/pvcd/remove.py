@@ -11,10 +11,10 @@ from pathlib import Path
 
 from services.compute.main import daemon_of
 from services.mesh.config import Config, load
+from services.mesh.opening import database, open_store
 from services.network.converge import clean_up
 from services.network.main import fabric_of
 from services.network.main import settings_of as network_settings_of
-from services.state.opening import database, open_store
 
 
 def remove(path: Path | None = None) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +121,44 @@ def test_a_mistake_is_told_in_one_line(
         assert process.main({"coordinator": Story().build}, ["--config", str(file)]) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert told[-1].startswith("coordinator: ") and words in told[-1]
+
+
+STUCK = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from services.mesh.parts import Parts
+from services.mesh.process import Ground, program
+
+def build(ground: Ground) -> Parts:
+    print("built", flush=True)
+    ThreadPoolExecutor(1, thread_name_prefix="copy").submit(time.sleep, 60)
+    return Parts()
+
+program({"coordinator": build}, leave_s=0.5)
+"""
+
+
+def test_work_that_does_not_end_keeps_no_program(tmp_path: Path) -> None:
+    """It is begun again by the next one."""
+    one = settings(tmp_path)
+    identity.create_cluster(one.tls_dir, "pvc", "n1", [], CLOCK.now())
+    (tmp_path / "pvc.toml").write_text(
+        f"[node]\nname = 'n1'\nstate_dir = '{tmp_path}'\nrun_dir = '{tmp_path}/run'"
+    )
+    begun = subprocess.Popen(
+        [sys.executable, "-c", STUCK, "--config", str(tmp_path / "pvc.toml")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with begun:
+        assert begun.stdout is not None and begun.stderr is not None
+        assert begun.stdout.readline() == "built\n"
+        assert any("ready" in line for line in begun.stderr)
+        begun.terminate()
+        _, told = begun.communicate(timeout=20)
+    assert begun.returncode == 0 and "still waited for" in told and "copy_0" in told
 
 
 def test_a_loop_is_woken_by_what_it_reads_alone() -> None:
