@@ -67,6 +67,26 @@ def daemon_of(config: Config) -> Daemon | None:
     )
 
 
+def end_guests(config: Config) -> None:
+    """Ends and forgets every VM of this node; and the private libvirtd, if there is one. For taking
+    PVC off the machine, while pvcd does not run."""
+    if (daemon := daemon_of(config)) is not None:
+        daemon.stop(kill_guests=True)
+        return
+    libvirt = Libvirt(config.compute.libvirt_uri, machine_accelerator())
+    try:
+        forget_all(libvirt)
+    finally:
+        libvirt.close()
+
+
+def forget_all(hypervisor: Hypervisor) -> None:
+    """Leaves no domain of PVC's; foreign ones are not even seen."""
+    for vm in hypervisor.domains():
+        hypervisor.destroy(vm)
+        hypervisor.undefine(vm)
+
+
 def build_on(ground: Ground) -> Parts:
     """From a node's configuration; starts the private libvirtd, and keeps it alive. It outlives
     this process, as its guests do."""
