@@ -21,7 +21,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.drivers.daemon import Daemon
 from services.mesh.config import load
-from services.state.opening import open_store
+from services.mesh.opening import open_store
 from services.state.store import Put, Store
 from tests.guests.tiny import tiny_disk
 from tests.system.rig import TIMEOUT_S, Rig, gib

@@ -17,8 +17,8 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.compute.v1 import vm_service_pb2_grpc as api_grpc
 from services.mesh.config import load
+from services.mesh.opening import open_store
 from services.mesh.query import page
-from services.state.opening import open_store
 from tests.system.rig import Rig
 
 RUNS = 9

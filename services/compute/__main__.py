@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from services.compute.main import build_on
-from services.mesh.process import main
+from services.mesh.process import program
 
 if __name__ == "__main__":
-    sys.exit(main({"compute": build_on}))
+    program({"compute": build_on})

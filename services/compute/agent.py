@@ -15,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2
+from pvc.network.v1 import network_pb2
+from pvc.storage.v1 import storage_pb2
 from services.compute.core.life import ON, at_rest, converge, orphaned
+from services.compute.core.methods import method
 from services.compute.core.settle import settles
 from services.compute.core.status import RUNNING, STOPPED
 from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor
@@ -40,8 +43,9 @@ TROUBLE_PAUSE_S = 5.0
 RESTLESS_S = 1.0
 CALM_S = 5.0
 """A round is made after this even if nothing seems to have changed."""
-WATCHED = ("vms", "vms/snapshots", "pools", "pools/volumes", "networks", "nodes", "operations")
-"""Collections whose rows matter to an agent."""
+ROWS = ("vms", "pools", "pools/volumes", "networks", "nodes")
+READS = (*ROWS, "operations")
+"""Collections whose rows matter to an agent; of the operations only some, see `unfinished`."""
 
 log = logging.getLogger("pvc.compute")
 
@@ -75,6 +79,9 @@ class Agent:
         self._acted: set[str] = set()
         """VMs to which something was done since the round began: what it saw of them is past."""
         self._unfinished: tuple[object, Operations] = (None, {})
+        self._calm: dict[str, tuple[object, ...]] = {}
+        """VMs with which nothing was to be done when last looked at, and all that this was judged
+        by: while that is the same, nothing is to be done now."""
         self._faults: tuple[str, ...] = ()
         self._changed = True
         self._seen: tuple[object, ...] = ()
@@ -134,10 +141,14 @@ class Agent:
         by_uuid = {domain.uuid: domain for domain in domains.values()}
         self.memory.forget_all_but(domains, lambda vm: snapshot.find(vm_pb2.Vm, vm) is not None)
         self._sight.forget_all_but(snapshot)
+        self._forget_all_but(snapshot)
         for vm, domain in self._mine(snapshot, domains):
             alone = domain is None and vm.name not in operations and vm.spec.uuid not in by_uuid
             if alone and at_rest(vm, self._node):
                 continue  # there may be many of those
+            known = self._calm.get(vm.name) if vm.name not in operations else None
+            if known is not None and known == self._grounds(snapshot, vm, domain):
+                continue
             self._submit(
                 vm.name.removeprefix("vms/"),
                 lambda vm=vm, domain=domain: self._tend(  # type: ignore[misc]
@@ -152,6 +163,11 @@ class Agent:
         if self._node == min((x for x in snapshot.leases if x.startswith("nodes/")), default=""):
             self._settle(lease, snapshot, operations, lambda vm: is_homeless(vm, snapshot))
 
+    def _forget_all_but(self, snapshot: Snapshot) -> None:
+        for name in list(self._calm):  # others write to it
+            if snapshot.find(vm_pb2.Vm, name) is None:
+                self._calm.pop(name, None)
+
     def idle(self) -> bool:
         """No thread works on any VM."""
         with self._lock:
@@ -164,7 +180,7 @@ class Agent:
 
     def _is_idle(self, snapshot: Snapshot) -> bool:
         """No row that matters changed since the last round, nothing else did, and no time is up."""
-        seen = (*map(snapshot.tables.get, WATCHED), snapshot.leases)
+        seen = (*map(snapshot.tables.get, ROWS), snapshot.leases, self._operations(snapshot))
         known = len(seen) == len(self._seen) and all(
             a is b for a, b in zip(seen, self._seen, strict=True)
         )
@@ -233,16 +249,21 @@ class Agent:
         domain: Domain | None,
         former: Domain | None,
     ) -> bool:
-        """One plan for one VM; True when it has to be looked at again at once. The row and its
-        operations are of one snapshot: a row that is marked for deletion, without the operation
-        that wants its volumes too, would be gone too early."""
+        """One plan for one VM; True when it has to be looked at again at once.
+
+        The row and its operations are of one snapshot: a row that is marked for deletion would be
+        gone too early without the operation that wants its volumes too."""
         snapshot = self._store.snapshot()
         vm = snapshot.find(vm_pb2.Vm, name)
         if vm is None:
             return False
         waiting = self._ledger.take_up(lease, vm, self._operations(snapshot).get(name, ()))
+        grounds = self._grounds(snapshot, vm, domain)  # before the view: what changes then, shows
         view = self._sight.view(snapshot, vm, domain, former, waiting)
         steps = converge(vm, view)
+        self._calm.pop(name, None)
+        if not steps and former is None and not waiting and not is_restless(vm):
+            self._calm[name] = grounds
         for step in steps:
             try:
                 self._hands.do(vm, view, step, snapshot)
@@ -252,12 +273,30 @@ class Agent:
             vm = self._ledger.write(lease, vm, step)
         return bool(steps)
 
+    def _grounds(
+        self, snapshot: Snapshot, vm: vm_pb2.Vm, domain: Domain | None
+    ) -> tuple[object, ...]:
+        """What a VM that is calm, and of which no operation goes on, is judged by; time is not
+        among it."""
+        run = self.memory.current(vm.name.removeprefix("vms/"))
+        volumes = [disk.volume for disk in vm.spec.disks] + [x.volume for x in vm.status.disks]
+        return (
+            vm,
+            domain,
+            (run.asked, run.guest) if run is not None else None,
+            self._sight.settled_in(snapshot),
+            *(snapshot.find(storage_pb2.Volume, name) for name in volumes),
+            *(snapshot.find(network_pb2.Network, nic.network) for nic in vm.spec.nics),
+        )
+
     def _operations(self, snapshot: Snapshot) -> Operations:
-        """As `unfinished`, counted together once for each state of their table."""
+        """As `unfinished`, counted together once for each state of their table, and the same
+        mapping as before when none of them changed."""
         table = snapshot.tables.get("operations")
         known, found = self._unfinished
-        if known is not table or table is None:
-            found = unfinished(snapshot)
+        if known is not table:
+            fresh = unfinished(snapshot)
+            found = found if fresh == found else fresh
             self._unfinished = (table, found)
         return found
 
@@ -294,10 +333,13 @@ def is_homeless(vm: vm_pb2.Vm | None, snapshot: Snapshot) -> bool:
 
 
 def unfinished(snapshot: Snapshot) -> Operations:
-    """The compute service's operations that have not ended, by the VM that they are about."""
+    """The operations that an agent looks at and that have not ended, by the VM that they are about:
+    those that end by converging, and deletions."""
     found: dict[str, list[Operation]] = defaultdict(list)
     for operation in snapshot.rows(Operation):
-        if operation.state not in rows.FINAL and operation.service == "compute":
+        if operation.state not in rows.FINAL and (
+            settles(operation) or operation.method == method("DeleteVm")
+        ):
             found[operation.target].append(operation)
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 
 from pvc.compute.v1 import vm_service_pb2_grpc as api_grpc
-from services.compute.agent import Agent
+from services.compute.agent import READS, Agent
 from services.compute.consoles import Consoles, Logs
 from services.compute.disk_service import DiskService
 from services.compute.drivers.daemon import Daemon, machine_accelerator
@@ -18,7 +18,6 @@ from services.compute.drivers.libvirt_disks import LibvirtDisks
 from services.compute.guests import Guests
 from services.compute.jobs import VmJobs
 from services.compute.open_disks import OpenVolumes
-from services.compute.pace import Paced
 from services.compute.presence import Presence, read_hardware
 from services.compute.service import VmService
 from services.compute.settings import ComputeSettings
@@ -68,6 +67,26 @@ def daemon_of(config: Config) -> Daemon | None:
     )
 
 
+def end_guests(config: Config) -> None:
+    """Ends and forgets every VM of this node; and the private libvirtd, if there is one. For taking
+    PVC off the machine, while pvcd does not run."""
+    if (daemon := daemon_of(config)) is not None:
+        daemon.stop(kill_guests=True)
+        return
+    libvirt = Libvirt(config.compute.libvirt_uri, machine_accelerator())
+    try:
+        forget_all(libvirt)
+    finally:
+        libvirt.close()
+
+
+def forget_all(hypervisor: Hypervisor) -> None:
+    """Leaves no domain of PVC's; foreign ones are not even seen."""
+    for vm in hypervisor.domains():
+        hypervisor.destroy(vm)
+        hypervisor.undefine(vm)
+
+
 def build_on(ground: Ground) -> Parts:
     """From a node's configuration; starts the private libvirtd, and keeps it alive. It outlives
     this process, as its guests do."""
@@ -84,8 +103,7 @@ def build_on(ground: Ground) -> Parts:
             pid_directory=daemon.pid_directory,
             log_directory=daemon.log_directory,
         )
-        keep = Paced(daemon.start, ground.clock, DAEMON_PERIOD_S)
-        keeping.append(Loop("compute-libvirtd", keep, DAEMON_PERIOD_S))
+        keeping.append(Loop("compute-libvirtd", daemon.start, DAEMON_PERIOD_S, reads=()))
 
     def storage(node: str) -> grpc.Channel:
         return ground.peers.blocking("storage", node)
@@ -126,11 +144,11 @@ def assemble(
     work = VmJobs(store, clock, node, hypervisor, volumes, open_volumes)
     jobs = Jobs(store, clock, "compute", node, work.methods(), JOBS_PARALLEL)
     consoles = Consoles(hypervisor, settings)
-    agent_loop = Loop("compute-agent", agent.step, AGENT_PERIOD_S)
+    agent_loop = Loop("compute-agent", agent.step, AGENT_PERIOD_S, READS)
     agent.wake = agent_loop.wake
     guests.wake = agent.look_again
     hypervisor.on_event(agent.look_again)
-    logs = Paced(Logs(store, settings).step, clock, LOGS_PERIOD_S)
+    logs = Logs(store, settings)
     vms = VmService(desk, settings, facts.accelerator, consoles)
     return Parts(
         servicers=(
@@ -139,9 +157,9 @@ def assemble(
         ),
         loops=(
             agent_loop,
-            Loop("compute-guests", guests.step, GUESTS_PERIOD_S),
-            Loop("compute-jobs", jobs.step, JOBS_PERIOD_S),
-            Loop("compute-logs", logs, LOGS_PERIOD_S),
+            Loop("compute-guests", guests.step, GUESTS_PERIOD_S, reads=()),
+            Loop("compute-jobs", jobs.step, JOBS_PERIOD_S, reads=("operations",)),
+            Loop("compute-logs", logs.step, LOGS_PERIOD_S, reads=()),
         ),
         close=(jobs.stop, agent.stop, guests.stop, consoles.stop),
     )

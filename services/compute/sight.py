@@ -80,10 +80,11 @@ class Sight:
             restart=restart_before(operations),
             held=has_volumes_to_go(operations),
             former=former,
-            settled_in=self._settled_in(snapshot),
+            settled_in=self.settled_in(snapshot),
         )
 
-    def _settled_in(self, snapshot: Snapshot) -> bool:
+    def settled_in(self, snapshot: Snapshot) -> bool:
+        """It was decided which VMs start with this start of the machine."""
         node = snapshot.find(cluster_pb2.Node, self._settings.node)
         return node is not None and node.decision.boot_id == self._machine.boot_id
 
@@ -108,8 +109,9 @@ class Sight:
 
     def forget_all_but(self, snapshot: Snapshot) -> None:
         """Drops what is known about VMs that are no more."""
-        for name in [name for name in self._wishes if snapshot.find(vm_pb2.Vm, name) is None]:
-            self._wishes.pop(name, None)
+        for name in list(self._wishes):  # others write to it
+            if snapshot.find(vm_pb2.Vm, name) is None:
+                self._wishes.pop(name, None)
 
 
 def _guest(vm: vm_pb2.Vm, run: Run) -> vm_pb2.GuestStatus | None:

@@ -19,6 +19,9 @@ from services.state.store import Store
 
 PERIOD_S = 5.0
 """A round without any change: for what becomes due by time alone."""
+READS = ("nodes", "vms", "pools", "pools/volumes")
+"""Not the operations, whose progress comes often: all that is decided of one comes with its VM, or
+can wait for the period."""
 
 
 def build_on(ground: Ground) -> Parts:
@@ -38,5 +41,5 @@ def build(store: Store, clock: Clock, node: str, cluster_name: str) -> Parts:
             (api_grpc.add_OperationServiceServicer_to_server, OperationService(desk)),
             (api_grpc.add_EventServiceServicer_to_server, EventService(desk)),
         ),
-        loops=(Loop("coordinator", coordinator.step, PERIOD_S),),
+        loops=(Loop("coordinator", coordinator.step, PERIOD_S, READS),),
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from services.gateway.main import build_on
-from services.mesh.process import main
+from services.mesh.process import program
 
 if __name__ == "__main__":
-    sys.exit(main({"gateway": build_on}))
+    program({"gateway": build_on})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from services.mesh.errors import PvcError
 from services.mesh.log import bound
@@ -22,8 +22,17 @@ log = logging.getLogger("pvc.loop")
 class Loop:
     """Calls `step` when woken and at least every `period_s`; after a failure later and later."""
 
-    def __init__(self, name: str, step: Callable[[], None], period_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], None],
+        period_s: float,
+        reads: Collection[str] | None = None,
+    ) -> None:
+        """reads: the collections of the state ("vms") whose changes are to wake it, and changes of
+        leases with them; () for none, None for all."""
         self.name = name
+        self.reads = reads
         self._step = step
         self._period_s = period_s
         self._wakened = threading.Event()

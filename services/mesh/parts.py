@@ -36,7 +36,8 @@ class Parts:
     servicers: tuple[tuple[AddToServer, object], ...] = ()
     """The generated `add_…Servicer_to_server` and the object that answers."""
     loops: tuple[Loop, ...] = ()
-    """Started with the process, woken on every change of the state, stopped before the server."""
+    """Started with the process, woken when what they read of the state changed, stopped after the
+    server."""
     doors: tuple[Door, ...] = ()
     """Opened when everything else answers, closed first."""
     close: tuple[Callable[[], None], ...] = ()

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import is_not
 from pathlib import Path
+from typing import NoReturn
 
 from services.mesh import log as mesh_log
 from services.mesh.channel import Peers, peers_of
@@ -23,13 +27,16 @@ from services.mesh.config import Config, load
 from services.mesh.errors import PvcError
 from services.mesh.identity import Files, renew
 from services.mesh.loop import Loop
+from services.mesh.opening import open_store
 from services.mesh.parts import Parts
 from services.mesh.server import GRACE_S, Server
-from services.state.opening import open_store
 from services.state.store import Store
 
 LOOP_STOP_S = 20.0
 """How long a loop may take to finish its step; the next process takes up what it was doing."""
+
+LEAVE_S = 10.0
+"""How long threads may take to end after everything was closed."""
 
 RENEWAL_PERIOD_S = 86_400.0
 """How often a process that runs for months looks at its certificate's age."""
@@ -48,6 +55,27 @@ class Ground:
 
 
 Build = Callable[[Ground], Parts]
+
+
+def program(builds: Mapping[str, Build], leave_s: float = LEAVE_S) -> NoReturn:
+    """`main` as a whole program, which ends some time after the services have."""
+    status = main(builds)
+
+    def leave() -> None:
+        log.warning("still waited for: %s", ", ".join(_waited_for()))
+        sys.stderr.flush()
+        os._exit(status)
+
+    # Python waits for the threads of executors. One that copies a disk or asks a dead storage may
+    # take hours, and what it does is begun again by the next process.
+    leaving = threading.Timer(leave_s, leave)
+    leaving.daemon = True
+    leaving.start()
+    sys.exit(status)
+
+
+def _waited_for() -> list[str]:
+    return [x.name for x in threading.enumerate() if not x.daemon]
 
 
 def main(builds: Mapping[str, Build], arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +133,7 @@ async def _run(
     renewing = Loop("identity", lambda: _renewed(ground.config, ground.clock), RENEWAL_PERIOD_S)
     doors = [door for parts in all_parts for door in parts.doors]
     await server.start()
-    forget = [ground.store.on_change(loop.wake) for loop in loops]
+    forget = [woken(ground.store, loop) for loop in loops]
     try:
         for loop in (*loops, renewing):
             loop.start()
@@ -123,6 +151,30 @@ async def _run(
             stop_waking()
         stopping = (asyncio.to_thread(loop.stop, LOOP_STOP_S) for loop in (*loops, renewing))
         await asyncio.gather(*stopping)
+
+
+def woken(store: Store, loop: Loop) -> Callable[[], None]:
+    """Has the loop woken when what it reads changed, until the function that is returned is called.
+
+    Most commits are none of most loops' business, and a thread that is woken for nothing costs more
+    than to compare some tables."""
+    reads = loop.reads
+    if reads is None:
+        return store.on_change(loop.wake)
+
+    def parts() -> tuple[object, ...]:
+        snapshot = store.snapshot()
+        return (*map(snapshot.tables.get, reads), snapshot.leases)
+
+    seen = parts()
+
+    def look() -> None:
+        nonlocal seen
+        before, seen = seen, parts()
+        if any(map(is_not, before, seen)):
+            loop.wake()
+
+    return store.on_change(look) if reads else lambda: None
 
 
 def _renewed(config: Config, clock: Clock) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from services.mesh.process import main
+from services.mesh.process import program
 from services.network.main import build_on
 
 if __name__ == "__main__":
-    sys.exit(main({"network": build_on}))
+    program({"network": build_on})

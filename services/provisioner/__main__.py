@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from services.mesh.process import main
+from services.mesh.process import program
 from services.provisioner.main import build_on
 
 if __name__ == "__main__":
-    sys.exit(main({"provisioner": build_on}))
+    program({"provisioner": build_on})

@@ -70,7 +70,7 @@ def assemble(
     return Parts(
         servicers=((add_ProvisionerServiceServicer_to_server, service),),
         loops=(
-            Loop("provisioner-jobs", jobs.step, JOBS_PERIOD_S),
+            Loop("provisioner-jobs", jobs.step, JOBS_PERIOD_S, reads=("operations",)),
             Loop("provisioner-sweep", Sweep(store, neighbours, seeds, node).step, SWEEP_PERIOD_S),
         ),
         close=(jobs.stop,),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from services.compute.main import build_on as compute
 from services.coordinator.main import build_on as coordinator
 from services.gateway.main import build_on as gateway
-from services.mesh.process import Build, main
+from services.mesh.process import Build, program
 from services.network.main import build_on as network
 from services.provisioner.main import build_on as provisioner
 from services.storage.main import build_on as storage
@@ -25,7 +23,7 @@ SERVICES: dict[str, Build] = {
 
 def run() -> None:
     """The program `pvcd`."""
-    sys.exit(main(SERVICES))
+    program(SERVICES)
 
 
 if __name__ == "__main__":

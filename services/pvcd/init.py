@@ -17,8 +17,8 @@ from services.mesh.clock import Clock, SystemClock
 from services.mesh.config import Config, load
 from services.mesh.desk import Call
 from services.mesh.errors import PvcError
+from services.mesh.opening import open_store
 from services.network.service import default_network
-from services.state.opening import open_store
 from services.state.store import Put, Store
 from services.storage.main import default_pool, settings_of
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from services.mesh.process import main
+from services.mesh.process import program
 from services.storage.main import build_on
 
 if __name__ == "__main__":
-    sys.exit(main({"storage": build_on}))
+    program({"storage": build_on})

@@ -111,9 +111,9 @@ def assemble(
     return Parts(
         servicers=((api_grpc.add_StorageServiceServicer_to_server, service),),
         loops=(
-            Loop("storage-jobs", jobs.step, JOBS_PERIOD_S),
+            Loop("storage-jobs", jobs.step, JOBS_PERIOD_S, reads=("operations",)),
             Loop("storage-agent", agent.step, LOOK_PERIOD_S),
-            Loop("storage-files", expire, EXPIRY_PERIOD_S),
+            Loop("storage-files", expire, EXPIRY_PERIOD_S, reads=()),
         ),
         close=(jobs.stop,),
     )

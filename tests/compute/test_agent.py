@@ -65,7 +65,7 @@ def test_a_calm_vm_costs_no_commit(world: World) -> None:
     assert world.state.revision == before
 
 
-def test_only_those_that_are_not_at_rest_are_looked_at(
+def test_only_those_are_looked_at_with_which_something_is_to_be_done(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.running()
@@ -83,10 +83,13 @@ def test_only_those_that_are_not_at_rest_are_looked_at(
     monkeypatch.setattr(world.agent._sight, "view", seen)
     world.clock.seconds += 10
     world.agent.step()
-    assert looked == ["vms/web"]
+    assert not looked
     world.verb(requests.START, "off")
     world.settle()
-    assert "vms/off" in looked and state(world, "off") == "RUNNING"
+    assert set(looked) == {"vms/off"} and state(world, "off") == "RUNNING"
+    world.hypervisor.halt("web")
+    world.settle()
+    assert "vms/web" in looked and state(world) == "PAUSED"
 
 
 def test_what_was_seen_before_a_start_is_not_taken_for_its_end(

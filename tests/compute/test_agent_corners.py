@@ -14,6 +14,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import edits, requests
+from services.compute.main import forget_all
 from tests.compute.world import World
 
 Operation = operation_pb2.Operation
@@ -123,3 +124,9 @@ def test_what_its_machine_started_is_as_good_as_what_somebody_started(world: Wor
     world.verb(requests.PAUSE)
     world.settle()
     assert state(world) == "PAUSED"
+
+
+def test_taking_pvc_off_leaves_no_domain(world: World) -> None:
+    world.running()
+    forget_all(world.hypervisor)
+    assert not world.hypervisor.names()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +16,18 @@ from typing import Any
 import grpc
 import pytest
 
+from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
+from pvc.core.v1 import event_pb2
+from pvc.gateway.v1 import token_pb2
 from services.mesh import config, identity, process
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
-from services.mesh.process import Ground
+from services.mesh.process import Ground, woken
+from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import CLOCK, Nodes, at
 
@@ -115,3 +121,63 @@ def test_a_mistake_is_told_in_one_line(
         assert process.main({"coordinator": Story().build}, ["--config", str(file)]) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert told[-1].startswith("coordinator: ") and words in told[-1]
+
+
+STUCK = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from services.mesh.parts import Parts
+from services.mesh.process import Ground, program
+
+def build(ground: Ground) -> Parts:
+    print("built", flush=True)
+    ThreadPoolExecutor(1, thread_name_prefix="copy").submit(time.sleep, 60)
+    return Parts()
+
+program({"coordinator": build}, leave_s=0.5)
+"""
+
+
+def test_work_that_does_not_end_keeps_no_program(tmp_path: Path) -> None:
+    """It is begun again by the next one."""
+    one = settings(tmp_path)
+    identity.create_cluster(one.tls_dir, "pvc", "n1", [], CLOCK.now())
+    (tmp_path / "pvc.toml").write_text(
+        f"[node]\nname = 'n1'\nstate_dir = '{tmp_path}'\nrun_dir = '{tmp_path}/run'"
+    )
+    begun = subprocess.Popen(
+        [sys.executable, "-c", STUCK, "--config", str(tmp_path / "pvc.toml")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with begun:
+        assert begun.stdout is not None and begun.stderr is not None
+        assert begun.stdout.readline() == "built\n"
+        assert any("ready" in line for line in begun.stderr)
+        begun.terminate()
+        _, told = begun.communicate(timeout=20)
+    assert begun.returncode == 0 and "still waited for" in told and "copy_0" in told
+
+
+def test_a_loop_is_woken_by_what_it_reads_alone() -> None:
+    store = MemoryStore()
+    wakes: dict[str, int] = {"vms": 0, "all": 0, "none": 0}
+
+    class Counting(Loop):
+        def wake(self) -> None:
+            wakes[self.name] += 1
+
+    for name, reads in (("vms", ("vms", "nodes")), ("all", None), ("none", ())):
+        woken(store, Counting(name, lambda: None, 60, reads))
+    store.commit([Put(event_pb2.Event(name="events/a"))])
+    assert wakes == {"vms": 0, "all": 1, "none": 0}
+    store.commit([Put(vm_pb2.Vm(name="vms/a"))])
+    assert wakes == {"vms": 1, "all": 2, "none": 0}
+    assert store.acquire("leader", "nodes/n1")
+    assert wakes == {"vms": 2, "all": 3, "none": 0}
+    forget = woken(store, Counting("vms", lambda: None, 60, ("tokens",)))
+    forget()
+    store.commit([Put(token_pb2.Token(name="tokens/a"))])
+    assert wakes == {"vms": 2, "all": 4, "none": 0}

@@ -14,7 +14,7 @@ from pvc.core.v1 import operation_pb2
 from pvc_client.operations import FINAL
 from services.compute.main import settings_of
 from services.mesh.config import load
-from services.state.opening import database
+from services.mesh.opening import database
 from tests.system.rig import TIMEOUT_S, Rig, eventually
 
 ON = (vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_PAUSED)

@@ -1,4 +1,4 @@
-"""Opens the store that the configuration names."""
+"""Opens the store that the configuration names. Stores themselves know no configuration."""
 
 from __future__ import annotations
 
