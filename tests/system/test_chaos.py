@@ -27,7 +27,7 @@ from tests.system.rig import TINY, Rig, eventually, gib
 
 pytestmark = pytest.mark.real
 SEED = int(os.environ.get("PVC_CHAOS_SEED", "2"))
-DURATION_S = float(os.environ.get("PVC_CHAOS_S", "40"))
+DURATION_S = float(os.environ.get("PVC_CHAOS_S", "35"))
 CALM_S = 120.0
 NAMES = ("a", "b", "c")
 POOL = "pools/local/volumes"
