@@ -172,7 +172,7 @@ def too_old(on: Stage) -> None:
 
 
 def store_away(on: Stage) -> None:
-    with on.whole.client(timeout_s=1) as cluster:
+    with on.whole.client() as cluster:
         on.whole.store._closed = True  # type: ignore[attr-defined]
         try:
             cluster.vms.create(on.fresh("vm"), vm_pb2.VmSpec())
@@ -181,7 +181,7 @@ def store_away(on: Stage) -> None:
 
 
 def unreachable(on: Stage) -> None:
-    with on.whole.client(timeout_s=1) as cluster:
+    with on.whole.client() as cluster:
         address = on.whole.peers._own.pop("compute")
         try:
             cluster.vms.get("any")
@@ -228,7 +228,7 @@ PROVOKED: Mapping[str, Provoked] = {
     "NO_NODE_FITS": Provoked(homeless, r"n1 has .* starts as soon as one does; 'pvc vm stop"),
     "OUT_OF_SPACE": Provoked(out_of_space, "could never be filled|delete"),
     "BUSY": Provoked(busy, "by force"),
-    "SUPERSEDED": Provoked(superseded, "a newer request wants vms/.* to be OFF"),
+    "SUPERSEDED": Provoked(superseded, r"vms/.* is to be OFF by now"),
     "CANCELLED": Provoked(cancelled, "cancelled|request"),
     "INTERRUPTED": Provoked(interrupted, "nothing remains, ask again|given up"),
     "DEADLINE": Provoked(deadline, "did not answer"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pvc.core.v1 import reason_pb2
-from pvc_client import Cluster
+from pvc_client import Cluster, transport
 from pvc_client.errors import BY_REASON
 from tests.contract.reasons import ELSEWHERE, PROVOKED
 from tests.contract.stage import Stage
@@ -21,8 +21,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
-def calm_stage(whole: Whole, cluster: Cluster) -> Iterator[Stage]:
-    """A stage whose fakes behave again afterwards."""
+def calm_stage(whole: Whole, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A stage whose fakes behave again afterwards. The client tries again without waiting."""
+    monkeypatch.setattr(transport, "RETRY_FIRST_S", 0.001)
     shutil.rmtree(whole.folder / "state" / "images" / "cache", ignore_errors=True)
     yield Stage(whole, cluster)
     whole.builder.fault = lambda task: None
