@@ -3,6 +3,7 @@ says. None can be forgotten: they are read off the contracts."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from pvc_client import Cluster
 from pvc_client.operations import Pending
 from tests.contract.cases import CASES
 from tests.contract.stage import WAIT_S, Stage
-from tests.contract.verbs import VERBS, WITHOUT_VERB
-from tests.contract.ways import PUBLIC, Grpc, Rest, ended
-from tests.contract.whole import Whole
+from tests.contract.verbs import VERBS
+from tests.contract.ways import PUBLIC, Rest, ended
+from tests.contract.whole import Whole, running
 from tests.provisioner.worlds import qcow2
 
 IN_HTTP = sorted(name for name, method in PUBLIC.items() if method.http is not None)
@@ -25,21 +26,17 @@ EMPTY = {"VmService/ReadConsoleLog"}
 
 def test_every_method_has_a_case() -> None:
     assert set(CASES) == set(PUBLIC)
-    assert set(VERBS) | WITHOUT_VERB == set(PUBLIC)
+    assert set(VERBS) == set(PUBLIC)
     without_http = {"VmService/AttachConsole", "StorageService/UploadFile"}
     assert set(IN_HTTP) == set(PUBLIC) - without_http
 
 
 def test_it_is_up_within_a_second(tmp_path: Path) -> None:
-    import time
-
-    from tests.contract.whole import running
-
     began = time.monotonic()
     with running(tmp_path) as whole, whole.client() as cluster:
         assert cluster.status().leader == "nodes/n1"
         took_s = time.monotonic() - began
-    assert took_s < 5, "it takes 0.1 s on a machine that has time for it"
+    assert took_s < 5, "it takes 0.2 s on a machine that has time for it"
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
@@ -54,12 +51,6 @@ def test_through_the_client(
         assert row.state == Operation.STATE_SUCCEEDED and row.percent == 100
         assert row.method == PUBLIC[name].path.lstrip("/"), "it bears the name of what was asked"
     effect(name, whole, request, answer)
-
-
-@pytest.mark.parametrize("name", sorted(PUBLIC))
-def test_through_the_stub(name: str, whole: Whole, stage: Stage, grpc_way: Grpc) -> None:
-    request = CASES[name](stage)
-    effect(name, whole, request, ended(whole, grpc_way.ask(PUBLIC[name], request)))
 
 
 @pytest.mark.parametrize("name", IN_HTTP)

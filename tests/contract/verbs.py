@@ -125,6 +125,7 @@ VERBS: Mapping[str, Verb] = {
     "StorageService/ListPools": lambda c, r, _: list(c.pools.list()),
     "StorageService/WatchPools": lambda c, r, _: _opening(c.pools.watch()),
     "StorageService/CreatePool": lambda c, r, _: c.pools.create(r.pool_id, r.pool.spec),
+    "StorageService/UpdatePool": lambda c, r, _: c.pools.update(r.pool, r.update_mask.paths),
     "StorageService/DeletePool": lambda c, r, _: c.pools.delete(r.name),
     "StorageService/GetVolume": lambda c, r, _: c.volumes.get(r.name),
     "StorageService/ListVolumes": lambda c, r, _: list(c.volumes.list()),
@@ -148,6 +149,3 @@ VERBS: Mapping[str, Verb] = {
     "StorageService/DownloadFile": lambda c, r, folder: _downloaded(c, r.name, folder),
     "StorageService/DeleteFile": lambda c, r, _: c.files.delete(r.name),
 }
-
-WITHOUT_VERB = {"StorageService/UpdatePool"}
-"""Methods that the client has no verb for; they are called through the generated stub."""

@@ -72,14 +72,15 @@ class Locked:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self._lock = threading.RLock()
+        self.held = threading.RLock()
+        """Who has it sees things happen at one moment: nobody else asks the fake meanwhile."""
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
         return partial(self._call, found) if callable(found) else found
 
     def _call(self, verb: Any, *arguments: Any, **named: Any) -> Any:
-        with self._lock:
+        with self.held:
             return verb(*arguments, **named)
 
 

@@ -83,7 +83,7 @@ CASES: dict[str, tuple[Callable[..., Any], Any, str, str]] = {
     "no such pool to delete": (
         pools.delete_pool, api.DeletePoolRequest(name="pools/x"), "NOT_FOUND", "name"),
     "a pool with volumes": (
-        pools.delete_pool, api.DeletePoolRequest(name=POOL), "IN_USE", ""),
+        pools.delete_pool, api.DeletePoolRequest(name=POOL), "IN_USE", "name"),
     "a pool that changed": (
         pools.delete_pool, api.DeletePoolRequest(name=POOL, etag="1"), "ETAG_MISMATCH", "etag"),
     "a volume in no pool": (
@@ -118,8 +118,8 @@ CASES: dict[str, tuple[Callable[..., Any], Any, str, str]] = {
     "no volume to resize": (volumes.resize_volume, resize("x"), "NOT_FOUND", "name"),
     "a name that is taken": (
         volumes.rename_volume, rename("a", "raw"), "ALREADY_EXISTS", "new_volume_id"),
-    "a base renamed": (volumes.rename_volume, rename("base", "b"), "IN_USE", ""),
-    "a base deleted": (volumes.delete_volume, delete("base", force=True), "IN_USE", ""),
+    "a base renamed": (volumes.rename_volume, rename("base", "b"), "IN_USE", "name"),
+    "a base deleted": (volumes.delete_volume, delete("base", force=True), "IN_USE", "name"),
     "snapshots lost without force": (
         volumes.delete_volume, delete("a"), "IN_USE", "force"),
     "no volume to delete": (volumes.delete_volume, delete("x"), "NOT_FOUND", "name"),

@@ -29,7 +29,8 @@ def clone(snapshot: Snapshot, request: api.CloneVmRequest, call: Call) -> Mutati
     check_off(vm, "cloned")
     check_free(snapshot, vm.name, "clone")
     if snapshot.find(vm_pb2.Vm, f"vms/{request.vm_id}") is not None:
-        refuse(reason_pb2.REASON_ALREADY_EXISTS, f"vms/{request.vm_id} exists", "vm_id")
+        text = f"vms/{request.vm_id} exists; choose another id"
+        refuse(reason_pb2.REASON_ALREADY_EXISTS, text, "vm_id")
     for _, volume in copied_volumes(vm, request.vm_id):
         if snapshot.find(storage_pb2.Volume, volume) is not None:
             refuse(
@@ -84,7 +85,8 @@ def create_snapshot(
     taken = [name, *(f"{volume}/snapshots/{request.snapshot_id}" for volume in written(vm))]
     for row in taken:
         if snapshot.named(row) is not None:
-            refuse(reason_pb2.REASON_ALREADY_EXISTS, f"{row} exists", "snapshot_id")
+            text = f"{row} exists; choose another id, or delete it first"
+            refuse(reason_pb2.REASON_ALREADY_EXISTS, text, "snapshot_id")
     what = f"snapshot {request.snapshot_id} of {short(vm.name)} is to be taken"
     operation = accepted(call, request, vm, "CreateVmSnapshot", what, node=home(vm, call))
     return answer(call, operation, (), what)

@@ -46,7 +46,7 @@ def new_vm(
     checks raise."""
     name = f"vms/{vm_id}"
     if snapshot.find(vm_pb2.Vm, name) is not None:
-        refuse(reason_pb2.REASON_ALREADY_EXISTS, f"{name} exists", "vm_id")
+        refuse(reason_pb2.REASON_ALREADY_EXISTS, f"{name} exists; choose another id", "vm_id")
     vm = vm_pb2.Vm(name=name, meta=rows.new_meta(call, given.meta.labels), spec=given.spec)
     vm.spec.power, vm.spec.power_request = vm_pb2.POWER_STATE_UNSPECIFIED, 1
     defaults.fill(vm.spec, vm.meta.uid, macs_of_others(snapshot, name))
@@ -142,7 +142,8 @@ def rename(snapshot: Snapshot, request: api.RenameVmRequest, call: Call) -> Muta
     check_off(vm, "renamed")
     check_free(snapshot, vm.name, "rename")
     if snapshot.find(vm_pb2.Vm, name) is not None:
-        refuse(reason_pb2.REASON_ALREADY_EXISTS, f"{name} exists", "new_vm_id")
+        text = f"{name} exists; choose another id"
+        refuse(reason_pb2.REASON_ALREADY_EXISTS, text, "new_vm_id")
     after = renamed(vm, name)
     what = f"{short(vm.name)} renamed to {request.new_vm_id}"
     operation = finished(accepted(call, request, vm, "RenameVm", what), call, after)

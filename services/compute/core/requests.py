@@ -98,7 +98,7 @@ def accepted(
         call, request, method=method(name), target=vm.name, service=SERVICE, node=node, **fields
     )
     if getattr(request, "validate_only", False):
-        operation.name = ""
+        operation.name, operation.stage = "", f"would be accepted: {what}"
     rows.log_line(operation, what, call.now)
     return operation
 

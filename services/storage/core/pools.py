@@ -161,4 +161,5 @@ def check_no_volumes(snapshot: Snapshot, pool: str) -> None:
         refuse(
             reason_pb2.REASON_IN_USE,
             f"{pool} holds {', '.join(names[:3])}{more}: delete these volumes first",
+            "name",
         )

@@ -130,6 +130,7 @@ def check_unattached(snapshot: Snapshot, volume: str) -> None:
         raise PvcError(
             reason_pb2.REASON_IN_USE,
             f"{volume} is disk {disk} of {vm.name}: detach it, or delete the VM, first",
+            field="name",
             metadata={"vm": vm.name},
         )
 
@@ -143,4 +144,5 @@ def check_no_copies(snapshot: Snapshot, volume: str) -> None:
             reason_pb2.REASON_IN_USE,
             f"{volume} is the base of {', '.join(id_of(name) for name in names[:3])}{more}: "
             "delete them first",
+            "name",
         )

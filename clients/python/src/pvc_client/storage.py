@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, Unpack
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from pvc.core.v1 import operation_pb2
@@ -58,6 +59,14 @@ class Pools(_StorageResources[Pool]):
         """Makes a pool; done when its node can use it."""
         request = pb.CreatePoolRequest(pool_id=pool_id, pool=Pool(spec=spec))
         return self._begin(self._storage.CreatePool, filled(request, options), Pool)
+
+    def update(
+        self, pool: Pool, update_mask: Sequence[str] = (), **options: Unpack[Options]
+    ) -> Pool:
+        """Takes over the fields of the mask ("spec.reserve_bytes") from `pool`; all that are set
+        without one."""
+        request = pb.UpdatePoolRequest(pool=pool, update_mask=FieldMask(paths=update_mask))
+        return self.transport.unary(self._storage.UpdatePool, filled(request, options), Pool)
 
     def delete(
         self, pool: str, *, force: bool = False, **options: Unpack[Options]
