@@ -106,7 +106,7 @@ class DirectoryDriver:
             self._seen.pop(place.path, None)
 
     def _alone_at(self, place: Place) -> threading.Lock:
-        """One at a time for each folder: one whose file system hangs keeps no other pool waiting."""
+        """One at a time for each folder: one that hangs keeps no other pool waiting."""
         with self._lock:
             return self._folders.setdefault(place.path, threading.Lock())
 
