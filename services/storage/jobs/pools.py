@@ -71,7 +71,8 @@ class PoolJobs:
         for volume in snapshot.rows(Volume, pool.name):
             task.check()
             taken = snapshot.rows(Snapshot, volume.name)
-            store.commit([Delete(row.name, row.meta.etag) for row in (*taken, volume)])
+            gone = [Delete(row.name, row.meta.etag) for row in taken]
+            store.commit([*gone, Delete(volume.name, volume.meta.etag)])
         try:
             self._shop.driver.close_pool(place_of(pool))
         except PvcError as error:
