@@ -31,6 +31,8 @@ log = logging.getLogger("pvc.gateway")
 
 ROLE = "pvc-role"
 """Request metadata inside the mesh, set by the gateway: the caller's role, as a number."""
+UNEXPLAINED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""What a call ends with when no service had a word for it; see status_error."""
 PASSED_ON = (MIN_REVISION,)
 """Metadata of the caller that goes on to the service. Nothing else does."""
 SLACK_S = 5.0
@@ -229,7 +231,14 @@ class Door:
 
 
 def status_error(error: grpc.aio.AioRpcError) -> PvcError:
-    """What the door itself says about a service that cannot be reached."""
+    """What the door itself says about a service that cannot be reached, or does not answer in
+    time."""
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return PvcError(
+            reason_pb2.REASON_DEADLINE,
+            "no answer came in the time that the call was given; whether it was done, a new call "
+            "tells",
+        )
     problem = (error.details() or "").rpartition(": ")[2]
     return PvcError(
         reason_pb2.REASON_UNREACHABLE,

@@ -15,13 +15,22 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from pvc.core.v1 import reason_pb2
-from services.mesh.errors import PvcError
+from services.mesh.errors import PvcError, shown
 
 R = TypeVar("R", bound=Message)
 
 DEPTH_MAX = 64
 WELL_KNOWN = "google.protobuf."
 FIELD_MASK = "google.protobuf.FieldMask"
+_DIGITS = re.compile(r"-?[0-9]{1,20}")
+_WHOLE = frozenset(
+    {
+        FieldDescriptor.CPPTYPE_INT32,
+        FieldDescriptor.CPPTYPE_INT64,
+        FieldDescriptor.CPPTYPE_UINT32,
+        FieldDescriptor.CPPTYPE_UINT64,
+    }
+)
 _WRAPPING = re.compile(r"Failed to parse (\w+) field: ")
 _TAIL = re.compile(r" at [\w.\[\]]+\.?$|\.+$")
 
@@ -117,6 +126,8 @@ def _checked_one(value: Any, field: FieldDescriptor, path: str, depth: int) -> A
         return _checked(value, field.message_type, path, depth + 1)
     if isinstance(value, (dict, list)):
         raise invalid(path, f"must be a single value, not {_kind(value)}")
+    if field.cpp_type in _WHOLE and isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise invalid(path, f"must be a whole number, not {shown(value)}")
     if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
         try:
             value.encode()

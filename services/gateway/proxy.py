@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 
 from pvc.core.v1 import reason_pb2
-from services.gateway.door import Door, Visit, status_error
+from services.gateway.door import UNEXPLAINED, Door, Visit, status_error
 from services.gateway.methods import METHODS, Method
 from services.mesh.errors import PvcError
 
@@ -98,7 +98,7 @@ async def _abort(context: Context, error: PvcError) -> NoReturn:
 async def _pass_on(context: Context, error: grpc.aio.AioRpcError, visit: Visit) -> NoReturn:
     """The service's own error; or, when there was no service to have one, that."""
     explained = any(key == DETAILS for key, _ in visit.trailing)
-    if not explained and error.code() == grpc.StatusCode.UNAVAILABLE:
+    if not explained and error.code() in UNEXPLAINED:
         await _abort(context, status_error(error))
     await context.abort(error.code(), error.details() or "", visit.trailing)
     raise AssertionError("abort raises")

@@ -22,7 +22,7 @@ from starlette.routing import Route as HttpRoute
 from starlette.routing import request_response
 
 from pvc.core.v1 import reason_pb2
-from services.gateway.door import Door, Visit, status_error
+from services.gateway.door import UNEXPLAINED, Door, Visit, status_error
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.methods import METHODS
 from services.gateway.page import page
@@ -38,6 +38,8 @@ OPENAPI = Path(__file__).with_name("openapi.json")
 JSON = "application/json"
 EVENTS = "text/event-stream"
 PASSED_HEADERS = ("authorization", MIN_REVISION)
+TIMEOUT_MAX_S = 366 * 86400.0
+"""More than gRPC can add to the time it is would be over at once."""
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -131,7 +133,9 @@ def chosen(verb: str, path: str) -> Match | Response:
 def timeout_of(header: str) -> float | None:
     """Seconds of a grpc-timeout header ("30S"), None when there is none that can be read."""
     found = _TIMEOUT.fullmatch(header)
-    return int(found.group(1)) * _UNITS_S[found.group(2)] if found else None
+    if found is None:
+        return None
+    return min(int(found.group(1)) * _UNITS_S[found.group(2)], TIMEOUT_MAX_S)
 
 
 def refusal(error: PvcError) -> Response:
@@ -156,7 +160,7 @@ def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)
-    if error.code() == grpc.StatusCode.UNAVAILABLE:
+    if error.code() in UNEXPLAINED:
         return status_error(error).to_status()
     return status_pb2.Status(code=error.code().value[0], message=error.details() or "")
 

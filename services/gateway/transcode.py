@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
+from pvc.core.v1 import reason_pb2
 from services.gateway import templates
 from services.gateway.json_form import (
     WELL_KNOWN,
@@ -25,6 +26,7 @@ from services.gateway.json_form import (
     to_message,
 )
 from services.gateway.methods import METHODS, Method
+from services.mesh.errors import PvcError
 
 WHOLE = "*"
 QUERY_FIELDS_MAX = 200
@@ -105,7 +107,7 @@ def find(routes: Sequence[Route], path: str) -> Sequence[Match]:
             if fields is not None:
                 found.append(Match(route, fields))
     except ValueError:
-        raise invalid("", "of the path is not UTF-8") from None
+        raise PvcError(reason_pb2.REASON_INVALID_FIELD, "the path is not UTF-8") from None
     return found
 
 
@@ -171,7 +173,8 @@ def query_tree(descriptor: Descriptor, query: str, bound: set[str]) -> dict[str,
             max_num_fields=QUERY_FIELDS_MAX,
         )
     except ValueError as error:
-        raise invalid("", f"of the query cannot be read: {error}") from None
+        problem = f"the query cannot be read: {error}"
+        raise PvcError(reason_pb2.REASON_INVALID_FIELD, problem) from None
     tree: dict[str, Any] = {}
     for key, value in pairs:
         _add(tree, descriptor, key, value, bound)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import threading
@@ -25,12 +26,15 @@ from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, not_found, refuse
 from services.storage.core import layout
 from services.storage.core.images import SIZE_MAX
+from services.storage.core.room import amount
 
 FileInfo = storage_service_pb2.FileInfo
 
 KEPT_S = 24 * 3600
 PIECE_BYTES = 1 << 20
 RESERVE_BYTES = 1 << 30
+
+log = logging.getLogger("pvc.storage")
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -52,7 +56,7 @@ class Files:
         self._promised = 0
         """Bytes that uploads under way have announced and not yet written."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = {path.stem for path in folder.glob("*.json")}
+        whole = {path.stem for path in folder.glob("*.json") if _is_card(path)}
         for path in folder.iterdir():
             if path.suffix not in (".data", ".json") or path.stem not in whole:
                 path.unlink()
@@ -118,8 +122,9 @@ class Files:
         if free - needs_bytes < self._reserve_bytes:
             refuse(
                 reason_pb2.REASON_OUT_OF_SPACE,
-                f"{self.node} has {free} bytes free for files, of which {self._reserve_bytes} are "
-                f"kept in reserve; this needs {needs_bytes}: delete files that are not needed",
+                f"{self.node} has {amount(free)} free for files, of which "
+                f"{amount(self._reserve_bytes)} are kept in reserve; this needs "
+                f"{amount(needs_bytes)}: delete files that are not needed",
             )
 
     def begin(self, size_bytes: int, sha256: str, source_name: str) -> Upload:
@@ -247,6 +252,16 @@ class Upload:
 
     def _refuse(self, why: str) -> None:
         refuse(reason_pb2.REASON_INVALID_CONTENT, f"the file is refused: {why}; send it again")
+
+
+def _is_card(path: Path) -> bool:
+    """A damaged one would be found for ever, and never fetched."""
+    try:
+        json_format.Parse(path.read_text(errors="replace"), FileInfo())
+    except json_format.ParseError as error:
+        log.warning("%s is damaged and goes: %s", path, error)
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -17,7 +17,9 @@ from pvc.core.v1 import options_pb2
 from pvc_client import Cluster, errors
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.methods import METHODS, Method
+from services.gateway.rest import TIMEOUT_MAX_S, timeout_of
 from services.gateway.transcode import ROUTES, WHOLE, build, find
+from services.state.store import Put
 from tests.doors.world import World, world_in
 from tests.gateway.messages import messages
 
@@ -180,6 +182,14 @@ def test_what_is_no_method_is_said_so(world: World) -> None:
     assert ask(world, "HEAD", "/v1/vms:watch").status == 405
     head = ask(world, "HEAD", "/v1/cluster")
     assert (head.status, head.body) == (200, b"")
+
+
+def test_a_call_has_as_long_as_it_says(world: World) -> None:
+    assert timeout_of("99999999H") == TIMEOUT_MAX_S and timeout_of("1500m") == 1.5
+    assert timeout_of("soon") is None
+    world.store.commit([Put(vm_pb2.Vm(name="vms/silent"))])
+    late = ask(world, "GET", "/v1/vms/silent:consoleLog", headers={"grpc-timeout": "50m"})
+    assert late.status == 504 and "DEADLINE" in str(late.json), "with its reason"
 
 
 def test_a_body_without_end_is_refused(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Set
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from services.network.core import firewall, naming, spec
 from services.network.core.addresses import Range, allocate
 from services.network.core.firewall import Zone, fingerprint, ruleset
 from services.network.core.servers import Host, Service, config_text, hosts_text, names_text
+from services.network.drivers.dnsmasq import Servers
 from tests.network.worlds import check_golden, ip, mac, network
 
 SUBNET = IPv4Network("10.64.0.0/24")
@@ -256,3 +258,12 @@ def test_a_refusal_of_one_network_comes_before_the_permission_of_another() -> No
     refusal = next(i for i, line in enumerate(forward) if "pvcbr-dmz: nobody begins" in line)
     permission = next(i for i, line in enumerate(forward) if "pvcbr-default: guests go" in line)
     assert refusal < permission
+
+
+def test_a_lease_file_that_is_just_being_written_is_read_as_far_as_it_makes_sense(
+    tmp_path: Path,
+) -> None:
+    whole = "1700000000 52:54:00:00:00:01 10.64.0.10 web 01:52:54:00:00:00:01\n"
+    mixed = "1700000000 52:54:00:00:00:02 10.64.0. web 01:52\n² a 10.64.0.12 c d\n"
+    (tmp_path / "pvcbr-a.leases").write_text(mixed + whole + whole[:40])
+    assert [row.address for row in Servers(tmp_path).leases("pvcbr-a")] == ["10.64.0.10"]

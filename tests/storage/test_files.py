@@ -53,6 +53,17 @@ def test_what_is_unfinished_goes_when_a_process_begins(files: Files, clock: Stil
     assert names(files) == sorted(f"{whole.removeprefix('files/')}.{x}" for x in ("data", "json"))
 
 
+def test_a_damaged_card_goes_when_a_process_begins(files: Files, clock: StillClock) -> None:
+    whole, damaged = put(files), put(files)
+    (files.folder / f"{damaged.removeprefix('files/')}.json").write_bytes(b"\0" * 40)
+    again = Files(files.folder, NODE, clock)
+    assert [file.name for file in again.all()] == [whole]
+    assert len(names(again)) == 2
+    clock.seconds += KEPT_S + 1
+    again.expire(lambda name: False)
+    assert names(again) == []
+
+
 def test_a_day_later_it_is_gone_unless_something_reads_it(files: Files, clock: StillClock) -> None:
     kept, read = put(files), put(files)
     files.expire(lambda name: False)

@@ -17,6 +17,7 @@ from services.mesh.errors import PvcError
 from services.state.store import Put
 from services.storage.core import pools, snapshots, volumes
 from services.storage.core.layout import QCOW2, RAW, VMDK
+from services.storage.core.room import amount
 from tests.storage.worlds import GIB, MIB, NODE, POOL, World, create, name
 
 RUNNING, STOPPED = vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_STOPPED
@@ -318,3 +319,15 @@ def test_operations_say_what_they_will_do(world: World) -> None:
     assert isinstance(operation, operation_pb2.Operation)
     assert operation.log[0].text == f"remove {name('a')} and 1 snapshot (s)"
     assert (operation.service, operation.node, operation.target) == ("storage", NODE, name("a"))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"), (1023, "1023 bytes"), (1 << 20, "1 MiB"), (3 << 29, "1.5 GiB"),
+        ((1 << 30) + 1, "1.0 GiB"), (64 << 40, "64 TiB"), (5 << 50, "5120 TiB"),
+        (-512, "-512 bytes"),
+    ],
+)  # fmt: skip
+def test_amounts_are_for_people(count: int, text: str) -> None:
+    assert amount(count) == text

@@ -392,7 +392,7 @@ async def test_a_request_is_repeated_and_tried_out(client: Client) -> None:
     volume = storage_pb2.Volume(spec=storage_pb2.VolumeSpec(size_bytes=MIB))
     request = api.CreateVolumeRequest(parent=POOL, volume_id="a", volume=volume, validate_only=True)
     tried = await client.stub.CreateVolume(request)
-    assert tried.log[0].text == "make pools/local/volumes/a: 1048576 bytes, qcow2, empty"
+    assert tried.log[0].text == "make pools/local/volumes/a: 1 MiB, qcow2, empty"
     assert not tried.name and tried.stage.startswith("would be accepted: make ")
     assert not list(client.store.snapshot().rows(storage_pb2.Volume))
     request.validate_only, request.request_id = False, "0197-one"

@@ -15,6 +15,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from services.network.drivers.fabric import FabricError, Lease, Server
@@ -98,7 +99,8 @@ class Servers:
         return tuple(
             Lease(mac=row[1], address=row[2], hostname=row[3].strip("*"), expires=int(row[0]))
             for row in rows
-            if len(row) == 5 and row[0].isdigit()
+            # One that is just being written may be cut anywhere.
+            if len(row) == 5 and row[0].isdecimal() and _is_address(row[2])
         )
 
     def _server(self, bridge: str, processes: list[Process], address: str) -> Server:
@@ -176,6 +178,14 @@ class Servers:
     def _noted_tables(self, bridge: str, pid: int) -> str:
         words = _read(self.folder / f"{bridge}.fed").split()
         return words[1] if len(words) == 2 and words[0] == str(pid) else ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 from pvc.core.v1 import reason_pb2
 from services.mesh.errors import refuse
 from services.storage.core.layout import QCOW2, RAW, VMDK, WORDS
+from services.storage.core.room import amount
 
 HEAD_BYTES = 1 << 16
 """How much of a file's beginning the judgement needs."""
@@ -116,8 +117,8 @@ def check_facts(facts: Facts, format: int, capacity_bytes: int) -> None:
     if facts.size_bytes > capacity_bytes:
         refuse(
             reason_pb2.REASON_OUT_OF_SPACE,
-            f"the image's disk of {facts.size_bytes} bytes is larger than the pool's whole file "
-            f"system ({capacity_bytes} bytes)",
+            f"the image's disk of {amount(facts.size_bytes)} is larger than the pool's whole file "
+            f"system ({amount(capacity_bytes)})",
             "file",
         )
 

@@ -13,6 +13,16 @@ EMPTY_BYTES = 1 << 20
 """What a volume without contents takes at most."""
 
 
+def amount(count: int) -> str:
+    """Bytes for people: "3 GiB", "1.5 MiB"; without a decimal point where it is exact."""
+    value, unit = float(count), "bytes"
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
+
+
 def check_room(
     pool: storage_pb2.Pool, capacity_bytes: int, available_bytes: int, size_bytes: int, needs: int
 ) -> None:
@@ -23,14 +33,15 @@ def check_room(
     if size_bytes > capacity_bytes:
         refuse(
             reason_pb2.REASON_OUT_OF_SPACE,
-            f"a volume of {size_bytes} bytes could never be filled: the whole file system of "
-            f"{pool.name} has {capacity_bytes}",
+            f"a volume of {amount(size_bytes)} could never be filled: the whole file system of "
+            f"{pool.name} has {amount(capacity_bytes)}",
         )
     if available_bytes - needs < reserve:
         refuse(
             reason_pb2.REASON_OUT_OF_SPACE,
-            f"{pool.name} has {available_bytes} bytes free, of which {reserve} are kept in "
-            f"reserve; this needs {needs}: delete volumes or snapshots, or lower reserve_bytes",
+            f"{pool.name} has {amount(available_bytes)} free, of which {amount(reserve)} are kept "
+            f"in reserve; this needs {amount(needs)}: delete volumes or snapshots, or lower "
+            "reserve_bytes",
         )
 
 

@@ -27,7 +27,7 @@ from services.storage.core.accept import (
     usable_pool,
     writable_volume,
 )
-from services.storage.core.room import EMPTY_BYTES, check_room, contents_bytes
+from services.storage.core.room import EMPTY_BYTES, amount, check_room, contents_bytes
 
 
 def create_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
@@ -150,7 +150,7 @@ def import_volume(
     )
     _check_room(pool, request.size_bytes, EMPTY_BYTES)
     volume = _new_volume(call, name, pool, spec, {})
-    says = f"check {file.name} ({file.size_bytes} bytes) and make {name} of it"
+    says = f"check {file.name} ({amount(file.size_bytes)}) and make {name} of it"
     return accepted(call, request, "ImportVolume", name, pool.spec.node, says, [Put(volume)])
 
 
@@ -161,15 +161,16 @@ def resize_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     if request.size_bytes < volume.status.size_bytes:
         refuse(
             reason_pb2.REASON_INVALID_FIELD,
-            f"{volume.name} has {volume.status.size_bytes} bytes, and is never made smaller: that "
-            "would cut data off",
+            f"{volume.name} has {amount(volume.status.size_bytes)}, and is never made smaller: "
+            "that would cut data off",
             "size_bytes",
         )
     pool = usable_pool(snapshot, layout.pool_of(volume.name), "name")
     _check_room(pool, request.size_bytes, 0)
     after = changed(volume, call.now)
     after.spec.size_bytes = request.size_bytes
-    says = f"grow {volume.name} from {volume.status.size_bytes} to {request.size_bytes} bytes"
+    before, wanted = amount(volume.status.size_bytes), amount(request.size_bytes)
+    says = f"grow {volume.name} from {before} to {wanted}"
     return accepted(call, request, "ResizeVolume", volume.name, pool.spec.node, says, [Put(after)])
 
 
@@ -298,7 +299,7 @@ def _new_volume(
 
 def _words(volume: Volume) -> str:
     spec = volume.spec
-    form = f"{spec.size_bytes} bytes, {layout.WORDS[spec.format]}"
+    form = f"{amount(spec.size_bytes)}, {layout.WORDS[spec.format]}"
     if volume.status.parent:
         return f"{form}, copy on write of {volume.status.parent}"
     source = spec.source_volume or spec.source_snapshot

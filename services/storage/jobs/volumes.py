@@ -24,7 +24,7 @@ from services.storage.core.accept import (
     packed,
     usable_pool,
 )
-from services.storage.core.room import check_room
+from services.storage.core.room import amount, check_room
 from services.storage.drivers.driver import Disk, Format
 from services.storage.workshop import Workshop, disk_of
 
@@ -167,7 +167,7 @@ class VolumeJobs:
         name, size = task.target, task.request(storage_service_pb2.ResizeVolumeRequest).size_bytes
         task.undo.callback(self._shop.change, Volume, name, _keep_size)
         volume, _, disk = self._shop.volume_disk(name)
-        task.stage(f"growing {name} to {size} bytes")
+        task.stage(f"growing {name} to {amount(size)}")
         self._shop.closed_or_open(
             name,
             lambda: self._shop.driver.resize(disk, size),
