@@ -22,6 +22,8 @@ from services.mesh.errors import PvcError
 from services.state.store import Store
 
 C = TypeVar("C")
+_Key = tuple[str, str, str, int]
+"""Kind of channel, address, who must answer there, and which of our certificates it shows."""
 
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -58,7 +60,8 @@ class Peers:
         self._store = store
         self._credentials = credentials
         self._lock = threading.Lock()
-        self._kept: dict[tuple[str, str], Any] = {}
+        self._issue = 0
+        self._kept: dict[_Key, Any] = {}
         self.revision = Revision(lambda: store.snapshot().revision)
         """What calls through here have seen; also at least what this process's store shows."""
 
@@ -66,27 +69,36 @@ class Peers:
         """A channel to a service ("compute") on a certain node ("nodes/n1") or on any, of the
         running event loop, with nothing between. Raises UNREACHABLE when none is known."""
         address, name = self._found(service, node)
-        return self._keep(("channel", address), lambda: self._aio(address, name, ()))
+        return self._keep("channel", address, name, lambda: self._aio(address, name, ()))
 
     def calls(self, service: str, node: str = "") -> grpc.aio.Channel:
         """As `channel`, for handlers: calls have deadlines and revisions, and raise PvcError."""
         address, name = self._found(service, node)
         rules = AioCalls(self.revision, self._caller)
-        return self._keep(("calls", address), lambda: self._aio(address, name, (rules,)))
+        return self._keep("calls", address, name, lambda: self._aio(address, name, (rules,)))
 
     def blocking(self, service: str, node: str = "") -> grpc.Channel:
         """As `calls`, for threads."""
         address, name = self._found(service, node)
         rules = BlockingCalls(self.revision, self._caller)
-        return self._keep(
-            ("blocking", address), lambda: grpc.intercept_channel(self._sync(address, name), rules)
-        )
+
+        def make() -> grpc.Channel:
+            return grpc.intercept_channel(self._sync(address, name), rules)
+
+        return self._keep("blocking", address, name, make)
+
+    def renew(self, credentials: grpc.ChannelCredentials) -> None:
+        """Channels are made with this certificate from now on. Those of before are kept for whoever
+        uses them still: the node's certificate is renewed once or twice a year."""
+        with self._lock:
+            self._credentials = credentials
+            self._issue += 1
 
     async def close(self) -> None:
         """Closes all channels."""
         with self._lock:
             kept, self._kept = self._kept, {}
-        for (kind, _), channel in kept.items():
+        for (kind, *_), channel in kept.items():
             if kind == "blocking":
                 channel.close()
             else:
@@ -96,8 +108,9 @@ class Peers:
     def _caller(self) -> str:
         return f"node {self._node.removeprefix('nodes/')}"
 
-    def _keep(self, key: tuple[str, str], make: Callable[[], C]) -> C:
+    def _keep(self, kind: str, address: str, name: str, make: Callable[[], C]) -> C:
         with self._lock:
+            key = (kind, address, name, self._issue)
             if key not in self._kept:
                 self._kept[key] = make()
             kept: C = self._kept[key]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, nullcontext
+from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -27,6 +27,9 @@ DEADLINE_S = 60.0
 """For answers to callers who set no deadline. Streams have none."""
 DEADLINES_S: Mapping[str, float] = {"WaitOperation": 3660.0, "UploadFile": 24 * 3600.0}
 """Methods that may take longer."""
+LASTING = ("Watch", "Wait", "AttachConsole", "ReadConsoleLog")
+"""What the names of methods begin with whose calls may last for hours: an end of the process does
+not wait for them."""
 STATUS_DETAILS = "grpc-status-details-bin"
 """Trailing metadata: the google.rpc.Status of an error."""
 DETAILS_MAX = 400
@@ -41,13 +44,14 @@ class Edge:
     def __init__(self, clock: Clock, deadline_s: float = DEADLINE_S) -> None:
         self._clock = clock
         self._deadline_s = deadline_s
-        self._watching: set[asyncio.Task[Any]] = set()
+        self._lasting: set[asyncio.Task[Any]] = set()
         self._draining = False
 
     def drain(self) -> None:
-        """Ends all watches, which would never end by themselves; their readers resume elsewhere."""
+        """Ends all lasting calls, which would hardly end by themselves; their callers go on with
+        another process, or with this one's next."""
         self._draining = True
-        for task in self._watching:
+        for task in self._lasting:
             task.cancel()
 
     def wrapped(self, path: str, method: Any) -> Any:
@@ -72,8 +76,9 @@ class Edge:
             timed = limit_s if context.time_remaining() is None else None
             deadline = asyncio.timeout(timed)
             try:
-                async with deadline:
-                    response = await behaviour(call.checked(request), context)
+                with self._counted(path):
+                    async with deadline:
+                        response = await behaviour(call.checked(request), context)
             except TimeoutError as error:
                 await call.fail(_late(limit_s) if deadline.expired() else error)
             except BaseException as error:  # noqa: BLE001 - what it is is told apart there
@@ -84,13 +89,10 @@ class Edge:
         return answer
 
     def _streaming(self, path: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        watching = path.rpartition("/")[2].startswith("Watch")
-
         async def stream(request: Any, context: Context) -> None:
-            call, task = _Call(self._clock, path, context), asyncio.current_task()
-            assert task is not None
+            call = _Call(self._clock, path, context)
             try:
-                with self._watch(task) if watching else nullcontext():
+                with self._counted(path):
                     await _send(behaviour(call.checked(request), context), context)
             except BaseException as error:  # noqa: BLE001 - what it is is told apart there
                 await call.fail(error)
@@ -99,10 +101,16 @@ class Edge:
         return stream
 
     @contextmanager
-    def _watch(self, task: asyncio.Task[Any]) -> Iterator[None]:
+    def _counted(self, path: str) -> Iterator[None]:
+        """Has `drain` end what happens inside, if it is of the lasting kind."""
+        if not path.rpartition("/")[2].startswith(LASTING):
+            yield
+            return
+        task = asyncio.current_task()
+        assert task is not None
         if self._draining:
             raise _leaving()
-        self._watching.add(task)
+        self._lasting.add(task)
         try:
             yield
         except asyncio.CancelledError:
@@ -111,7 +119,7 @@ class Edge:
             task.uncancel()
             raise _leaving() from None
         finally:
-            self._watching.discard(task)
+            self._lasting.discard(task)
 
 
 class _Call:

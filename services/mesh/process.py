@@ -130,7 +130,7 @@ async def _run(
     server = Server([one for parts in all_parts for one in parts.servicers], ground.clock)
     _listen(server, list(builds), ground)
     loops = [loop for parts in all_parts for loop in parts.loops]
-    renewing = Loop("identity", lambda: _renewed(ground.config, ground.clock), RENEWAL_PERIOD_S)
+    renewing = Loop("identity", Renewal(ground).step, RENEWAL_PERIOD_S)
     doors = [door for parts in all_parts for door in parts.doors]
     await server.start()
     forget = [woken(ground.store, loop) for loop in loops]
@@ -175,6 +175,25 @@ def woken(store: Store, loop: Loop) -> Callable[[], None]:
             loop.wake()
 
     return store.on_change(look) if reads else lambda: None
+
+
+class Renewal:
+    """Keeps the node's certificate young, in the file and in the calls to others; the server reads
+    the file by itself. Another process of the node may be the one that renews it."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._file = ground.config.tls_dir / "node.crt"
+        self._shown = self._file.read_bytes()
+
+    def step(self) -> None:
+        """Looks at its age, and whether it is another one by now."""
+        config, clock = self._ground.config, self._ground.clock
+        _renewed(config, clock)
+        there = self._file.read_bytes()
+        if there != self._shown and config.mesh.listen:
+            self._ground.peers.renew(Files(config.tls_dir).channel_credentials(clock.now()))
+        self._shown = there
 
 
 def _renewed(config: Config, clock: Clock) -> None:

@@ -18,8 +18,9 @@ from services.mesh.errors import PvcError
 from services.state.schema import collection_of
 from services.state.store import EMPTY, Commit, Row, Snapshot
 
-COMMITS_KEPT = 10_000
-"""How far back a watch can be resumed."""
+COMMITS_KEPT = 2_000
+"""How far back a watch can be resumed. Each holds its rows as they were and as they became: some
+kilobytes for as long."""
 
 log = logging.getLogger("pvc.state")
 

@@ -14,6 +14,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import edits, requests
+from services.compute.drivers.hypervisor import OffReason
 from services.compute.main import forget_all
 from tests.compute.world import World
 
@@ -107,9 +108,9 @@ def test_nothing_is_remembered_of_vms_that_are_gone(world: World) -> None:
     assert not (memory._runs or memory._nudged or memory._trouble or memory._warned)
 
 
-def test_what_its_machine_started_is_as_good_as_what_somebody_started(world: World) -> None:
-    """The last that was asked for was to be off."""
-    world.running(autostart=vm_pb2.AUTOSTART_ALWAYS)
+def started_by_its_machine(world: World, **spec: Any) -> None:
+    """It runs, and the last that was asked for was to be off."""
+    world.running(autostart=vm_pb2.AUTOSTART_ALWAYS, **spec)
     world.verb(requests.STOP)
     world.settle()
     world.clock.seconds += 100
@@ -118,12 +119,28 @@ def test_what_its_machine_started_is_as_good_as_what_somebody_started(world: Wor
     world.settle()
     assert state(world) == "RUNNING"
     world.clock.seconds += 10
+
+
+def test_what_its_machine_started_is_as_good_as_what_somebody_started(world: World) -> None:
+    started_by_its_machine(world)
     operation = world.ask(requests.reboot, api.RebootVmRequest(name="vms/web"))
     world.settle()
     assert world.operation(operation.name).state == SUCCEEDED
     world.verb(requests.PAUSE)
     world.settle()
     assert state(world) == "PAUSED"
+
+
+def test_what_its_machine_started_shows_that_it_crashed(world: World) -> None:
+    started_by_its_machine(world, crash_policy=vm_pb2.CrashPolicy(max_restarts=1, delay_s=1))
+    for _ in range(2):
+        world.hypervisor.end("web", OffReason.CRASHED)
+        world.settle()
+        world.later(5)
+    assert state(world) == "CRASHED" and "given up" in world.vm().decision.why
+    world.verb(requests.STOP)
+    world.settle()
+    assert state(world) == "STOPPED"
 
 
 def test_taking_pvc_off_leaves_no_domain(world: World) -> None:

@@ -95,3 +95,18 @@ def test_who_goes_leaves_nothing_behind(site: Site) -> None:
     while listeners(site.store):
         assert time.monotonic() < end, "it is still waiting"
         time.sleep(0.005)
+
+
+def test_an_end_of_the_process_does_not_wait_for_who_waits(site: Site) -> None:
+    """Asking again is safe, and finds the next process."""
+    call = site.operations.WaitOperation.future(api.WaitOperationRequest(name="operations/o"))
+    end = time.monotonic() + 5
+    while not listeners(site.store):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    began = time.monotonic()
+    site.host.do(site.server.drain(8.0))
+    assert time.monotonic() - began < 4
+    with pytest.raises(grpc.RpcError) as ended:
+        call.result()
+    assert error_of(ended.value).reason_name == "UNREACHABLE"

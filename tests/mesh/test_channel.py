@@ -204,6 +204,22 @@ def test_tls_between_nodes_insists_on_the_nodes_name(tmp_path: Path, store: Memo
         assert caught.value.reason == reason_pb2.REASON_UNREACHABLE
 
 
+def test_calls_show_the_certificate_that_was_renewed(tmp_path: Path, store: MemoryStore) -> None:
+    """As when the one that the process began with has expired; here it is a foreign one."""
+    files, foreign = cluster(tmp_path / "ours"), cluster(tmp_path / "theirs")
+    there = MemoryStore()
+    with served(store, on_tls(files)) as running:
+        there.commit([Put(row("n1", running.address))])
+        peers = Peers("nodes/n2", {}, there, foreign.channel_credentials(CLOCK.now()))
+        request = api.GetNodeRequest(name="nodes/n1")
+        stub: Any = api_grpc.NodeServiceStub(peers.blocking("coordinator", "nodes/n1"))
+        with pytest.raises(PvcError):
+            stub.GetNode(request, timeout=3)
+        peers.renew(files.channel_credentials(CLOCK.now()))
+        stub = api_grpc.NodeServiceStub(peers.blocking("coordinator", "nodes/n1"))
+        assert stub.GetNode(request).name == "nodes/n1"
+
+
 def test_peers_of_a_configuration(tmp_path: Path, store: MemoryStore) -> None:
     single = config.parse(f"[node]\nname = 'n1'\nrun_dir = '{tmp_path}'", "x")
     assert peers_of(single, store, CLOCK.now())._found("compute", "")[0].startswith("unix:")

@@ -23,10 +23,11 @@ from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from pvc.core.v1 import event_pb2
 from pvc.gateway.v1 import token_pb2
 from services.mesh import config, identity, process
+from services.mesh.channel import peers_of
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
-from services.mesh.process import Ground, woken
+from services.mesh.process import Ground, Renewal, woken
 from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import CLOCK, Nodes, at
@@ -121,6 +122,20 @@ def test_a_mistake_is_told_in_one_line(
         assert process.main({"coordinator": Story().build}, ["--config", str(file)]) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert told[-1].startswith("coordinator: ") and words in told[-1]
+
+
+def test_a_certificate_that_another_process_renewed_is_shown_too(tmp_path: Path) -> None:
+    text = f"[node]\nname = 'n1'\nstate_dir = '{tmp_path}'\n[mesh]\nlisten = '127.0.0.1'"
+    one, store = config.parse(text, "x"), MemoryStore()
+    identity.create_cluster(one.tls_dir, "pvc", "n1", ["127.0.0.1"], CLOCK.now())
+    peers = peers_of(one, store, CLOCK.now())
+    renewal, before = Renewal(Ground(one, store, CLOCK, peers)), peers._credentials
+    renewal.step()
+    assert peers._credentials is before
+    (one.tls_dir / "node.crt").unlink()
+    identity.create_cluster(one.tls_dir, "pvc", "n1", ["127.0.0.1"], CLOCK.now())
+    renewal.step()
+    assert peers._credentials is not before
 
 
 STUCK = """

@@ -136,12 +136,13 @@ def start_failed(status: vm_pb2.VmStatus, words: str, now: Timestamp) -> SetStat
 
 
 def given_up(vm: vm_pb2.Vm) -> bool:
-    """It crashed or could not start, and the coordinator does not try again."""
+    """It crashed or could not start, and the coordinator does not try again; whether somebody asked
+    for it to run, or its node's start did."""
     return (
         vm.status.state in (CRASHED, FAILED)
         and vm.decision.power_request == vm.spec.power_request
         and vm.decision.power not in ON
-        and vm.spec.power in ON
+        and (vm.spec.power in ON or vm.decision.restarts > 0)
     )
 
 
