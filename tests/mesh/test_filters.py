@@ -153,7 +153,7 @@ def test_hostile_wildcards_take_no_time() -> None:
     row.spec.description = "a" * 1024
     began = time.perf_counter()
     assert not selects('spec.description = "' + "*a" * 500 + '*b"', row)
-    assert time.perf_counter() - began < 0.1
+    assert time.perf_counter() - began < 10, "it would take years if it tried every way"
 
 
 names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(

@@ -153,7 +153,8 @@ def file(rig: Rig) -> str:
 
 
 def test_an_import_into_a_full_pool_leaves_nothing(rig: Rig, file: str) -> None:
-    with full(rig.seen(rig.pools), BIG_BYTES // 2), pytest.raises(OutOfSpace, match="free, of which"):
+    refused = pytest.raises(OutOfSpace, match="free, of which")
+    with full(rig.seen(rig.pools), BIG_BYTES // 2), refused:
         rig.cluster.volumes.import_file("local/big", file).result(TIMEOUT_S)
     settle(rig)
     check_log(rig)
