@@ -202,7 +202,7 @@ def _operation(
     call: Call,
 ) -> Operation:
     """Any node may end it: the one that takes the request, for its agent serves the network too."""
-    return rows.new_operation(
+    operation = rows.new_operation(
         call,
         request,
         method=f"{METHOD}/{method}",
@@ -211,6 +211,18 @@ def _operation(
         node=call.node,
         generation=row.meta.generation,
     )
+    rows.log_line(operation, _words(method, row), call.now)
+    return operation
+
+
+def _words(method: str, row: Network) -> str:
+    """What is to be done, for the operation's log and for a dry run."""
+    if method == "DeleteNetwork":
+        return f"remove {row.name}"
+    ipv4 = row.spec.ipv4
+    served = f"{ipv4.cidr}, gateway {ipv4.gateway}" if ipv4.cidr else "a bridge without addresses"
+    way_out = ", NAT to the outside" if row.spec.nat else ""
+    return f"{'make' if method == 'CreateNetwork' else 'set up'} {row.name}: {served}{way_out}"
 
 
 def _answer(

@@ -75,6 +75,15 @@ def test_what_only_would_be_done_has_no_name() -> None:
     request.validate_only = True
     operation = create_network(state(), request, call()).response
     assert operation.name == "" and "networks/dev" in operation.stage
+    assert operation.log[0].text.startswith("make networks/dev: 10.")
+
+
+def test_operations_say_what_they_will_do() -> None:
+    bare = create_network(state(), create("dev", Network()), call()).response
+    assert bare.log[0].text == "make networks/dev: a bridge without addresses"
+    there = state(network("dev"))
+    gone = delete_network(there, api.DeleteNetworkRequest(name="networks/dev"), call()).response
+    assert gone.log[0].text == "remove networks/dev"
 
 
 def test_a_network_that_exists_is_refused() -> None:
