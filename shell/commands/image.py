@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from shell import columns
 from shell.commands.shared import add_info, add_list
-from shell.commands.volume import check_pool, upload
+from shell.commands.volume import bring, check_pool
 from shell.tree import (
     Group,
     command,
@@ -20,7 +21,7 @@ from shell.tree import (
     waiting_options,
     yes_option,
 )
-from shell.waiting import act, finish
+from shell.waiting import act
 
 pool_option = click.option(
     "--pool",
@@ -84,11 +85,8 @@ def import_(
     """Make an image from a disk image of this machine."""
     image_id = name or Path(file).stem.lower()
     check_pool(session, pool)
-    uploaded = upload(session, file)
-    pending = session.cluster.images.import_file(
-        image_id, uploaded.name, pool=pool, description=description
-    )
-    finish(session, pending, f"image {image_id} is made", wait=wait)
+    make = partial(session.cluster.images.import_file, pool=pool, description=description)
+    bring(session, file, partial(make, image_id), f"image {image_id} is made", wait=wait)
 
 
 @command(image, "remove", "pvc image remove debian-12")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,16 +190,40 @@ def import_(
     from pvc_client.names import full_name, parent_of
 
     check_pool(session, parent_of(full_name("pools/volumes", name)))
-    uploaded = upload(session, file)
-    pending = session.cluster.volumes.import_file(
-        name, uploaded.name, source_format=_image_format(source_format), size_bytes=size or 0
-    )
-    finish(session, pending, f"volume {name} is made", wait=wait)
+    make = partial(
+        session.cluster.volumes.import_file,
+        name, source_format=_image_format(source_format), size_bytes=size or 0,
+    )  # fmt: skip
+    bring(session, file, lambda sent: make(file=sent), f"volume {name} is made", wait=wait)
 
 
 def check_pool(session: Any, name: str) -> None:
     """Before gigabytes are sent for it. Raises NotFound."""
     session.cluster.pools.get(name, read_mask=["name"])
+
+
+def bring(session: Any, file: str, begin: Callable[[str], Any], done: str, *, wait: bool) -> None:
+    """Sends a file, begins what is to be made of it, and waits. Then the cluster need not keep the
+    file for its day: it takes as much room as what was made of it."""
+    from pvc_client import PvcError, errors
+
+    sent = upload(session, file)
+    try:
+        finish(session, begin(sent.name), done, wait=wait)
+    except errors.Unavailable:
+        raise  # what was begun may go on
+    except PvcError:
+        _drop(session, sent.name)
+        raise
+    if wait:
+        _drop(session, sent.name)
+
+
+def _drop(session: Any, file: str) -> None:
+    from pvc_client import PvcError
+
+    with suppress(PvcError):  # then it goes when its day is over
+        session.cluster.files.delete(file)
 
 
 def upload(session: Any, file: str) -> Any:

@@ -182,6 +182,7 @@ class Storage(storage_grpc.StorageServiceServicer):
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.files: dict[str, bytes] = {}
+        self.sent: list[bytes] = []
 
     async def GetVolume(self, request: Any, context: Context) -> Any:
         return await self.desk.get(storage_pb2.Volume, request, context)
@@ -189,6 +190,10 @@ class Storage(storage_grpc.StorageServiceServicer):
     async def ListVolumes(self, request: Any, context: Context) -> Any:
         kind = storage_pb2.Volume
         return await self.desk.list(kind, request, storage_pb.ListVolumesResponse, context)
+
+    async def DeleteFile(self, request: Any, context: Context) -> Any:
+        self.files.pop(request.name)
+        return storage_pb.DeleteFileResponse()
 
     async def GetPool(self, request: Any, context: Context) -> Any:
         return await self.desk.get(storage_pb2.Pool, request, context)
@@ -204,6 +209,7 @@ class Storage(storage_grpc.StorageServiceServicer):
         if digest != first.sha256 or len(content) != first.size_bytes:
             refuse(reason_pb2.REASON_INVALID_CONTENT, "the file arrived damaged", "sha256")
         self.files["files/f1"] = content
+        self.sent.append(content)
         return storage_pb.FileInfo(name="files/f1", size_bytes=len(content), sha256=digest)
 
     async def DownloadFile(self, request: Any, context: Context) -> AsyncIterator[Any]:

@@ -205,7 +205,7 @@ def test_a_pool_whose_disk_is_gone_for_good_can_be_forgotten(world: World) -> No
     assert (error.value.reason_name, error.value.field) == ("WRONG_STATE", "force")
     world.fake.folders["/pool"].mounted = False
     look(world)
-    with pytest.raises(PvcError, match="delete these volumes first"):
+    with pytest.raises(PvcError, match="first; if its disk is gone for good, say force"):
         forget(world)
     world.vm("web", "a", vm_pb2.VM_STATE_STOPPED)
     with pytest.raises(PvcError, match="is disk root of vms/web"):

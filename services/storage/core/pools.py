@@ -158,8 +158,11 @@ def check_no_volumes(snapshot: Snapshot, pool: str) -> None:
     names = [id_of(volume.name) for volume in snapshot.rows(Volume, pool)]
     if names:
         more = f" and {len(names) - 3} more" if names[3:] else ""
+        row = snapshot.find(Pool, pool)
+        lost = row is not None and row.status.state == storage_pb2.PoolStatus.STATE_FAILED
+        otherwise = "; if its disk is gone for good, say force" if lost else ""
         refuse(
             reason_pb2.REASON_IN_USE,
-            f"{pool} holds {', '.join(names[:3])}{more}: delete these volumes first",
+            f"{pool} holds {', '.join(names[:3])}{more}: delete these volumes first{otherwise}",
             "name",
         )
