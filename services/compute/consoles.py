@@ -118,11 +118,18 @@ class Logs:
         self._settings = settings
 
     def step(self) -> None:
-        """Puts aside every log that has grown too long."""
+        """Puts aside every log that has grown too long. Raises OSError of the last that failed,
+        once all had their turn."""
+        failed: OSError | None = None
         for vm in self._store.snapshot().rows(vm_pb2.Vm):
             if vm.status.node == self._settings.node:
                 path = self._settings.console_log(vm.name.removeprefix("vms/"))
-                console_log.rotate(path, LOG_BYTES, LOGS_KEPT)
+                try:
+                    console_log.rotate(path, LOG_BYTES, LOGS_KEPT)
+                except OSError as error:
+                    failed = error
+        if failed is not None:
+            raise failed
 
 
 def _let_go(opening: Future[Console]) -> None:

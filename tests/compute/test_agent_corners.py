@@ -13,10 +13,13 @@ import pytest
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import operation_pb2
+from services.compute.consoles import Logs
 from services.compute.core import edits, requests
+from services.compute.drivers import console_log
 from services.compute.drivers.hypervisor import OffReason
 from services.compute.main import forget_all
-from tests.compute.world import World
+from services.state.store import Put
+from tests.compute.world import NODE, POOL, World
 
 Operation = operation_pb2.Operation
 SUCCEEDED = Operation.STATE_SUCCEEDED
@@ -147,3 +150,25 @@ def test_taking_pvc_off_leaves_no_domain(world: World) -> None:
     world.running()
     forget_all(world.hypervisor)
     assert not world.hypervisor.names()
+
+
+def test_a_log_that_cannot_be_put_aside_does_not_keep_the_others_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.running("a")
+    second = api.CreateVmRequest(vm_id="b")
+    second.vm.spec.disks.add(id="root", volume=f"{POOL}/volumes/data")
+    world.ask(edits.create, second)
+    tried: list[str] = []
+
+    def rotate(path: Path, *limits: int) -> bool:
+        tried.append(path.name)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(console_log, "rotate", rotate)
+    vm = world.vm("b")
+    vm.status.node = NODE
+    world.store.commit([Put(vm)])
+    with pytest.raises(OSError, match="No space"):
+        Logs(world.store, world.settings).step()
+    assert tried == ["a.log", "b.log"]

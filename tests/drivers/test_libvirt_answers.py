@@ -6,7 +6,7 @@ from typing import Any
 
 import libvirt
 
-from services.compute.drivers.libvirt import _guest, _trouble
+from services.compute.drivers.libvirt import _guest, _resume, _trouble
 
 
 def test_addresses_that_are_none_are_left_out() -> None:
@@ -35,3 +35,20 @@ def test_a_domain_that_cannot_be_asked_about_its_disks_hides_no_other() -> None:
 
     paused = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
     assert _trouble(Deaf(), *paused) == "its storage failed"  # type: ignore[arg-type]
+
+
+def test_a_guest_that_sleeps_is_woken() -> None:
+    """libvirt refuses to resume what was not paused."""
+    done: list[str] = []
+
+    class Asleep:
+        def state(self) -> tuple[int, int]:
+            return libvirt.VIR_DOMAIN_PMSUSPENDED, 0
+
+        def pMWakeup(self, flags: int) -> None:
+            done.append("woken")
+
+    _resume(Asleep())  # type: ignore[arg-type]
+    assert done == ["woken"]
+    asleep = (libvirt.VIR_DOMAIN_PMSUSPENDED, 0)
+    assert "sleep" in _trouble(Asleep(), *asleep)  # type: ignore[arg-type]

@@ -33,10 +33,16 @@ def rotate(path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
         if older.exists():
             older.replace(_past(path, number + 1))
     partial = path.with_name(f"{path.name}.new")
-    with path.open("rb") as source, partial.open("wb") as target:
-        source.seek(-max_bytes, os.SEEK_END)
-        shutil.copyfileobj(source, target)
-        os.truncate(path, 0)
+    try:
+        with path.open("rb") as source, partial.open("wb") as target:
+            source.seek(-max_bytes, os.SEEK_END)
+            shutil.copyfileobj(source, target)
+            target.flush()  # it may still fail, and must not after the log was emptied
+            os.truncate(path, 0)
+    except OSError:
+        # Half a copy on a file system that is full would only keep it so.
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(_past(path, 1))
     return True
 

@@ -205,12 +205,7 @@ class Libvirt:
 
     def resume(self, vm: str) -> None:
         """See Hypervisor."""
-
-        def act(domain: libvirt.virDomain) -> None:
-            if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
-                domain.resume()
-
-        self._on("resume", vm, act)
+        self._on("resume", vm, _resume)
 
     def attach(self, vm: str, device_xml: str) -> None:
         """See Hypervisor."""
@@ -386,7 +381,9 @@ class Libvirt:
 
 
 def _trouble(domain: libvirt.virDomain, state: int, reason: int) -> str:
-    """The storage's trouble that stopped it, if that did."""
+    """What stopped it unasked: the storage's trouble, or the guest itself."""
+    if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        return "its guest put itself to sleep"
     if (state, reason) != (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
         return ""
     words = {libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE: "has no space"}
@@ -398,6 +395,16 @@ def _trouble(domain: libvirt.virDomain, state: int, reason: int) -> str:
         return "its storage failed"
     told = [f"{target} {words.get(error, 'cannot be read or written')}" for target, error in found]
     return " and ".join(sorted(told)) or "its storage failed"
+
+
+def _resume(domain: libvirt.virDomain) -> None:
+    match domain.state()[0]:
+        case libvirt.VIR_DOMAIN_RUNNING:
+            return
+        case libvirt.VIR_DOMAIN_PMSUSPENDED:
+            domain.pMWakeup(0)
+        case _:
+            domain.resume()
 
 
 class _Departure:
