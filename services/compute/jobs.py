@@ -172,6 +172,7 @@ class VmJobs:
                 raise _in_part(error, "put back already", done, "ask again") from error
             done.append(name)
         vm = copies.rolled_back(self._vm(task.target), row)
+        vm.meta.etag = ""  # it has another by the time that this is read
         return Outcome(vm, lambda: [Put(copies.rolled_back(self._vm(task.target), row))])
 
     def _vm(self, name: str) -> vm_pb2.Vm:

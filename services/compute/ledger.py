@@ -75,9 +75,12 @@ class Ledger:
                 after = rows.copied(vm)
                 after.status.CopyFrom(status)
                 told = self._told(vm, after, why)
-                ended = self._ended(after, self._operations(vm.name))[:ENDED_AT_ONCE]
-                self._store.commit([Put(after), *told, *map(Put, ended)], held_by=lease)
-                return self._store.snapshot().find(vm_pb2.Vm, vm.name) or after
+                self._store.commit([Put(after), *told], held_by=lease)
+                there = self._store.snapshot().find(vm_pb2.Vm, vm.name)
+                if there is not None:
+                    # Only now: the result is the VM with the etag that it can be changed by.
+                    self._put(lease, self._ended(there, self._operations(vm.name)))
+                return there or after
             case Remove():
                 self._remove(lease, vm)
                 return vm

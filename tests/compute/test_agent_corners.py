@@ -172,3 +172,14 @@ def test_a_log_that_cannot_be_put_aside_does_not_keep_the_others_from_it(
     with pytest.raises(OSError, match="No space"):
         Logs(world.store, world.settings).step()
     assert tried == ["a.log", "b.log"]
+
+
+def test_what_an_operation_gives_can_be_changed_at_once(world: World) -> None:
+    world.create()
+    operation = world.verb(requests.START)
+    world.settle()
+    told = vm_pb2.Vm()
+    assert world.operation(operation.name).result.Unpack(told)
+    assert told.status.state == vm_pb2.VM_STATE_RUNNING
+    if told.meta.etag != world.vm().meta.etag:
+        assert told.status != world.vm().status, "nothing but its etag is another"
