@@ -133,3 +133,9 @@ def test_any_value_is_taken_or_refused_by_name(data: st.DataObject) -> None:
         config._section(name, config.SECTIONS[name], {key: data.draw(VALUES)}, "x")
     except PvcError as error:
         assert f"[{name}]" in error.message and key in error.message
+
+
+def test_the_documented_file_is_what_the_settings_say() -> None:
+    """docs/pvc.toml is `sample()`, written down for readers."""
+    documented = Path(__file__).parents[2] / "docs" / "pvc.toml"
+    assert documented.read_text() == sample()
