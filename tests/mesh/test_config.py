@@ -138,4 +138,4 @@ def test_any_value_is_taken_or_refused_by_name(data: st.DataObject) -> None:
 def test_the_documented_file_is_what_the_settings_say() -> None:
     """docs/pvc.toml is `sample()`, written down for readers."""
     documented = Path(__file__).parents[2] / "docs" / "pvc.toml"
-    assert documented.read_text() == sample()
+    assert documented.read_text() == config.sample()
