@@ -17,11 +17,11 @@ from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
-from services.compute.core.life import ON, at_rest, converge, orphaned
+from services.compute.core.life import ON, at_rest, converge
 from services.compute.core.methods import method
 from services.compute.core.settle import settles
 from services.compute.core.status import RUNNING, STOPPED
-from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor
+from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor, Power
 from services.compute.hands import Hands
 from services.compute.ledger import Ledger
 from services.compute.memory import Memory
@@ -83,6 +83,8 @@ class Agent:
         """VMs with which nothing was to be done when last looked at, and all that this was judged
         by: while that is the same, nothing is to be done now."""
         self._faults: tuple[str, ...] = ()
+        self._strangers: tuple[str, ...] = ()
+        """Domains of PVC's that no VM stands behind, as faults of the node."""
         self._changed = True
         self._seen: tuple[object, ...] = ()
         self._due = clock.monotonic()
@@ -109,14 +111,13 @@ class Agent:
         with self._lock:
             self._acted.clear()
         domains = self._domains()
-        lease = self._presence.hold(self._faults)
+        lease = self._presence.hold((*self._faults, *self._strangers))
         snapshot = self._store.snapshot()
         if domains is None:
             self._settle(lease, snapshot, self._operations(snapshot), self._is_mine)
             self._due = self._clock.monotonic() + RESTLESS_S
             return
-        if orphans(snapshot, domains):
-            snapshot = self._seen_after(lease)
+        self._strangers = tuple(sorted(map(left_alone, orphans(snapshot, domains))))
         self._tend_all(lease, snapshot, domains)
         restless = any(is_restless(vm) for vm, _ in self._mine(snapshot, domains))
         self._due = self._clock.monotonic() + (RESTLESS_S if restless else CALM_S)
@@ -158,8 +159,6 @@ class Agent:
                     former_of(vm, snapshot, by_uuid.get(vm.spec.uuid)),
                 ),
             )
-        for domain in orphans(snapshot, domains):
-            self._submit(domain.vm, lambda domain=domain: self._end_orphan(domain))  # type: ignore[misc]
         if self._node == min((x for x in snapshot.leases if x.startswith("nodes/")), default=""):
             self._settle(lease, snapshot, operations, lambda vm: is_homeless(vm, snapshot))
 
@@ -188,13 +187,6 @@ class Agent:
             return True
         self._seen, self._changed = seen, False
         return False
-
-    def _seen_after(self, lease: Lease) -> Snapshot:
-        """A state that is certainly newer than the domains that were just listed: what has no row
-        in it has none."""
-        revision = self._store.commit([], held_by=lease)
-        self._store.wait(revision, 5.0)
-        return self._store.snapshot()
 
     def _mine(
         self, snapshot: Snapshot, domains: Mapping[str, Domain]
@@ -300,12 +292,6 @@ class Agent:
             self._unfinished = (table, found)
         return found
 
-    def _end_orphan(self, domain: Domain) -> bool:
-        for step in orphaned(domain, "no VM stands behind it"):
-            log.warning("domain %s: %s (%s)", domain.vm, type(step).__name__, step.why)
-            self._hands.do(vm_pb2.Vm(name=f"vms/{domain.vm}"), None, step, self._store.snapshot())
-        return True
-
     def _is_mine(self, vm: vm_pb2.Vm | None) -> bool:
         return vm is not None and vm.decision.node == self._node
 
@@ -359,6 +345,16 @@ def orphans(snapshot: Snapshot, domains: Mapping[str, Domain]) -> list[Domain]:
         for domain in domains.values()
         if snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}") is None and domain.uuid not in uuids
     ]
+
+
+def left_alone(domain: Domain) -> str:
+    """What is said of an orphan. A row goes only after its domain: what has none is there because
+    the state was lost or put back, and its guest may be all that is left of somebody's work."""
+    doing = "is defined" if domain.power is Power.OFF else "runs"
+    return (
+        f"the domain {domain.vm} {doing} and the cluster knows no such VM; it is left alone: "
+        f"put the right state back, or end it with virsh undefine {domain.vm}"
+    )
 
 
 def former_of(vm: vm_pb2.Vm, snapshot: Snapshot, domain: Domain | None) -> Domain | None:
