@@ -18,14 +18,14 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 DEB822 = f"""\
 Types: deb deb-src
 # a comment
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example.org/debian
 Suites: bookworm bookworm-updates
  bookworm-backports
 Components: main contrib
 Signed-By: {KEYRING}
 
 Types: deb
-URIs: http://deb.debian.org/debian-security
+URIs: http://mirror.example.org/debian-security
 Suites: bookworm-security
 Components: main
 
@@ -65,15 +65,15 @@ def test_deb822() -> None:
 def test_one_line() -> None:
     text = (
         "# deb http://commented.example/debian bookworm main\n"
-        "deb-src http://deb.debian.org/debian bookworm main\n"
-        f"deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/debian bookworm main # x\n"
-        "deb http://deb.debian.org/debian-security/ bookworm-security main contrib\n"
+        "deb-src http://mirror.example.org/debian bookworm main\n"
+        f"deb [arch=amd64 signed-by={KEYRING}] http://mirror.example.org/debian bookworm main # x\n"
+        "deb http://mirror.example.org/debian-security/ bookworm-security main contrib\n"
         "nonsense\ndeb\ndeb [x\n"
     )
     assert parse_sources(text) == (
-        AptSource("http://deb.debian.org/debian", "bookworm", ("main",), KEYRING),
+        AptSource("http://mirror.example.org/debian", "bookworm", ("main",), KEYRING),
         AptSource(
-            "http://deb.debian.org/debian-security/", "bookworm-security", ("main", "contrib")
+            "http://mirror.example.org/debian-security/", "bookworm-security", ("main", "contrib")
         ),
     )
 
@@ -81,9 +81,9 @@ def test_one_line() -> None:
 def test_only_debian_is_taken_and_turned_to_the_release() -> None:
     lines = [source_line(s) for s in debian_sources(parse_deb822(DEB822), "trixie")]
     assert lines == [
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie-updates main",
-        "deb http://deb.debian.org/debian-security trixie-security main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian trixie main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian trixie-updates main",
+        "deb http://mirror.example.org/debian-security trixie-security main",
         "deb https://other.example/debian trixie main",
     ]
 
@@ -91,7 +91,7 @@ def test_only_debian_is_taken_and_turned_to_the_release() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        AptSource("http://deb.debian.org/debian", "cloud-sdk-bookworm", ("main",)),
+        AptSource("http://mirror.example.org/debian", "other-bookworm", ("main",)),
         AptSource("http://x.example/debian", "bookworm", ("main",), "/etc/apt/keyrings/x.gpg"),
         AptSource("http://x.example/pgdg", "bookworm", ("main",)),
         AptSource("http://x.example/debian", "bookworm", ("stable",)),
@@ -118,7 +118,7 @@ def test_mirrors_setting_is_taken_as_it_is() -> None:
 )  # fmt: skip
 def test_hostile_mirrors(line: str) -> None:
     with pytest.raises(FieldProblem) as caught:
-        check_mirrors(["deb http://deb.debian.org/debian bookworm main", line])
+        check_mirrors(["deb http://mirror.example.org/debian bookworm main", line])
     assert caught.value.field == "mirrors[1]"
 
 

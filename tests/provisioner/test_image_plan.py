@@ -22,7 +22,7 @@ from services.provisioner.core.recipe import (
 )
 from tests.provisioner.golden import FOLDER, check_golden
 
-SOURCES = (AptSource("http://deb.debian.org/debian", "bookworm", ("main",)),)
+SOURCES = (AptSource("http://mirror.example.org/debian", "bookworm", ("main",)),)
 DEBIAN = parse_recipe(builtin_recipes()["debian-12"])
 SMALL = Recipe("s", "", "bookworm", ("a",), files=(ImageFile("/etc/hosts", "mine\n"),))
 

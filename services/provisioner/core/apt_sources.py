@@ -108,7 +108,7 @@ def debian_sources(sources: Iterable[AptSource], release: str) -> tuple[AptSourc
             "mirrors",
             f"this machine's apt sources name no Debian archive for '{release}'; "
             "give one in the provisioner's setting, as in "
-            f"'deb [signed-by={DEFAULT_KEYRING}] http://deb.debian.org/debian {release} main'",
+            f"'deb [signed-by={DEFAULT_KEYRING}] http://mirror.example.org/debian {release} main'",
         )
     return tuple(found)
 
