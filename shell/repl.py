@@ -29,7 +29,6 @@ from shell.suggest import place_of, suggestions
 from shell.tree import names_in
 
 LEAVING = ("exit", "quit")
-NAMES_S = 2.0
 HELP_WIDTH = 60
 
 

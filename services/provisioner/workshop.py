@@ -17,6 +17,7 @@ from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage
 from services.mesh import rows
+from services.mesh.amend import amend
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, refuse
 from services.mesh.jobs import Task
@@ -24,11 +25,10 @@ from services.provisioner.core import facts
 from services.provisioner.core.facts import Volume
 from services.provisioner.neighbours import Neighbours
 from services.provisioner.waiting import OnStep, Waiting
-from services.state.store import Conflict, Delete, Put, Store
+from services.state.store import Delete, Store
 
 log = logging.getLogger("pvc.provisioner")
 
-COMMIT_TRIES = 20
 READY = storage_pb2.VolumeStatus.STATE_READY
 
 Operation = operation_pb2.Operation
@@ -91,18 +91,7 @@ class Workshop:
 
     def change(self, kind: type[R], name: str, change: Callable[[R], None]) -> R | None:
         """Commits a change of the row as it is now; None if there is no such row."""
-        for _ in range(COMMIT_TRIES):
-            found = self.store.snapshot().find(kind, name)
-            if found is None:
-                return None
-            after = rows.copied(found)
-            change(after)
-            try:
-                self.store.commit([Put(after)])
-            except Conflict:
-                continue
-            return after
-        raise PvcError(reason_pb2.REASON_BUSY, f"others keep changing {name}")
+        return amend(self.store, kind, name, change)
 
     def drop(self, name: str) -> None:
         """Removes a row, whatever it is now."""

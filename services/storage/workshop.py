@@ -11,17 +11,15 @@ from typing import Protocol, TypeVar, cast
 from google.protobuf.message import Message
 
 from pvc.core.v1 import reason_pb2
-from services.mesh import rows
+from services.mesh.amend import amend
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, refuse
 from services.mesh.jobs import Task
-from services.state.store import Conflict, Delete, Put, Store
+from services.state.store import Delete, Store
 from services.storage.core import layout, usage
 from services.storage.core.accept import Pool, Volume, usable_pool
 from services.storage.drivers.driver import Disk, Driver, Format, Place, PoolFacts
 from services.storage.files import Files
-
-COMMIT_TRIES = 20
 
 R = TypeVar("R", bound=Message)
 T = TypeVar("T")
@@ -91,18 +89,7 @@ class Workshop:
 
     def change(self, kind: type[R], name: str, change: Callable[[R], None]) -> R | None:
         """Commits a change of the row as it is now; None if there is no such row."""
-        for _ in range(COMMIT_TRIES):
-            found = self.store.snapshot().find(kind, name)
-            if found is None:
-                return None
-            after = rows.copied(found)
-            change(after)
-            try:
-                self.store.commit([Put(after)])
-            except Conflict:
-                continue
-            return after
-        raise PvcError(reason_pb2.REASON_BUSY, f"others keep changing {name}")
+        return amend(self.store, kind, name, change)
 
     def drop(self, name: str) -> None:
         """Removes a row, whatever it is now."""

@@ -11,6 +11,7 @@ from pvc.core.v1 import reason_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.mesh.errors import refuse
+from services.mesh.validate import check_unchanged
 from services.state.store import Snapshot
 
 Place = Callable[[str, int], str]
@@ -94,12 +95,8 @@ def check_boot_order(candidate: Candidate) -> None:
 def check_identity(candidate: Candidate) -> None:
     """A UUID that is nobody else's and never changes."""
     vm, before = candidate.vm, candidate.before
-    if before is not None and vm.spec.uuid != before.spec.uuid:
-        refuse(
-            reason_pb2.REASON_IMMUTABLE_FIELD,
-            f"{vm.name} has the UUID {before.spec.uuid} for ever; leave it out",
-            "vm.spec.uuid",
-        )
+    if before is not None:
+        check_unchanged(before.spec, vm.spec, "vm.spec")
     for other in others(candidate):
         if other.spec.uuid == vm.spec.uuid:
             refuse(

@@ -59,7 +59,6 @@ class _Machine:
     off_at: float | None = None
     trouble: str = ""
     console: FakeConsole | None = None
-    printed: bytearray = field(default_factory=bytearray)
     resets: int = 0
 
 
@@ -100,13 +99,6 @@ class FakeHypervisor:
         machine = self._machine(vm)
         machine.power, machine.trouble = Power.PAUSED, trouble
         self._wake(vm)
-
-    def guest_prints(self, vm: str, text: bytes) -> None:
-        """The guest writes to its serial console."""
-        machine = self._machine(vm)
-        machine.printed += text
-        if machine.console is not None:
-            machine.console.held += text
 
     def vanish(self, vm: str) -> None:
         """The domain is gone, as if somebody had undefined it behind PVC's back."""
