@@ -23,6 +23,7 @@ from services.coordinator.core.plan import (
     ForgetVm,
     Step,
     Unjudged,
+    WriteOperation,
 )
 from services.coordinator.core.world import World
 from services.mesh import rows
@@ -89,10 +90,10 @@ class Coordinator:
 
     def _changes(self, step: Step) -> Sequence[Change]:
         match step:
-            case DecideVm(vm):
-                return [Put(vm), self._event(vm.name, step)]
-            case DecideNode(node):
-                return [Put(node), self._event(node.name, step)]
+            case DecideVm(row) | DecideNode(row):
+                return [Put(row), *map(Put, step.also), self._event(row.name, step)]
+            case WriteOperation(operation):
+                return [Put(operation)]
             case ForgetVm(vm):
                 kept = self._store.snapshot().rows(vm_pb2.VmSnapshot, vm.name)
                 gone = [Delete(row.name, row.meta.etag) for row in kept]
@@ -162,5 +163,7 @@ def sentence(step: Step) -> str:
             return f"{row.name} {what} ({why})"
         case ForgetVm(vm, why):
             return f"{vm.name} forgotten ({why})"
+        case WriteOperation(operation, why):
+            return f"{operation.name} {operation.stage} ({why})"
         case FailOperation(operation, reason, why):
             return f"{operation.name} failed: {reason_pb2.Reason.Name(reason)} ({why})"

@@ -25,6 +25,8 @@ class DecideVm:
     what: str
     why: str
     severity: event_pb2.Event.Severity.ValueType = INFO
+    also: tuple[operation_pb2.Operation, ...] = ()
+    """Operations as they are to be, written in the same commit: those that asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class DecideNode:
     what: str
     why: str
     severity: event_pb2.Event.Severity.ValueType = INFO
+    also: tuple[operation_pb2.Operation, ...] = ()
+    """As in DecideVm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,15 @@ class ForgetVm:
     """Removes the row of a deleted VM that no node ever had."""
 
     vm: vm_pb2.Vm
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOperation:
+    """Writes an operation that the coordinator itself works on: begun, further on, or ended. No
+    event; `operation` is the whole row as it is to be."""
+
+    operation: operation_pb2.Operation
     why: str
 
 
@@ -62,5 +75,5 @@ class Unjudged:
     error: Exception
 
 
-Step = DecideVm | DecideNode | ForgetVm | FailOperation
+Step = DecideVm | DecideNode | ForgetVm | WriteOperation | FailOperation
 Plan = tuple[Step | Unjudged, ...]

@@ -27,9 +27,16 @@ class World:
     present: frozenset[str] = frozenset()
     """Nodes that hold their session."""
     volume_nodes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Volume → the only node that can open it; volumes that every node can open are not here."""
+    """Volume → the only node that can open it; volumes of shared pools are not here."""
     operations: tuple[operation_pb2.Operation, ...] = ()
     """Those that have not ended."""
+    spec: cluster_pb2.ClusterSpec = field(default_factory=cluster_pb2.ClusterSpec)
+    """How the cluster is to behave, as it was asked for; `limits` fills the defaults in."""
+    gone_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Node that holds no session → at least how long, counted by clocks that do not jump; see
+    services.coordinator.evidence."""
+    not_ready: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Shared pool or network → node → why it cannot be used there. Nodes that can are not here."""
 
 
 def is_online(node: cluster_pb2.Node) -> bool:

@@ -21,6 +21,98 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _NodeFailurePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeFailurePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeFailurePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_FAILURE_POLICY_UNSPECIFIED: _NodeFailurePolicy.ValueType  # 0
+    """restart."""
+    NODE_FAILURE_POLICY_RESTART: _NodeFailurePolicy.ValueType  # 1
+    """Start it on another node."""
+    NODE_FAILURE_POLICY_STOP: _NodeFailurePolicy.ValueType  # 2
+    """It is off from then on, until somebody starts it."""
+    NODE_FAILURE_POLICY_IGNORE: _NodeFailurePolicy.ValueType  # 3
+    """Nothing: it belongs to its node, and starts there when the node is back."""
+
+class NodeFailurePolicy(_NodeFailurePolicy, metaclass=_NodeFailurePolicyEnumTypeWrapper):
+    """What becomes of a VM when its node is proven dead."""
+
+NODE_FAILURE_POLICY_UNSPECIFIED: NodeFailurePolicy.ValueType  # 0
+"""restart."""
+NODE_FAILURE_POLICY_RESTART: NodeFailurePolicy.ValueType  # 1
+"""Start it on another node."""
+NODE_FAILURE_POLICY_STOP: NodeFailurePolicy.ValueType  # 2
+"""It is off from then on, until somebody starts it."""
+NODE_FAILURE_POLICY_IGNORE: NodeFailurePolicy.ValueType  # 3
+"""Nothing: it belongs to its node, and starts there when the node is back."""
+Global___NodeFailurePolicy: _TypeAlias = NodeFailurePolicy  # noqa: Y015
+
+class _NodeSelector:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeSelectorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeSelector.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_SELECTOR_UNSPECIFIED: _NodeSelector.ValueType  # 0
+    """memory."""
+    NODE_SELECTOR_MEM: _NodeSelector.ValueType  # 1
+    """The most memory that is truly free."""
+    NODE_SELECTOR_MEMPROV: _NodeSelector.ValueType  # 2
+    """The most memory not promised to VMs."""
+    NODE_SELECTOR_LOAD: _NodeSelector.ValueType  # 3
+    """The least load of its processors."""
+    NODE_SELECTOR_VCPUS: _NodeSelector.ValueType  # 4
+    """The fewest processors promised to VMs."""
+    NODE_SELECTOR_VMS: _NodeSelector.ValueType  # 5
+    """The fewest VMs."""
+
+class NodeSelector(_NodeSelector, metaclass=_NodeSelectorEnumTypeWrapper):
+    """What makes a node the better one for a VM."""
+
+NODE_SELECTOR_UNSPECIFIED: NodeSelector.ValueType  # 0
+"""memory."""
+NODE_SELECTOR_MEM: NodeSelector.ValueType  # 1
+"""The most memory that is truly free."""
+NODE_SELECTOR_MEMPROV: NodeSelector.ValueType  # 2
+"""The most memory not promised to VMs."""
+NODE_SELECTOR_LOAD: NodeSelector.ValueType  # 3
+"""The least load of its processors."""
+NODE_SELECTOR_VCPUS: NodeSelector.ValueType  # 4
+"""The fewest processors promised to VMs."""
+NODE_SELECTOR_VMS: NodeSelector.ValueType  # 5
+"""The fewest VMs."""
+Global___NodeSelector: _TypeAlias = NodeSelector  # noqa: Y015
+
+class _MigrationMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MigrationMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MigrationMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MIGRATION_METHOD_UNSPECIFIED: _MigrationMethod.ValueType  # 0
+    """live."""
+    MIGRATION_METHOD_LIVE: _MigrationMethod.ValueType  # 1
+    """While it runs."""
+    MIGRATION_METHOD_SHUTDOWN: _MigrationMethod.ValueType  # 2
+    """It is shut down and started on the target."""
+    MIGRATION_METHOD_NONE: _MigrationMethod.ValueType  # 3
+    """It stays where it is: it cannot be drained off a node either."""
+
+class MigrationMethod(_MigrationMethod, metaclass=_MigrationMethodEnumTypeWrapper):
+    """How a VM moves."""
+
+MIGRATION_METHOD_UNSPECIFIED: MigrationMethod.ValueType  # 0
+"""live."""
+MIGRATION_METHOD_LIVE: MigrationMethod.ValueType  # 1
+"""While it runs."""
+MIGRATION_METHOD_SHUTDOWN: MigrationMethod.ValueType  # 2
+"""It is shut down and started on the target."""
+MIGRATION_METHOD_NONE: MigrationMethod.ValueType  # 3
+"""It stays where it is: it cannot be drained off a node either."""
+Global___MigrationMethod: _TypeAlias = MigrationMethod  # noqa: Y015
+
 class _Firmware:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -294,6 +386,7 @@ class Vm(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    ARRIVAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """vms/{vm}. The id is the VM's host name too."""
     @_builtins.property
@@ -312,6 +405,10 @@ class Vm(_message.Message):
     def status(self) -> Global___VmStatus:
         """What is. Written by the compute agent of the node in decision.node; stale while that node is not online."""
 
+    @_builtins.property
+    def arrival(self) -> Global___VmArrival:
+        """What the node that it is migrating to sees. Written by the compute agent of decision.migration.target."""
+
     def __init__(
         self,
         *,
@@ -320,10 +417,11 @@ class Vm(_message.Message):
         spec: Global___VmSpec | None = ...,
         decision: Global___VmDecision | None = ...,
         status: Global___VmStatus | None = ...,
+        arrival: Global___VmArrival | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "decision", b"decision", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "meta", b"meta", "name", b"name", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "decision", b"decision", "meta", b"meta", "name", b"name", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,6 +451,9 @@ class VmSpec(_message.Message):
     POWER_FIELD_NUMBER: _builtins.int
     POWER_REQUEST_FIELD_NUMBER: _builtins.int
     UUID_FIELD_NUMBER: _builtins.int
+    HA_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """A text for people."""
     machine: _builtins.str
@@ -401,6 +502,18 @@ class VmSpec(_message.Message):
     def crash_policy(self) -> Global___CrashPolicy:
         """What to do when the emulator ends without being asked to."""
 
+    @_builtins.property
+    def ha(self) -> Global___HaSpec:
+        """What happens when its node fails, and in which order it starts."""
+
+    @_builtins.property
+    def placement(self) -> Global___PlacementSpec:
+        """Where it may and should be."""
+
+    @_builtins.property
+    def migration(self) -> Global___MigrationSpec:
+        """How it moves."""
+
     def __init__(
         self,
         *,
@@ -422,10 +535,13 @@ class VmSpec(_message.Message):
         power: Global___PowerState.ValueType = ...,
         power_request: _builtins.int = ...,
         uuid: _builtins.str = ...,
+        ha: Global___HaSpec | None = ...,
+        placement: Global___PlacementSpec | None = ...,
+        migration: Global___MigrationSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guest_agent", b"_guest_agent", "_rng", b"_rng", "_serial_console", b"_serial_console", "_vnc", b"_vnc", "cpu", b"cpu", "crash_policy", b"crash_policy", "guest_agent", b"guest_agent", "memory", b"memory", "rng", b"rng", "serial_console", b"serial_console", "vnc", b"vnc"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guest_agent", b"_guest_agent", "_rng", b"_rng", "_serial_console", b"_serial_console", "_vnc", b"_vnc", "cpu", b"cpu", "crash_policy", b"crash_policy", "guest_agent", b"guest_agent", "ha", b"ha", "memory", b"memory", "migration", b"migration", "placement", b"placement", "rng", b"rng", "serial_console", b"serial_console", "vnc", b"vnc"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guest_agent", b"_guest_agent", "_rng", b"_rng", "_serial_console", b"_serial_console", "_vnc", b"_vnc", "autostart", b"autostart", "cpu", b"cpu", "crash_policy", b"crash_policy", "description", b"description", "disks", b"disks", "firmware", b"firmware", "guest_agent", b"guest_agent", "machine", b"machine", "memory", b"memory", "nics", b"nics", "power", b"power", "power_request", b"power_request", "rng", b"rng", "serial_console", b"serial_console", "shutdown_timeout_s", b"shutdown_timeout_s", "tags", b"tags", "uuid", b"uuid", "vnc", b"vnc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guest_agent", b"_guest_agent", "_rng", b"_rng", "_serial_console", b"_serial_console", "_vnc", b"_vnc", "autostart", b"autostart", "cpu", b"cpu", "crash_policy", b"crash_policy", "description", b"description", "disks", b"disks", "firmware", b"firmware", "guest_agent", b"guest_agent", "ha", b"ha", "machine", b"machine", "memory", b"memory", "migration", b"migration", "nics", b"nics", "placement", b"placement", "power", b"power", "power_request", b"power_request", "rng", b"rng", "serial_console", b"serial_console", "shutdown_timeout_s", b"shutdown_timeout_s", "tags", b"tags", "uuid", b"uuid", "vnc", b"vnc"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guest_agent: _TypeAlias = _typing.Literal["guest_agent"]  # noqa: Y015
     _WhichOneofArgType__guest_agent: _TypeAlias = _typing.Literal["_guest_agent", b"_guest_agent"]  # noqa: Y015
@@ -445,6 +561,425 @@ class VmSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vnc) -> _WhichOneofReturnType__vnc | None: ...
 
 Global___VmSpec: _TypeAlias = VmSpec  # noqa: Y015
+
+@_typing.final
+class HaSpec(_message.Message):
+    """What happens to a VM when its node fails, and when it starts among others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    START_AFTER_FIELD_NUMBER: _builtins.int
+    START_AFTER_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    MAX_TRIES_FIELD_NUMBER: _builtins.int
+    policy: Global___NodeFailurePolicy.ValueType
+    """What becomes of it when its node is proven dead. Default restart."""
+    priority: _builtins.int
+    """Who starts first, and gets the room when there is not enough for all: higher goes first. Default 500."""
+    start_after_timeout_s: _builtins.int
+    """How long it waits for those, in seconds; then it starts without them. Default 300."""
+    max_tries: _builtins.int
+    """How often it is tried on another node in a row when it does not start there. Default 3."""
+    @_builtins.property
+    def start_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VMs that must run before this one starts by itself, after a failure or a start of the cluster: vms/{vm}."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___NodeFailurePolicy.ValueType = ...,
+        priority: _builtins.int = ...,
+        start_after: _abc.Iterable[_builtins.str] | None = ...,
+        start_after_timeout_s: _builtins.int = ...,
+        max_tries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tries", b"max_tries", "policy", b"policy", "priority", b"priority", "start_after", b"start_after", "start_after_timeout_s", b"start_after_timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HaSpec: _TypeAlias = HaSpec  # noqa: Y015
+
+@_typing.final
+class PlacementSpec(_message.Message):
+    """Where a VM may and should be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    NODE_RULES_FIELD_NUMBER: _builtins.int
+    VM_RULES_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    selector: Global___NodeSelector.ValueType
+    """What makes a node the better one. Default the most free memory."""
+    balance: _builtins.bool
+    """Automatic balancing may move it (on unless false)."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only nodes that it may be on: nodes/{node}. Empty: all."""
+
+    @_builtins.property
+    def node_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeRule]:
+        """Rules about the nodes' tags."""
+
+    @_builtins.property
+    def vm_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___VmRule]:
+        """Rules about other VMs."""
+
+    def __init__(
+        self,
+        *,
+        selector: Global___NodeSelector.ValueType = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        node_rules: _abc.Iterable[Global___NodeRule] | None = ...,
+        vm_rules: _abc.Iterable[Global___VmRule] | None = ...,
+        balance: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_balance", b"_balance", "balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_balance", b"_balance", "balance", b"balance", "node_rules", b"node_rules", "nodes", b"nodes", "selector", b"selector", "vm_rules", b"vm_rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__balance: _TypeAlias = _typing.Literal["balance"]  # noqa: Y015
+    _WhichOneofArgType__balance: _TypeAlias = _typing.Literal["_balance", b"_balance"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__balance) -> _WhichOneofReturnType__balance | None: ...
+
+Global___PlacementSpec: _TypeAlias = PlacementSpec  # noqa: Y015
+
+@_typing.final
+class NodeRule(_message.Message):
+    """A rule about a node's tags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    AVOID_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The tag."""
+    avoid: _builtins.bool
+    """Nodes without the tag instead of nodes with it."""
+    required: _builtins.bool
+    """A must, not a wish."""
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        avoid: _builtins.bool = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avoid", b"avoid", "required", b"required", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRule: _TypeAlias = NodeRule  # noqa: Y015
+
+@_typing.final
+class VmRule(_message.Message):
+    """A rule about other VMs: those that carry a tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    APART_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The tag. It may be the VM's own: replicas that stay apart carry it and name it."""
+    apart: _builtins.bool
+    """On another node than those, instead of on the same."""
+    required: _builtins.bool
+    """A must, not a wish."""
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        apart: _builtins.bool = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "required", b"required", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmRule: _TypeAlias = VmRule  # noqa: Y015
+
+@_typing.final
+class MigrationSpec(_message.Message):
+    """How a VM moves from node to node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    ALLOW_POST_COPY_FIELD_NUMBER: _builtins.int
+    MAX_DOWNTIME_MS_FIELD_NUMBER: _builtins.int
+    method: Global___MigrationMethod.ValueType
+    """Live, or off and on again, or not at all. Default live."""
+    allow_post_copy: _builtins.bool
+    """Where copying ahead does not converge: run it on the target already and fetch the rest of its memory afterwards.
+    Faster, but the VM is lost if either node fails in that time.
+    """
+    max_downtime_ms: _builtins.int
+    """The longest pause that may be tried, in milliseconds. Default 500."""
+    def __init__(
+        self,
+        *,
+        method: Global___MigrationMethod.ValueType = ...,
+        allow_post_copy: _builtins.bool = ...,
+        max_downtime_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_post_copy", b"allow_post_copy", "max_downtime_ms", b"max_downtime_ms", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationSpec: _TypeAlias = MigrationSpec  # noqa: Y015
+
+@_typing.final
+class Migration(_message.Message):
+    """A migration that was decided. Who does what: the target's agent looks whether it can take the VM and says so in
+    Vm.arrival; then the agent of decision.node moves it and tells in VmStatus.migration; when that says MOVED the
+    coordinator makes the target the VM's node, and this goes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VolumesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Unique for ever; the parts that others write carry it too."""
+    target: _builtins.str
+    """nodes/{node} that it goes to."""
+    method: Global___MigrationMethod.ValueType
+    """How."""
+    operation: _builtins.str
+    """The operation that asked for it: operations/{id}; empty for the cluster's own decision."""
+    cancel: _builtins.bool
+    """It is not to be: the agents undo what they did, and say so."""
+    why: _builtins.str
+    """Why it moves."""
+    @_builtins.property
+    def volumes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Volumes that are copied along because the target cannot open them: the volume → its new place, which exists."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        target: _builtins.str = ...,
+        method: Global___MigrationMethod.ValueType = ...,
+        operation: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
+        volumes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        why: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "id", b"id", "method", b"method", "operation", b"operation", "target", b"target", "time", b"time", "volumes", b"volumes", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Migration: _TypeAlias = Migration  # noqa: Y015
+
+@_typing.final
+class MigrationStatus(_message.Message):
+    """Where a migration stands, as the source sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Phase:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MigrationStatus._Phase.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PHASE_UNSPECIFIED: MigrationStatus._Phase.ValueType  # 0
+        """Never stored."""
+        PHASE_PREPARING: MigrationStatus._Phase.ValueType  # 1
+        """The source has taken it in and waits for the target."""
+        PHASE_COPYING: MigrationStatus._Phase.ValueType  # 2
+        """It was begun; whether it goes on only the hypervisor knows."""
+        PHASE_MOVED: MigrationStatus._Phase.ValueType  # 3
+        """It runs on the target, and on the source no longer."""
+        PHASE_FAILED: MigrationStatus._Phase.ValueType  # 4
+        """It runs on the source, and on the target it does not."""
+
+    class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
+        """How far a migration is. PREPARING → COPYING → MOVED or FAILED."""
+
+    PHASE_UNSPECIFIED: MigrationStatus.Phase.ValueType  # 0
+    """Never stored."""
+    PHASE_PREPARING: MigrationStatus.Phase.ValueType  # 1
+    """The source has taken it in and waits for the target."""
+    PHASE_COPYING: MigrationStatus.Phase.ValueType  # 2
+    """It was begun; whether it goes on only the hypervisor knows."""
+    PHASE_MOVED: MigrationStatus.Phase.ValueType  # 3
+    """It runs on the target, and on the source no longer."""
+    PHASE_FAILED: MigrationStatus.Phase.ValueType  # 4
+    """It runs on the source, and on the target it does not."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    REMAINING_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DIRTY_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    COPIED_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    DOWNTIME_MS_FIELD_NUMBER: _builtins.int
+    THROTTLE_PERCENT_FIELD_NUMBER: _builtins.int
+    POST_COPY_FIELD_NUMBER: _builtins.int
+    ITERATIONS_FIELD_NUMBER: _builtins.int
+    REMAINING_S_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Migration.id."""
+    phase: Global___MigrationStatus.Phase.ValueType
+    """How far it is."""
+    why: _builtins.str
+    """Why it failed, or what it is doing: "raising the pause to 200 ms"."""
+    remaining_bytes: _builtins.int
+    """Memory, and disks that are copied along, that remains, in bytes."""
+    total_bytes: _builtins.int
+    """All of it, in bytes."""
+    dirty_bytes_per_s: _builtins.int
+    """What the guest writes, in bytes a second."""
+    copied_bytes_per_s: _builtins.int
+    """What is copied, in bytes a second."""
+    downtime_ms: _builtins.int
+    """The pause that is allowed by now, in milliseconds; once it moved, what it was."""
+    throttle_percent: _builtins.int
+    """How much the guest is slowed down so that copying keeps up, in percent."""
+    post_copy: _builtins.bool
+    """It runs on the target already, and its memory follows."""
+    iterations: _builtins.int
+    """How often memory was gone through."""
+    remaining_s: _builtins.int
+    """Likely time to go, in seconds; 0 while that cannot be told."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        phase: Global___MigrationStatus.Phase.ValueType = ...,
+        why: _builtins.str = ...,
+        remaining_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        dirty_bytes_per_s: _builtins.int = ...,
+        copied_bytes_per_s: _builtins.int = ...,
+        downtime_ms: _builtins.int = ...,
+        throttle_percent: _builtins.int = ...,
+        post_copy: _builtins.bool = ...,
+        iterations: _builtins.int = ...,
+        remaining_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied_bytes_per_s", b"copied_bytes_per_s", "dirty_bytes_per_s", b"dirty_bytes_per_s", "downtime_ms", b"downtime_ms", "id", b"id", "iterations", b"iterations", "phase", b"phase", "post_copy", b"post_copy", "remaining_bytes", b"remaining_bytes", "remaining_s", b"remaining_s", "throttle_percent", b"throttle_percent", "total_bytes", b"total_bytes", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationStatus: _TypeAlias = MigrationStatus  # noqa: Y015
+
+@_typing.final
+class VmArrival(_message.Message):
+    """What the target of a migration sees."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[VmArrival._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: VmArrival._State.ValueType  # 0
+        """Never stored."""
+        STATE_READY: VmArrival._State.ValueType  # 1
+        """The node can take it and waits for it; it may be coming in."""
+        STATE_REFUSED: VmArrival._State.ValueType  # 2
+        """The node cannot take it."""
+        STATE_RUNNING: VmArrival._State.ValueType  # 3
+        """It runs here."""
+        STATE_GONE: VmArrival._State.ValueType  # 4
+        """It is not here, and what was coming in has been ended: it cannot run here any more."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How far an arrival is. READY → RUNNING or GONE."""
+
+    STATE_UNSPECIFIED: VmArrival.State.ValueType  # 0
+    """Never stored."""
+    STATE_READY: VmArrival.State.ValueType  # 1
+    """The node can take it and waits for it; it may be coming in."""
+    STATE_REFUSED: VmArrival.State.ValueType  # 2
+    """The node cannot take it."""
+    STATE_RUNNING: VmArrival.State.ValueType  # 3
+    """It runs here."""
+    STATE_GONE: VmArrival.State.ValueType  # 4
+    """It is not here, and what was coming in has been ended: it cannot run here any more."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Migration.id."""
+    node: _builtins.str
+    """nodes/{node}."""
+    state: Global___VmArrival.State.ValueType
+    """How far it is."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it was refused: all reasons, one sentence each."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        node: _builtins.str = ...,
+        state: Global___VmArrival.State.ValueType = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "node", b"node", "reasons", b"reasons", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmArrival: _TypeAlias = VmArrival  # noqa: Y015
 
 @_typing.final
 class CpuSpec(_message.Message):
@@ -652,6 +1187,14 @@ class VmDecision(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     CRASHES_SEEN_FIELD_NUMBER: _builtins.int
+    HOME_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    RECOVERIES_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    WAITS_UNTIL_FIELD_NUMBER: _builtins.int
+    FENCE_SEEN_FIELD_NUMBER: _builtins.int
+    LAST_MOVE_FIELD_NUMBER: _builtins.int
+    MOVE_NOT_BEFORE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """The node that the VM belongs to: nodes/{node}. Empty while none fits."""
     power: Global___PowerState.ValueType
@@ -666,6 +1209,16 @@ class VmDecision(_message.Message):
     """How many of status.crashes this decision has taken in. While there are more, the agent does not start the VM
     again by itself.
     """
+    home: _builtins.str
+    """Where it was before it had to leave for a while: nodes/{node}; UnmigrateVm and ReadyNode bring it back. Empty when
+    it is where it belongs.
+    """
+    recoveries: _builtins.int
+    """How often in a row it was started on another node because it could not run where it was."""
+    fence_seen: _builtins.int
+    """The number of the fence (NodeDecision.fences) of `node` that this decision has dealt with."""
+    last_move: _builtins.str
+    """How its last move went: "migrated n1 → n2 in 1.2 s, pause 45 ms" or why it failed."""
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
         """Not to be started before this."""
@@ -673,6 +1226,22 @@ class VmDecision(_message.Message):
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerdict]:
         """How the node was chosen, each node with its verdict; empty for a node that was asked for."""
+
+    @_builtins.property
+    def migration(self) -> Global___Migration:
+        """Its move to another node, while one goes on."""
+
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VMs that it waits for before it starts by itself: vms/{vm}. Power is OFF meanwhile."""
+
+    @_builtins.property
+    def waits_until(self) -> _timestamp_pb2.Timestamp:
+        """Until then it waits for them."""
+
+    @_builtins.property
+    def move_not_before(self) -> _timestamp_pb2.Timestamp:
+        """Not to be moved by the cluster's own decision before this, as the last move failed."""
 
     def __init__(
         self,
@@ -685,10 +1254,18 @@ class VmDecision(_message.Message):
         not_before: _timestamp_pb2.Timestamp | None = ...,
         verdicts: _abc.Iterable[Global___NodeVerdict] | None = ...,
         crashes_seen: _builtins.int = ...,
+        home: _builtins.str = ...,
+        migration: Global___Migration | None = ...,
+        recoveries: _builtins.int = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        waits_until: _timestamp_pb2.Timestamp | None = ...,
+        fence_seen: _builtins.int = ...,
+        last_move: _builtins.str = ...,
+        move_not_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["not_before", b"not_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "move_not_before", b"move_not_before", "not_before", b"not_before", "waits_until", b"waits_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes_seen", b"crashes_seen", "node", b"node", "not_before", b"not_before", "power", b"power", "power_request", b"power_request", "restarts", b"restarts", "verdicts", b"verdicts", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes_seen", b"crashes_seen", "fence_seen", b"fence_seen", "home", b"home", "last_move", b"last_move", "migration", b"migration", "move_not_before", b"move_not_before", "node", b"node", "not_before", b"not_before", "power", b"power", "power_request", b"power_request", "recoveries", b"recoveries", "restarts", b"restarts", "verdicts", b"verdicts", "waits_for", b"waits_for", "waits_until", b"waits_until", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,6 +1330,7 @@ class VmStatus(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     CRASHES_FIELD_NUMBER: _builtins.int
     GUEST_SHUTDOWN_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
     state: Global___VmState.ValueType
     """Where it stands."""
     node: _builtins.str
@@ -799,6 +1377,10 @@ class VmStatus(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the emulator last started."""
 
+    @_builtins.property
+    def migration(self) -> Global___MigrationStatus:
+        """Its move to another node, of the decision that has the same id; of the last one when that is over."""
+
     def __init__(
         self,
         *,
@@ -819,10 +1401,11 @@ class VmStatus(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         crashes: _builtins.int = ...,
         guest_shutdown: _builtins.bool = ...,
+        migration: Global___MigrationStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "migration", b"migration", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "crashes", b"crashes", "disks", b"disks", "generation", b"generation", "guest", b"guest", "guest_shutdown", b"guest_shutdown", "memory_mib", b"memory_mib", "nics", b"nics", "node", b"node", "pending_restart", b"pending_restart", "power_request", b"power_request", "start_time", b"start_time", "state", b"state", "state_time", b"state_time", "vcpus", b"vcpus", "vnc", b"vnc", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "crashes", b"crashes", "disks", b"disks", "generation", b"generation", "guest", b"guest", "guest_shutdown", b"guest_shutdown", "memory_mib", b"memory_mib", "migration", b"migration", "nics", b"nics", "node", b"node", "pending_restart", b"pending_restart", "power_request", b"power_request", "start_time", b"start_time", "state", b"state", "state_time", b"state_time", "vcpus", b"vcpus", "vnc", b"vnc", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

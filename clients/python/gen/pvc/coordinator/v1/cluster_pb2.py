@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pvc.core.v1 import meta_pb2 as pvc_dot_core_dot_v1_dot_meta__pb2
 from pvc.core.v1 import options_pb2 as pvc_dot_core_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pvc/coordinator/v1/cluster.proto\x12\x12pvc.coordinator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xdf\x01\n\x04Node\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x42\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32 .pvc.coordinator.v1.NodeDecisionB\x04\xe2\x41\x01\x03R\x08\x64\x65\x63ision\x12<\n\x06status\x18\x04 \x01(\x0b\x32\x1e.pvc.coordinator.v1.NodeStatusB\x04\xe2\x41\x01\x03R\x06status:\r\xd2\xf3\x18\t\n\x05nodes\x10\x01\"\xa9\x01\n\x0cNodeDecision\x12\x33\n\x05state\x18\x01 \x01(\x0e\x32\x1d.pvc.coordinator.v1.NodeStateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x39\n\nstate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstateTime\x12\x17\n\x07\x62oot_id\x18\x04 \x01(\tR\x06\x62ootId\"\xe7\x03\n\nNodeStatus\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x12\n\x04\x63pus\x18\x02 \x01(\x05R\x04\x63pus\x12\x1d\n\nmemory_mib\x18\x03 \x01(\x03R\tmemoryMib\x12+\n\x12memory_for_vms_mib\x18\x04 \x01(\x03R\x0fmemoryForVmsMib\x12 \n\x0b\x61\x63\x63\x65lerator\x18\x05 \x01(\tR\x0b\x61\x63\x63\x65lerator\x12\'\n\x0f\x61\x63\x63\x65lerator_why\x18\x06 \x01(\tR\x0e\x61\x63\x63\x65leratorWhy\x12)\n\x10\x65mulator_version\x18\x07 \x01(\tR\x0f\x65mulatorVersion\x12\'\n\x0flibvirt_version\x18\x08 \x01(\tR\x0elibvirtVersion\x12\x16\n\x06kernel\x18\t \x01(\tR\x06kernel\x12>\n\x08services\x18\n \x03(\x0b\x32\".pvc.coordinator.v1.ServiceAddressR\x08services\x12\x16\n\x06\x66\x61ults\x18\x0b \x03(\tR\x06\x66\x61ults\x12\x17\n\x07\x62oot_id\x18\x0c \x01(\tR\x06\x62ootId\x12\x1d\n\ncpu_models\x18\r \x03(\tR\tcpuModels\x12\x18\n\x07session\x18\x0e \x01(\tR\x07session\"D\n\x0eServiceAddress\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\"\x85\x06\n\x07\x43luster\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06leader\x18\x03 \x01(\tR\x06leader\x12:\n\x06health\x18\x04 \x01(\x0e\x32\".pvc.coordinator.v1.Cluster.HealthR\x06health\x12\x16\n\x06\x66\x61ults\x18\x05 \x03(\tR\x06\x66\x61ults\x12<\n\x05nodes\x18\x06 \x03(\x0b\x32&.pvc.coordinator.v1.Cluster.NodesEntryR\x05nodes\x12\x36\n\x03vms\x18\x07 \x03(\x0b\x32$.pvc.coordinator.v1.Cluster.VmsEntryR\x03vms\x12-\n\x12running_operations\x18\x08 \x01(\x05R\x11runningOperations\x12\x1d\n\nmemory_mib\x18\t \x01(\x03R\tmemoryMib\x12.\n\x13memory_promised_mib\x18\n \x01(\x03R\x11memoryPromisedMib\x12\x12\n\x04\x63pus\x18\x0b \x01(\x05R\x04\x63pus\x12%\n\x0evcpus_promised\x18\x0c \x01(\x05R\rvcpusPromised\x12\x18\n\x07volumes\x18\r \x01(\x05R\x07volumes\x12\x16\n\x06images\x18\x0e \x01(\x05R\x06images\x12\x1a\n\x08networks\x18\x0f \x01(\x05R\x08networks\x12\x1a\n\x08revision\x18\x10 \x01(\x03R\x08revision\x1a\x38\n\nNodesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a\x36\n\x08VmsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\"U\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\r\n\tHEALTH_OK\x10\x01\x12\x12\n\x0eHEALTH_WARNING\x10\x02\x12\x10\n\x0cHEALTH_ERROR\x10\x03\"\x81\x01\n\x0f\x43lusterIdentity\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName:\x10\xd2\xf3\x18\x0c\n\x08\x63lusters\x10\x01*V\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11NODE_STATE_ONLINE\x10\x01\x12\x16\n\x12NODE_STATE_UNKNOWN\x10\x02\x42\xb6\x01\n\x16\x63om.pvc.coordinator.v1B\x0c\x43lusterProtoP\x01Z$pvc/pvc/coordinator/v1;coordinatorv1\xa2\x02\x03PCX\xaa\x02\x12Pvc.Coordinator.V1\xca\x02\x12Pvc\\Coordinator\\V1\xe2\x02\x1ePvc\\Coordinator\\V1\\GPBMetadata\xea\x02\x14Pvc::Coordinator::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pvc/coordinator/v1/cluster.proto\x12\x12pvc.coordinator.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\x91\x02\n\x04Node\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x42\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32 .pvc.coordinator.v1.NodeDecisionB\x04\xe2\x41\x01\x03R\x08\x64\x65\x63ision\x12<\n\x06status\x18\x04 \x01(\x0b\x32\x1e.pvc.coordinator.v1.NodeStatusB\x04\xe2\x41\x01\x03R\x06status\x12\x30\n\x04spec\x18\x05 \x01(\x0b\x32\x1c.pvc.coordinator.v1.NodeSpecR\x04spec:\r\xd2\xf3\x18\t\n\x05nodes\x10\x01\"\xe2\x03\n\x08NodeSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12x\n\x04tags\x18\x02 \x03(\tBd\xca\xf3\x18`\n\x1f[A-Za-z0-9][A-Za-z0-9._-]{0,62}\x12\x38letters, digits, dots, underscores and hyphens, up to 63H@R\x01.R\x04tags\x12\"\n\x07max_vms\x18\x03 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\x90NR\x06maxVms\x12\x45\n\rpower_control\x18\x04 \x01(\x0b\x32 .pvc.coordinator.v1.PowerControlR\x0cpowerControl\x12&\n\x0b\x63oordinator\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x0b\x63oordinator\x12\x1e\n\x07\x64rained\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x07\x64rained\x12\x1e\n\x07leaving\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x07leaving\x12\\\n\x07\x61\x64\x64ress\x18\x08 \x01(\tBB\xca\xf3\x18>\n [A-Za-z0-9][A-Za-z0-9.:-]{0,252}\x12\x1a\x61n IP address or host nameR\x07\x61\x64\x64ress\"\xe7\x02\n\x0cPowerControl\x12K\n\x08protocol\x18\x01 \x01(\x0e\x32).pvc.coordinator.v1.PowerControl.ProtocolB\x04\xe2\x41\x01\x02R\x08protocol\x12%\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x02\xca\xf3\x18\x03 \x80\x04R\x07\x61\x64\x64ress\x12\x1a\n\x04user\x18\x03 \x01(\tB\x06\xca\xf3\x18\x02 @R\x04user\x12)\n\x08password\x18\x04 \x01(\tB\r\xe2\x41\x01\x04\xca\xf3\x18\x05 \x80\x01h\x01R\x08password\x12\x1f\n\x06system\x18\x05 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x01R\x06system\x12,\n\x0b\x63\x65rtificate\x18\x06 \x01(\tB\n\xca\xf3\x18\x06 \x80\x80\x01X\x01R\x0b\x63\x65rtificate\"M\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x14\n\x10PROTOCOL_REDFISH\x10\x01\x12\x11\n\rPROTOCOL_IPMI\x10\x02\"\xbb\x01\n\nFenceProof\x12\x34\n\x05means\x18\x01 \x01(\x0e\x32\x1e.pvc.coordinator.v1.ProofMeansR\x05means\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x18\n\x07session\x18\x03 \x01(\tR\x07session\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x19\n\x08given_by\x18\x05 \x01(\tR\x07givenBy\"\x8c\x01\n\x0cProofAttempt\x12\x34\n\x05means\x18\x01 \x01(\x0e\x32\x1e.pvc.coordinator.v1.ProofMeansR\x05means\x12\x14\n\x05tries\x18\x02 \x01(\x05R\x05tries\x12\x10\n\x03why\x18\x03 \x01(\tR\x03why\x12\x1e\n\nimpossible\x18\x04 \x01(\x08R\nimpossible\"m\n\x0f\x43ontrollerCheck\x12\x18\n\x07trusted\x18\x01 \x01(\x08R\x07trusted\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xd3\x03\n\x0cNodeDecision\x12\x33\n\x05state\x18\x01 \x01(\x0e\x32\x1d.pvc.coordinator.v1.NodeStateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x39\n\nstate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstateTime\x12\x17\n\x07\x62oot_id\x18\x04 \x01(\tR\x06\x62ootId\x12\x16\n\x06\x66\x65nces\x18\x05 \x01(\x03R\x06\x66\x65nces\x12!\n\x0clost_session\x18\x06 \x01(\tR\x0blostSession\x12\x34\n\x08lost_for\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07lostFor\x12<\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32 .pvc.coordinator.v1.ProofAttemptR\x08\x61ttempts\x12\x34\n\x05proof\x18\t \x01(\x0b\x32\x1e.pvc.coordinator.v1.FenceProofR\x05proof\x12\x43\n\ncontroller\x18\n \x01(\x0b\x32#.pvc.coordinator.v1.ControllerCheckR\ncontroller\"\x8d\x01\n\x0eWatchdogStatus\x12\x14\n\x05\x61rmed\x18\x01 \x01(\x08R\x05\x61rmed\x12\x18\n\x07session\x18\x02 \x01(\tR\x07session\x12\x33\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x16\n\x06\x64\x65vice\x18\x04 \x01(\tR\x06\x64\x65vice\"_\n\x08NodeLoad\x12!\n\x0cload_percent\x18\x01 \x01(\x05R\x0bloadPercent\x12\x30\n\x14\x61vailable_memory_mib\x18\x02 \x01(\x03R\x12\x61vailableMemoryMib\"\xed\x06\n\nNodeStatus\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x12\n\x04\x63pus\x18\x02 \x01(\x05R\x04\x63pus\x12\x1d\n\nmemory_mib\x18\x03 \x01(\x03R\tmemoryMib\x12+\n\x12memory_for_vms_mib\x18\x04 \x01(\x03R\x0fmemoryForVmsMib\x12 \n\x0b\x61\x63\x63\x65lerator\x18\x05 \x01(\tR\x0b\x61\x63\x63\x65lerator\x12\'\n\x0f\x61\x63\x63\x65lerator_why\x18\x06 \x01(\tR\x0e\x61\x63\x63\x65leratorWhy\x12)\n\x10\x65mulator_version\x18\x07 \x01(\tR\x0f\x65mulatorVersion\x12\'\n\x0flibvirt_version\x18\x08 \x01(\tR\x0elibvirtVersion\x12\x16\n\x06kernel\x18\t \x01(\tR\x06kernel\x12>\n\x08services\x18\n \x03(\x0b\x32\".pvc.coordinator.v1.ServiceAddressR\x08services\x12\x16\n\x06\x66\x61ults\x18\x0b \x03(\tR\x06\x66\x61ults\x12\x17\n\x07\x62oot_id\x18\x0c \x01(\tR\x06\x62ootId\x12\x1d\n\ncpu_models\x18\r \x03(\tR\tcpuModels\x12\x18\n\x07session\x18\x0e \x01(\tR\x07session\x12>\n\x08watchdog\x18\x0f \x01(\x0b\x32\".pvc.coordinator.v1.WatchdogStatusR\x08watchdog\x12\x1f\n\x0b\x66\x65nces_seen\x18\x10 \x01(\x03R\nfencesSeen\x12\'\n\x0fstorage_clients\x18\x11 \x03(\tR\x0estorageClients\x12\x1e\n\nrestarting\x18\x12 \x01(\x08R\nrestarting\x12\x45\n\x07schemas\x18\x13 \x03(\x0b\x32+.pvc.coordinator.v1.NodeStatus.SchemasEntryR\x07schemas\x12\x30\n\x04load\x18\x14 \x01(\x0b\x32\x1c.pvc.coordinator.v1.NodeLoadR\x04load\x12%\n\x0emigration_host\x18\x15 \x01(\tR\rmigrationHost\x1a:\n\x0cSchemasEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\"D\n\x0eServiceAddress\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\"\x92\x07\n\x07\x43luster\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06leader\x18\x03 \x01(\tR\x06leader\x12:\n\x06health\x18\x04 \x01(\x0e\x32\".pvc.coordinator.v1.Cluster.HealthR\x06health\x12\x16\n\x06\x66\x61ults\x18\x05 \x03(\tR\x06\x66\x61ults\x12<\n\x05nodes\x18\x06 \x03(\x0b\x32&.pvc.coordinator.v1.Cluster.NodesEntryR\x05nodes\x12\x36\n\x03vms\x18\x07 \x03(\x0b\x32$.pvc.coordinator.v1.Cluster.VmsEntryR\x03vms\x12-\n\x12running_operations\x18\x08 \x01(\x05R\x11runningOperations\x12\x1d\n\nmemory_mib\x18\t \x01(\x03R\tmemoryMib\x12.\n\x13memory_promised_mib\x18\n \x01(\x03R\x11memoryPromisedMib\x12\x12\n\x04\x63pus\x18\x0b \x01(\x05R\x04\x63pus\x12%\n\x0evcpus_promised\x18\x0c \x01(\x05R\rvcpusPromised\x12\x18\n\x07volumes\x18\r \x01(\x05R\x07volumes\x12\x16\n\x06images\x18\x0e \x01(\x05R\x06images\x12\x1a\n\x08networks\x18\x0f \x01(\x05R\x08networks\x12\x1a\n\x08revision\x18\x10 \x01(\x03R\x08revision\x12\x33\n\x04spec\x18\x11 \x01(\x0b\x32\x1f.pvc.coordinator.v1.ClusterSpecR\x04spec\x12.\n\x13memory_reserved_mib\x18\x12 \x01(\x03R\x11memoryReservedMib\x12&\n\x0fmemory_free_mib\x18\x13 \x01(\x03R\rmemoryFreeMib\x1a\x38\n\nNodesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a\x36\n\x08VmsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\"U\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\r\n\tHEALTH_OK\x10\x01\x12\x12\n\x0eHEALTH_WARNING\x10\x02\x12\x10\n\x0cHEALTH_ERROR\x10\x03\"\xb9\x02\n\x0f\x43lusterIdentity\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12\x33\n\x04spec\x18\x04 \x01(\x0b\x32\x1f.pvc.coordinator.v1.ClusterSpecR\x04spec\x12\x42\n\x0clead_request\x18\x05 \x01(\x0b\x32\x1f.pvc.coordinator.v1.LeadRequestR\x0bleadRequest\x12=\n\x0c\x62\x61lance_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x62\x61lanceTime:\x10\xd2\xf3\x18\x0c\n\x08\x63lusters\x10\x01\"\xff\x03\n\x0b\x43lusterSpec\x12 \n\x0bmaintenance\x18\x01 \x01(\x08R\x0bmaintenance\x12\x1f\n\x0bha_disarmed\x18\x02 \x01(\x08R\nhaDisarmed\x12-\n\rreserve_nodes\x18\x03 \x01(\x05\x42\x08\xca\xf3\x18\x04(\x00\x30\x64R\x0creserveNodes\x12\x34\n\x11\x66\x65nce_max_percent\x18\x04 \x01(\x05\x42\x08\xca\xf3\x18\x04(\x01\x30\x64R\x0f\x66\x65nceMaxPercent\x12\x31\n\x0e\x66\x65nce_delay_ms\x18\x05 \x01(\x05\x42\x0b\xca\xf3\x18\x07(\x01\x30\x80\xdd\xdb\x01R\x0c\x66\x65nceDelayMs\x12\x31\n\x0frestart_grace_s\x18\x06 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\x90\x1cR\rrestartGraceS\x12\x38\n\x13migrations_per_node\x18\x07 \x01(\x05\x42\x08\xca\xf3\x18\x04(\x01\x30@R\x11migrationsPerNode\x12?\n\x16migrations_per_cluster\x18\x08 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\x80\x08R\x14migrationsPerCluster\x12!\n\x0c\x61uto_balance\x18\t \x01(\x08R\x0b\x61utoBalance\x12\x44\n\x19\x62\x61lance_threshold_percent\x18\n \x01(\x05\x42\x08\xca\xf3\x18\x04(\x01\x30\x64R\x17\x62\x61lanceThresholdPercent\"e\n\x0bLeadRequest\x12\x12\n\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n\x04\x61way\x18\x02 \x01(\tR\x04\x61way\x12.\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xd3\x01\n\x04Join\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x1f\n\x0bsecret_hash\x18\x03 \x01(\x0cR\nsecretHash\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12#\n\ranswered_hash\x18\x05 \x01(\x0cR\x0c\x61nsweredHash:\r\xd2\xf3\x18\t\n\x05joins\x10\x01*\x82\x02\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11NODE_STATE_ONLINE\x10\x01\x12\x16\n\x12NODE_STATE_UNKNOWN\x10\x02\x12\x16\n\x12NODE_STATE_JOINING\x10\x03\x12\x16\n\x12NODE_STATE_FENCING\x10\x04\x12\x15\n\x11NODE_STATE_FENCED\x10\x05\x12\x17\n\x13NODE_STATE_DRAINING\x10\x06\x12\x16\n\x12NODE_STATE_DRAINED\x10\x07\x12\x1a\n\x16NODE_STATE_MAINTENANCE\x10\x08\x12\x16\n\x12NODE_STATE_LEAVING\x10\t*\x8a\x01\n\nProofMeans\x12\x1b\n\x17PROOF_MEANS_UNSPECIFIED\x10\x00\x12\x15\n\x11PROOF_MEANS_POWER\x10\x01\x12\x17\n\x13PROOF_MEANS_STORAGE\x10\x02\x12\x18\n\x14PROOF_MEANS_WATCHDOG\x10\x03\x12\x15\n\x11PROOF_MEANS_ADMIN\x10\x04\x42\xb6\x01\n\x16\x63om.pvc.coordinator.v1B\x0c\x43lusterProtoP\x01Z$pvc/pvc/coordinator/v1;coordinatorv1\xa2\x02\x03PCX\xaa\x02\x12Pvc.Coordinator.V1\xca\x02\x12Pvc\\Coordinator\\V1\xe2\x02\x1ePvc\\Coordinator\\V1\\GPBMetadata\xea\x02\x14Pvc::Coordinator::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,30 +45,100 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE'].fields_by_name['status']._serialized_options = b'\342A\001\003'
   _globals['_NODE']._loaded_options = None
   _globals['_NODE']._serialized_options = b'\322\363\030\t\n\005nodes\020\001'
+  _globals['_NODESPEC'].fields_by_name['description']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['description']._serialized_options = b'\312\363\030\005 \200\010X\001'
+  _globals['_NODESPEC'].fields_by_name['tags']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['tags']._serialized_options = b'\312\363\030`\n\037[A-Za-z0-9][A-Za-z0-9._-]{0,62}\0228letters, digits, dots, underscores and hyphens, up to 63H@R\001.'
+  _globals['_NODESPEC'].fields_by_name['max_vms']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['max_vms']._serialized_options = b'\312\363\030\005(\0010\220N'
+  _globals['_NODESPEC'].fields_by_name['coordinator']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['coordinator']._serialized_options = b'\342A\001\003'
+  _globals['_NODESPEC'].fields_by_name['drained']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['drained']._serialized_options = b'\342A\001\003'
+  _globals['_NODESPEC'].fields_by_name['leaving']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['leaving']._serialized_options = b'\342A\001\003'
+  _globals['_NODESPEC'].fields_by_name['address']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['address']._serialized_options = b'\312\363\030>\n [A-Za-z0-9][A-Za-z0-9.:-]{0,252}\022\032an IP address or host name'
+  _globals['_POWERCONTROL'].fields_by_name['protocol']._loaded_options = None
+  _globals['_POWERCONTROL'].fields_by_name['protocol']._serialized_options = b'\342A\001\002'
+  _globals['_POWERCONTROL'].fields_by_name['address']._loaded_options = None
+  _globals['_POWERCONTROL'].fields_by_name['address']._serialized_options = b'\342A\001\002\312\363\030\003 \200\004'
+  _globals['_POWERCONTROL'].fields_by_name['user']._loaded_options = None
+  _globals['_POWERCONTROL'].fields_by_name['user']._serialized_options = b'\312\363\030\002 @'
+  _globals['_POWERCONTROL'].fields_by_name['password']._loaded_options = None
+  _globals['_POWERCONTROL'].fields_by_name['password']._serialized_options = b'\342A\001\004\312\363\030\005 \200\001h\001'
+  _globals['_POWERCONTROL'].fields_by_name['system']._loaded_options = None
+  _globals['_POWERCONTROL'].fields_by_name['system']._serialized_options = b'\312\363\030\003 \200\001'
+  _globals['_POWERCONTROL'].fields_by_name['certificate']._loaded_options = None
+  _globals['_POWERCONTROL'].fields_by_name['certificate']._serialized_options = b'\312\363\030\006 \200\200\001X\001'
+  _globals['_NODESTATUS_SCHEMASENTRY']._loaded_options = None
+  _globals['_NODESTATUS_SCHEMASENTRY']._serialized_options = b'8\001'
   _globals['_CLUSTER_NODESENTRY']._loaded_options = None
   _globals['_CLUSTER_NODESENTRY']._serialized_options = b'8\001'
   _globals['_CLUSTER_VMSENTRY']._loaded_options = None
   _globals['_CLUSTER_VMSENTRY']._serialized_options = b'8\001'
   _globals['_CLUSTERIDENTITY']._loaded_options = None
   _globals['_CLUSTERIDENTITY']._serialized_options = b'\322\363\030\014\n\010clusters\020\001'
-  _globals['_NODESTATE']._serialized_start=2039
-  _globals['_NODESTATE']._serialized_end=2125
-  _globals['_NODE']._serialized_start=174
-  _globals['_NODE']._serialized_end=397
-  _globals['_NODEDECISION']._serialized_start=400
-  _globals['_NODEDECISION']._serialized_end=569
-  _globals['_NODESTATUS']._serialized_start=572
-  _globals['_NODESTATUS']._serialized_end=1059
-  _globals['_SERVICEADDRESS']._serialized_start=1061
-  _globals['_SERVICEADDRESS']._serialized_end=1129
-  _globals['_CLUSTER']._serialized_start=1132
-  _globals['_CLUSTER']._serialized_end=1905
-  _globals['_CLUSTER_NODESENTRY']._serialized_start=1706
-  _globals['_CLUSTER_NODESENTRY']._serialized_end=1762
-  _globals['_CLUSTER_VMSENTRY']._serialized_start=1764
-  _globals['_CLUSTER_VMSENTRY']._serialized_end=1818
-  _globals['_CLUSTER_HEALTH']._serialized_start=1820
-  _globals['_CLUSTER_HEALTH']._serialized_end=1905
-  _globals['_CLUSTERIDENTITY']._serialized_start=1908
-  _globals['_CLUSTERIDENTITY']._serialized_end=2037
+  _globals['_CLUSTERSPEC'].fields_by_name['reserve_nodes']._loaded_options = None
+  _globals['_CLUSTERSPEC'].fields_by_name['reserve_nodes']._serialized_options = b'\312\363\030\004(\0000d'
+  _globals['_CLUSTERSPEC'].fields_by_name['fence_max_percent']._loaded_options = None
+  _globals['_CLUSTERSPEC'].fields_by_name['fence_max_percent']._serialized_options = b'\312\363\030\004(\0010d'
+  _globals['_CLUSTERSPEC'].fields_by_name['fence_delay_ms']._loaded_options = None
+  _globals['_CLUSTERSPEC'].fields_by_name['fence_delay_ms']._serialized_options = b'\312\363\030\007(\0010\200\335\333\001'
+  _globals['_CLUSTERSPEC'].fields_by_name['restart_grace_s']._loaded_options = None
+  _globals['_CLUSTERSPEC'].fields_by_name['restart_grace_s']._serialized_options = b'\312\363\030\005(\0010\220\034'
+  _globals['_CLUSTERSPEC'].fields_by_name['migrations_per_node']._loaded_options = None
+  _globals['_CLUSTERSPEC'].fields_by_name['migrations_per_node']._serialized_options = b'\312\363\030\004(\0010@'
+  _globals['_CLUSTERSPEC'].fields_by_name['migrations_per_cluster']._loaded_options = None
+  _globals['_CLUSTERSPEC'].fields_by_name['migrations_per_cluster']._serialized_options = b'\312\363\030\005(\0010\200\010'
+  _globals['_CLUSTERSPEC'].fields_by_name['balance_threshold_percent']._loaded_options = None
+  _globals['_CLUSTERSPEC'].fields_by_name['balance_threshold_percent']._serialized_options = b'\312\363\030\004(\0010d'
+  _globals['_JOIN']._loaded_options = None
+  _globals['_JOIN']._serialized_options = b'\322\363\030\t\n\005joins\020\001'
+  _globals['_NODESTATE']._serialized_start=5498
+  _globals['_NODESTATE']._serialized_end=5756
+  _globals['_PROOFMEANS']._serialized_start=5759
+  _globals['_PROOFMEANS']._serialized_end=5897
+  _globals['_NODE']._serialized_start=206
+  _globals['_NODE']._serialized_end=479
+  _globals['_NODESPEC']._serialized_start=482
+  _globals['_NODESPEC']._serialized_end=964
+  _globals['_POWERCONTROL']._serialized_start=967
+  _globals['_POWERCONTROL']._serialized_end=1326
+  _globals['_POWERCONTROL_PROTOCOL']._serialized_start=1249
+  _globals['_POWERCONTROL_PROTOCOL']._serialized_end=1326
+  _globals['_FENCEPROOF']._serialized_start=1329
+  _globals['_FENCEPROOF']._serialized_end=1516
+  _globals['_PROOFATTEMPT']._serialized_start=1519
+  _globals['_PROOFATTEMPT']._serialized_end=1659
+  _globals['_CONTROLLERCHECK']._serialized_start=1661
+  _globals['_CONTROLLERCHECK']._serialized_end=1770
+  _globals['_NODEDECISION']._serialized_start=1773
+  _globals['_NODEDECISION']._serialized_end=2240
+  _globals['_WATCHDOGSTATUS']._serialized_start=2243
+  _globals['_WATCHDOGSTATUS']._serialized_end=2384
+  _globals['_NODELOAD']._serialized_start=2386
+  _globals['_NODELOAD']._serialized_end=2481
+  _globals['_NODESTATUS']._serialized_start=2484
+  _globals['_NODESTATUS']._serialized_end=3361
+  _globals['_NODESTATUS_SCHEMASENTRY']._serialized_start=3303
+  _globals['_NODESTATUS_SCHEMASENTRY']._serialized_end=3361
+  _globals['_SERVICEADDRESS']._serialized_start=3363
+  _globals['_SERVICEADDRESS']._serialized_end=3431
+  _globals['_CLUSTER']._serialized_start=3434
+  _globals['_CLUSTER']._serialized_end=4348
+  _globals['_CLUSTER_NODESENTRY']._serialized_start=4149
+  _globals['_CLUSTER_NODESENTRY']._serialized_end=4205
+  _globals['_CLUSTER_VMSENTRY']._serialized_start=4207
+  _globals['_CLUSTER_VMSENTRY']._serialized_end=4261
+  _globals['_CLUSTER_HEALTH']._serialized_start=4263
+  _globals['_CLUSTER_HEALTH']._serialized_end=4348
+  _globals['_CLUSTERIDENTITY']._serialized_start=4351
+  _globals['_CLUSTERIDENTITY']._serialized_end=4664
+  _globals['_CLUSTERSPEC']._serialized_start=4667
+  _globals['_CLUSTERSPEC']._serialized_end=5178
+  _globals['_LEADREQUEST']._serialized_start=5180
+  _globals['_LEADREQUEST']._serialized_end=5281
+  _globals['_JOIN']._serialized_start=5284
+  _globals['_JOIN']._serialized_end=5495
 # @@protoc_insertion_point(module_scope)

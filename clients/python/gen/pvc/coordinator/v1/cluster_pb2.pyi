@@ -5,6 +5,7 @@ The cluster and its nodes."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -33,6 +34,20 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     """It holds its session: it works."""
     NODE_STATE_UNKNOWN: _NodeState.ValueType  # 2
     """It holds no session: nobody knows whether its VMs still run."""
+    NODE_STATE_JOINING: _NodeState.ValueType  # 3
+    """It was added and has not come yet."""
+    NODE_STATE_FENCING: _NodeState.ValueType  # 4
+    """Its death is being proven; see NodeDecision.attempts."""
+    NODE_STATE_FENCED: _NodeState.ValueType  # 5
+    """Its death is proven; its VMs are recovered elsewhere. See NodeDecision.proof."""
+    NODE_STATE_DRAINING: _NodeState.ValueType  # 6
+    """It works, and its VMs are leaving it."""
+    NODE_STATE_DRAINED: _NodeState.ValueType  # 7
+    """It works, and no VM is on it."""
+    NODE_STATE_MAINTENANCE: _NodeState.ValueType  # 8
+    """It holds no session, and that is no surprise: it was drained, or the cluster is in maintenance. It is not fenced."""
+    NODE_STATE_LEAVING: _NodeState.ValueType  # 9
+    """It is being taken out of the cluster."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Where a node stands."""
@@ -43,7 +58,53 @@ NODE_STATE_ONLINE: NodeState.ValueType  # 1
 """It holds its session: it works."""
 NODE_STATE_UNKNOWN: NodeState.ValueType  # 2
 """It holds no session: nobody knows whether its VMs still run."""
+NODE_STATE_JOINING: NodeState.ValueType  # 3
+"""It was added and has not come yet."""
+NODE_STATE_FENCING: NodeState.ValueType  # 4
+"""Its death is being proven; see NodeDecision.attempts."""
+NODE_STATE_FENCED: NodeState.ValueType  # 5
+"""Its death is proven; its VMs are recovered elsewhere. See NodeDecision.proof."""
+NODE_STATE_DRAINING: NodeState.ValueType  # 6
+"""It works, and its VMs are leaving it."""
+NODE_STATE_DRAINED: NodeState.ValueType  # 7
+"""It works, and no VM is on it."""
+NODE_STATE_MAINTENANCE: NodeState.ValueType  # 8
+"""It holds no session, and that is no surprise: it was drained, or the cluster is in maintenance. It is not fenced."""
+NODE_STATE_LEAVING: NodeState.ValueType  # 9
+"""It is being taken out of the cluster."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
+
+class _ProofMeans:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProofMeansEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProofMeans.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROOF_MEANS_UNSPECIFIED: _ProofMeans.ValueType  # 0
+    """None."""
+    PROOF_MEANS_POWER: _ProofMeans.ValueType  # 1
+    """Its controller confirms that its power is off."""
+    PROOF_MEANS_STORAGE: _ProofMeans.ValueType  # 2
+    """Everything its VMs can write to refuses its addresses, and confirmed it."""
+    PROOF_MEANS_WATCHDOG: _ProofMeans.ValueType  # 3
+    """Its watchdog, armed and fed only while the session lived, has reset it by now."""
+    PROOF_MEANS_ADMIN: _ProofMeans.ValueType  # 4
+    """An administrator says so; see ConfirmNodeDead."""
+
+class ProofMeans(_ProofMeans, metaclass=_ProofMeansEnumTypeWrapper):
+    """How the death of a node can be proven."""
+
+PROOF_MEANS_UNSPECIFIED: ProofMeans.ValueType  # 0
+"""None."""
+PROOF_MEANS_POWER: ProofMeans.ValueType  # 1
+"""Its controller confirms that its power is off."""
+PROOF_MEANS_STORAGE: ProofMeans.ValueType  # 2
+"""Everything its VMs can write to refuses its addresses, and confirmed it."""
+PROOF_MEANS_WATCHDOG: ProofMeans.ValueType  # 3
+"""Its watchdog, armed and fed only while the session lived, has reset it by now."""
+PROOF_MEANS_ADMIN: ProofMeans.ValueType  # 4
+"""An administrator says so; see ConfirmNodeDead."""
+Global___ProofMeans: _TypeAlias = ProofMeans  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):
@@ -55,6 +116,7 @@ class Node(_message.Message):
     META_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """nodes/{node}. The id is the machine's host name."""
     @_builtins.property
@@ -69,6 +131,10 @@ class Node(_message.Message):
     def status(self) -> Global___NodeStatus:
         """What the node tells of itself. Written by its agents; stale while the node is not online."""
 
+    @_builtins.property
+    def spec(self) -> Global___NodeSpec:
+        """What the administrator wants of it. Written by the coordinator service on request."""
+
     def __init__(
         self,
         *,
@@ -76,14 +142,246 @@ class Node(_message.Message):
         meta: _meta_pb2.Meta | None = ...,
         decision: Global___NodeDecision | None = ...,
         status: Global___NodeStatus | None = ...,
+        spec: Global___NodeSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "meta", b"meta", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "meta", b"meta", "name", b"name", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "meta", b"meta", "name", b"name", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class NodeSpec(_message.Message):
+    """What the administrator wants a node to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    MAX_VMS_FIELD_NUMBER: _builtins.int
+    POWER_CONTROL_FIELD_NUMBER: _builtins.int
+    COORDINATOR_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """A text for people."""
+    max_vms: _builtins.int
+    """Most VMs that run on it; 0 for as many as fit."""
+    coordinator: _builtins.bool
+    """Its coordinator may lead, and it lets new nodes in. Changed by PromoteNode and DemoteNode."""
+    drained: _builtins.bool
+    """No VM shall be on it. Changed by DrainNode and ReadyNode."""
+    leaving: _builtins.bool
+    """It is to leave the cluster. Changed by RemoveNode."""
+    address: _builtins.str
+    """Its address for the services of other nodes: an IP address or host name."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that placement rules of VMs can name: "ssd", "rack-b"."""
+
+    @_builtins.property
+    def power_control(self) -> Global___PowerControl:
+        """How its power is switched from outside: its baseboard management controller. Unset: it has none."""
+
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        max_vms: _builtins.int = ...,
+        power_control: Global___PowerControl | None = ...,
+        coordinator: _builtins.bool = ...,
+        drained: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["power_control", b"power_control"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "coordinator", b"coordinator", "description", b"description", "drained", b"drained", "leaving", b"leaving", "max_vms", b"max_vms", "power_control", b"power_control", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeSpec: _TypeAlias = NodeSpec  # noqa: Y015
+
+@_typing.final
+class PowerControl(_message.Message):
+    """A controller that switches a machine's power, and the account to use on it. Its password is kept sealed in a row
+    of its own, and never answered.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Protocol:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PowerControl._Protocol.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PROTOCOL_UNSPECIFIED: PowerControl._Protocol.ValueType  # 0
+        """Not said."""
+        PROTOCOL_REDFISH: PowerControl._Protocol.ValueType  # 1
+        """Redfish over HTTPS (HTTP only on loopback or where the URL says so)."""
+        PROTOCOL_IPMI: PowerControl._Protocol.ValueType  # 2
+        """IPMI 2.0 over LAN (RMCP+)."""
+
+    class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper):
+        """The language of a controller."""
+
+    PROTOCOL_UNSPECIFIED: PowerControl.Protocol.ValueType  # 0
+    """Not said."""
+    PROTOCOL_REDFISH: PowerControl.Protocol.ValueType  # 1
+    """Redfish over HTTPS (HTTP only on loopback or where the URL says so)."""
+    PROTOCOL_IPMI: PowerControl.Protocol.ValueType  # 2
+    """IPMI 2.0 over LAN (RMCP+)."""
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    protocol: Global___PowerControl.Protocol.ValueType
+    """The language it speaks."""
+    address: _builtins.str
+    """Where it is. Redfish: the URL, "https://bmc-n1.example.org". IPMI: host or host:port."""
+    user: _builtins.str
+    """The account."""
+    password: _builtins.str
+    """Its password. Given when it is set; empty in every answer, and in an update that leaves it as it is."""
+    system: _builtins.str
+    """Redfish: which of the controller's systems the machine is, "1". Empty: its only one."""
+    certificate: _builtins.str
+    """Redfish: PEM of the certificate, or its authority's, that the controller must show. Empty: the machine's own
+    list of authorities decides.
+    """
+    def __init__(
+        self,
+        *,
+        protocol: Global___PowerControl.Protocol.ValueType = ...,
+        address: _builtins.str = ...,
+        user: _builtins.str = ...,
+        password: _builtins.str = ...,
+        system: _builtins.str = ...,
+        certificate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "certificate", b"certificate", "password", b"password", "protocol", b"protocol", "system", b"system", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PowerControl: _TypeAlias = PowerControl  # noqa: Y015
+
+@_typing.final
+class FenceProof(_message.Message):
+    """Why a node is held to be dead: its VMs may be started elsewhere. Kept until the next one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEANS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    GIVEN_BY_FIELD_NUMBER: _builtins.int
+    means: Global___ProofMeans.ValueType
+    """What proved it."""
+    text: _builtins.str
+    """What was seen, one sentence."""
+    session: _builtins.str
+    """The session whose holder is dead."""
+    given_by: _builtins.str
+    """Who gave it: "coordinator n2", "token ann"."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was stored, by the clock of the leader."""
+
+    def __init__(
+        self,
+        *,
+        means: Global___ProofMeans.ValueType = ...,
+        text: _builtins.str = ...,
+        session: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        given_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given_by", b"given_by", "means", b"means", "session", b"session", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FenceProof: _TypeAlias = FenceProof  # noqa: Y015
+
+@_typing.final
+class ProofAttempt(_message.Message):
+    """How far one means to prove a node's death has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEANS_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    IMPOSSIBLE_FIELD_NUMBER: _builtins.int
+    means: Global___ProofMeans.ValueType
+    """The means."""
+    tries: _builtins.int
+    """How often it was tried."""
+    why: _builtins.str
+    """Why it has not worked yet, or cannot: "the controller does not answer", "it has no watchdog"."""
+    impossible: _builtins.bool
+    """It cannot work, whatever happens."""
+    def __init__(
+        self,
+        *,
+        means: Global___ProofMeans.ValueType = ...,
+        tries: _builtins.int = ...,
+        why: _builtins.str = ...,
+        impossible: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["impossible", b"impossible", "means", b"means", "tries", b"tries", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProofAttempt: _TypeAlias = ProofAttempt  # noqa: Y015
+
+@_typing.final
+class ControllerCheck(_message.Message):
+    """What is known of a node's controller. It is asked from time to time while the node works, so that it is not trusted
+    blindly on the day it is needed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUSTED_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    trusted: _builtins.bool
+    """It answered, and said that the power of the working node is on."""
+    why: _builtins.str
+    """Why not."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When that was last found out, by the clock of the leader."""
+
+    def __init__(
+        self,
+        *,
+        trusted: _builtins.bool = ...,
+        why: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "trusted", b"trusted", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControllerCheck: _TypeAlias = ControllerCheck  # noqa: Y015
 
 @_typing.final
 class NodeDecision(_message.Message):
@@ -95,15 +393,43 @@ class NodeDecision(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     STATE_TIME_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
+    FENCES_FIELD_NUMBER: _builtins.int
+    LOST_SESSION_FIELD_NUMBER: _builtins.int
+    LOST_FOR_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    CONTROLLER_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     """Where it stands."""
     why: _builtins.str
     """Why."""
     boot_id: _builtins.str
     """The start of the machine (status.boot_id) whose autostarts have been decided."""
+    fences: _builtins.int
+    """How often it was fenced. Its agent has to take that in before it may carry VMs again; see status.fences_seen."""
+    lost_session: _builtins.str
+    """The session whose end is being dealt with; empty while there is nothing to deal with."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
+
+    @_builtins.property
+    def lost_for(self) -> _duration_pb2.Duration:
+        """At least this long ago that session ended, as the leaders counted by their own clocks: a new one goes on from
+        here. Refreshed every few seconds while it matters.
+        """
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProofAttempt]:
+        """How the proofs are coming along, while the node is being fenced."""
+
+    @_builtins.property
+    def proof(self) -> Global___FenceProof:
+        """The proof that it was fenced by; of the last time while it works again."""
+
+    @_builtins.property
+    def controller(self) -> Global___ControllerCheck:
+        """Its controller."""
 
     def __init__(
         self,
@@ -112,20 +438,108 @@ class NodeDecision(_message.Message):
         why: _builtins.str = ...,
         state_time: _timestamp_pb2.Timestamp | None = ...,
         boot_id: _builtins.str = ...,
+        fences: _builtins.int = ...,
+        lost_session: _builtins.str = ...,
+        lost_for: _duration_pb2.Duration | None = ...,
+        attempts: _abc.Iterable[Global___ProofAttempt] | None = ...,
+        proof: Global___FenceProof | None = ...,
+        controller: Global___ControllerCheck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["controller", b"controller", "lost_for", b"lost_for", "proof", b"proof", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "state", b"state", "state_time", b"state_time", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "controller", b"controller", "fences", b"fences", "lost_for", b"lost_for", "lost_session", b"lost_session", "proof", b"proof", "state", b"state", "state_time", b"state_time", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeDecision: _TypeAlias = NodeDecision  # noqa: Y015
 
 @_typing.final
+class WatchdogStatus(_message.Message):
+    """A watchdog: resets the machine unless it is fed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARMED_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    armed: _builtins.bool
+    """It is armed, and fed only while the session lives."""
+    session: _builtins.str
+    """The session that it is fed for."""
+    device: _builtins.str
+    """What it is: "/dev/watchdog"."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """It resets the machine this long after it was last fed."""
+
+    def __init__(
+        self,
+        *,
+        armed: _builtins.bool = ...,
+        session: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        device: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["armed", b"armed", "device", b"device", "session", b"session", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchdogStatus: _TypeAlias = WatchdogStatus  # noqa: Y015
+
+@_typing.final
+class NodeLoad(_message.Message):
+    """How busy a node is; rounded, and refreshed only when it changed a lot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_PERCENT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    load_percent: _builtins.int
+    """Processes that want a processor, on average over a minute, in hundredths."""
+    available_memory_mib: _builtins.int
+    """Memory that is free or could be, in MiB."""
+    def __init__(
+        self,
+        *,
+        load_percent: _builtins.int = ...,
+        available_memory_mib: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_memory_mib", b"available_memory_mib", "load_percent", b"load_percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeLoad: _TypeAlias = NodeLoad  # noqa: Y015
+
+@_typing.final
 class NodeStatus(_message.Message):
     """What a node tells of itself. Written when its agents start, and when it changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SchemasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     VERSION_FIELD_NUMBER: _builtins.int
     CPUS_FIELD_NUMBER: _builtins.int
@@ -141,6 +555,13 @@ class NodeStatus(_message.Message):
     BOOT_ID_FIELD_NUMBER: _builtins.int
     CPU_MODELS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    WATCHDOG_FIELD_NUMBER: _builtins.int
+    FENCES_SEEN_FIELD_NUMBER: _builtins.int
+    STORAGE_CLIENTS_FIELD_NUMBER: _builtins.int
+    RESTARTING_FIELD_NUMBER: _builtins.int
+    SCHEMAS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    MIGRATION_HOST_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of PVC that it runs."""
     cpus: _builtins.int
@@ -163,6 +584,12 @@ class NodeStatus(_message.Message):
     """Changes with every start of the machine."""
     session: _builtins.str
     """The session that its agents hold; see the state store. A node is there while it holds it."""
+    fences_seen: _builtins.int
+    """The count of fences that it has taken in: since then no VM runs on it that was not decided to."""
+    restarting: _builtins.bool
+    """Its agent is ending on purpose and means to come back: its session ends without anything being wrong."""
+    migration_host: _builtins.str
+    """Where its hypervisor takes VMs from others: host name or IP address; empty when it does not."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceAddress]:
         """Where its services listen inside the cluster."""
@@ -174,6 +601,22 @@ class NodeStatus(_message.Message):
     @_builtins.property
     def cpu_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """CPU models that its VMs can have."""
+
+    @_builtins.property
+    def watchdog(self) -> Global___WatchdogStatus:
+        """Its watchdog; unset when it has none."""
+
+    @_builtins.property
+    def storage_clients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses by which its storage clients are known to the storage, for a storage fence: "10.0.0.1:0/1234"."""
+
+    @_builtins.property
+    def schemas(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The newest schema of each collection that all its services can read: "vms" → 2."""
+
+    @_builtins.property
+    def load(self) -> Global___NodeLoad:
+        """How busy it is."""
 
     def __init__(
         self,
@@ -192,10 +635,17 @@ class NodeStatus(_message.Message):
         boot_id: _builtins.str = ...,
         cpu_models: _abc.Iterable[_builtins.str] | None = ...,
         session: _builtins.str = ...,
+        watchdog: Global___WatchdogStatus | None = ...,
+        fences_seen: _builtins.int = ...,
+        storage_clients: _abc.Iterable[_builtins.str] | None = ...,
+        restarting: _builtins.bool = ...,
+        schemas: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        load: Global___NodeLoad | None = ...,
+        migration_host: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "watchdog", b"watchdog"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "accelerator_why", b"accelerator_why", "boot_id", b"boot_id", "cpu_models", b"cpu_models", "cpus", b"cpus", "emulator_version", b"emulator_version", "faults", b"faults", "kernel", b"kernel", "libvirt_version", b"libvirt_version", "memory_for_vms_mib", b"memory_for_vms_mib", "memory_mib", b"memory_mib", "services", b"services", "session", b"session", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "accelerator_why", b"accelerator_why", "boot_id", b"boot_id", "cpu_models", b"cpu_models", "cpus", b"cpus", "emulator_version", b"emulator_version", "faults", b"faults", "fences_seen", b"fences_seen", "kernel", b"kernel", "libvirt_version", b"libvirt_version", "load", b"load", "memory_for_vms_mib", b"memory_for_vms_mib", "memory_mib", b"memory_mib", "migration_host", b"migration_host", "restarting", b"restarting", "schemas", b"schemas", "services", b"services", "session", b"session", "storage_clients", b"storage_clients", "version", b"version", "watchdog", b"watchdog"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,6 +766,9 @@ class Cluster(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    MEMORY_RESERVED_MIB_FIELD_NUMBER: _builtins.int
+    MEMORY_FREE_MIB_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     version: _builtins.str
@@ -342,6 +795,10 @@ class Cluster(_message.Message):
     """Networks."""
     revision: _builtins.int
     """The state's revision that this shows."""
+    memory_reserved_mib: _builtins.int
+    """Memory that must stay free so that the VMs of spec.reserve_nodes nodes can be restarted, in MiB."""
+    memory_free_mib: _builtins.int
+    """Memory that VMs can still be promised beyond that, in MiB; below zero when a failure would leave VMs without room."""
     @_builtins.property
     def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What does, one sentence each, the most urgent first."""
@@ -353,6 +810,10 @@ class Cluster(_message.Message):
     @_builtins.property
     def vms(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """VMs by state, "RUNNING" → 12."""
+
+    @_builtins.property
+    def spec(self) -> Global___ClusterSpec:
+        """How the cluster is to behave."""
 
     def __init__(
         self,
@@ -373,10 +834,13 @@ class Cluster(_message.Message):
         images: _builtins.int = ...,
         networks: _builtins.int = ...,
         revision: _builtins.int = ...,
+        spec: Global___ClusterSpec | None = ...,
+        memory_reserved_mib: _builtins.int = ...,
+        memory_free_mib: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "faults", b"faults", "health", b"health", "images", b"images", "leader", b"leader", "memory_mib", b"memory_mib", "memory_promised_mib", b"memory_promised_mib", "name", b"name", "networks", b"networks", "nodes", b"nodes", "revision", b"revision", "running_operations", b"running_operations", "vcpus_promised", b"vcpus_promised", "version", b"version", "vms", b"vms", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "faults", b"faults", "health", b"health", "images", b"images", "leader", b"leader", "memory_free_mib", b"memory_free_mib", "memory_mib", b"memory_mib", "memory_promised_mib", b"memory_promised_mib", "memory_reserved_mib", b"memory_reserved_mib", "name", b"name", "networks", b"networks", "nodes", b"nodes", "revision", b"revision", "running_operations", b"running_operations", "spec", b"spec", "vcpus_promised", b"vcpus_promised", "version", b"version", "vms", b"vms", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +855,9 @@ class ClusterIdentity(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     META_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    LEAD_REQUEST_FIELD_NUMBER: _builtins.int
+    BALANCE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """clusters/this."""
     display_name: _builtins.str
@@ -399,17 +866,168 @@ class ClusterIdentity(_message.Message):
     def meta(self) -> _meta_pb2.Meta:
         """Common part; meta.uid is the cluster's id."""
 
+    @_builtins.property
+    def spec(self) -> Global___ClusterSpec:
+        """How it is to behave. Written by the coordinator service on request."""
+
+    @_builtins.property
+    def lead_request(self) -> Global___LeadRequest:
+        """Where the lead is asked to go; unset once it is there. Written by the coordinator service on request, removed by
+        the coordinator that leads.
+        """
+
+    @_builtins.property
+    def balance_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last round of automatic balancing was made. Written by the coordinator that leads."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         meta: _meta_pb2.Meta | None = ...,
         display_name: _builtins.str = ...,
+        spec: Global___ClusterSpec | None = ...,
+        lead_request: Global___LeadRequest | None = ...,
+        balance_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance_time", b"balance_time", "lead_request", b"lead_request", "meta", b"meta", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "meta", b"meta", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_time", b"balance_time", "display_name", b"display_name", "lead_request", b"lead_request", "meta", b"meta", "name", b"name", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClusterIdentity: _TypeAlias = ClusterIdentity  # noqa: Y015
+
+@_typing.final
+class ClusterSpec(_message.Message):
+    """How the cluster is to behave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAINTENANCE_FIELD_NUMBER: _builtins.int
+    HA_DISARMED_FIELD_NUMBER: _builtins.int
+    RESERVE_NODES_FIELD_NUMBER: _builtins.int
+    FENCE_MAX_PERCENT_FIELD_NUMBER: _builtins.int
+    FENCE_DELAY_MS_FIELD_NUMBER: _builtins.int
+    RESTART_GRACE_S_FIELD_NUMBER: _builtins.int
+    MIGRATIONS_PER_NODE_FIELD_NUMBER: _builtins.int
+    MIGRATIONS_PER_CLUSTER_FIELD_NUMBER: _builtins.int
+    AUTO_BALANCE_FIELD_NUMBER: _builtins.int
+    BALANCE_THRESHOLD_PERCENT_FIELD_NUMBER: _builtins.int
+    maintenance: _builtins.bool
+    """In maintenance: no node is fenced, nothing is restarted elsewhere or balanced. VMs go on."""
+    ha_disarmed: _builtins.bool
+    """Nodes that fail are not fenced, and their VMs not restarted elsewhere."""
+    reserve_nodes: _builtins.int
+    """The VMs of this many nodes can always be restarted on the others: a VM whose start would take the room for that
+    is refused. 0 for no such promise.
+    """
+    fence_max_percent: _builtins.int
+    """The largest share of all nodes that may be fenced at a time, in percent; one node always may. Default 34."""
+    fence_delay_ms: _builtins.int
+    """How long a node is waited for before its death is proven, in milliseconds after its session ended. Default 500."""
+    restart_grace_s: _builtins.int
+    """How long a node whose agent said that it restarts is waited for instead, in seconds. Default 60."""
+    migrations_per_node: _builtins.int
+    """Most live migrations that a node takes part in at a time. Default 2."""
+    migrations_per_cluster: _builtins.int
+    """Most live migrations at a time. Default 8."""
+    auto_balance: _builtins.bool
+    """Move VMs by itself when the nodes are unevenly used."""
+    balance_threshold_percent: _builtins.int
+    """How uneven the nodes may be used before they are balanced: most used minus least used, in percent. Default 20."""
+    def __init__(
+        self,
+        *,
+        maintenance: _builtins.bool = ...,
+        ha_disarmed: _builtins.bool = ...,
+        reserve_nodes: _builtins.int = ...,
+        fence_max_percent: _builtins.int = ...,
+        fence_delay_ms: _builtins.int = ...,
+        restart_grace_s: _builtins.int = ...,
+        migrations_per_node: _builtins.int = ...,
+        migrations_per_cluster: _builtins.int = ...,
+        auto_balance: _builtins.bool = ...,
+        balance_threshold_percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_balance", b"auto_balance", "balance_threshold_percent", b"balance_threshold_percent", "fence_delay_ms", b"fence_delay_ms", "fence_max_percent", b"fence_max_percent", "ha_disarmed", b"ha_disarmed", "maintenance", b"maintenance", "migrations_per_cluster", b"migrations_per_cluster", "migrations_per_node", b"migrations_per_node", "reserve_nodes", b"reserve_nodes", "restart_grace_s", b"restart_grace_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterSpec: _TypeAlias = ClusterSpec  # noqa: Y015
+
+@_typing.final
+class LeadRequest(_message.Message):
+    """A wish about which node leads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    AWAY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """nodes/{node} that is to lead; empty: any but `away`."""
+    away: _builtins.str
+    """nodes/{node} that is not to lead."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        away: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["away", b"away", "node", b"node", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeadRequest: _TypeAlias = LeadRequest  # noqa: Y015
+
+@_typing.final
+class Join(_message.Message):
+    """Lets one machine join, once. The row goes when it did, or when its time is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    SECRET_HASH_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ANSWERED_HASH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """joins/{node}."""
+    secret_hash: _builtins.bytes
+    """SHA-256 of the secret in the token that was handed out."""
+    answered_hash: _builtins.bytes
+    """The certificate request that was answered already: the same machine may ask again when the answer was lost."""
+    @_builtins.property
+    def meta(self) -> _meta_pb2.Meta:
+        """Common part."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Not after this."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        meta: _meta_pb2.Meta | None = ...,
+        secret_hash: _builtins.bytes = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        answered_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_hash", b"answered_hash", "expire_time", b"expire_time", "meta", b"meta", "name", b"name", "secret_hash", b"secret_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Join: _TypeAlias = Join  # noqa: Y015

@@ -26,6 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from pvc.compute.v1 import vm_pb2 as pvc_dot_compute_dot_v1_dot_vm__pb2
 from pvc.coordinator.v1 import cluster_pb2 as pvc_dot_coordinator_dot_v1_dot_cluster__pb2
 from pvc.core.v1 import event_pb2 as pvc_dot_core_dot_v1_dot_event__pb2
 from pvc.core.v1 import meta_pb2 as pvc_dot_core_dot_v1_dot_meta__pb2
@@ -33,7 +34,7 @@ from pvc.core.v1 import operation_pb2 as pvc_dot_core_dot_v1_dot_operation__pb2
 from pvc.core.v1 import options_pb2 as pvc_dot_core_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,pvc/coordinator/v1/coordinator_service.proto\x12\x12pvc.coordinator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a pvc/coordinator/v1/cluster.proto\x1a\x17pvc/core/v1/event.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x1bpvc/core/v1/operation.proto\x1a\x19pvc/core/v1/options.proto\"n\n\x0eGetNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x37\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xd7\x01\n\x10ListNodesRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xa6\x01\n\x11ListNodesResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x18.pvc.coordinator.v1.NodeR\x05nodes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x9a\x01\n\x11WatchNodesRequest\x12\x1f\n\x06\x66ilter\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12+\n\rfrom_revision\x18\x02 \x01(\x03\x42\x06\xca\xf3\x18\x02(\x01R\x0c\x66romRevision\x12\x37\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\x8b\x01\n\x12WatchNodesResponse\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pvc.core.v1.ChangeKindR\x04kind\x12,\n\x04node\x18\x02 \x01(\x0b\x32\x18.pvc.coordinator.v1.NodeR\x04node\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\x13\n\x11GetClusterRequest\"x\n\x13GetOperationRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xca\xf3\x18\x0c\x62\noperationsR\x04name\x12\x37\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xdc\x01\n\x15ListOperationsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xb3\x01\n\x16ListOperationsResponse\x12\x36\n\noperations\x18\x01 \x03(\x0b\x32\x16.pvc.core.v1.OperationR\noperations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x9f\x01\n\x16WatchOperationsRequest\x12\x1f\n\x06\x66ilter\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12+\n\rfrom_revision\x18\x02 \x01(\x03\x42\x06\xca\xf3\x18\x02(\x01R\x0c\x66romRevision\x12\x37\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\x98\x01\n\x17WatchOperationsResponse\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pvc.core.v1.ChangeKindR\x04kind\x12\x34\n\toperation\x18\x02 \x01(\x0b\x32\x16.pvc.core.v1.OperationR\toperation\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"u\n\x14WaitOperationRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xca\xf3\x18\x0c\x62\noperationsR\x04name\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"a\n\x16\x43\x61ncelOperationRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xca\xf3\x18\x0c\x62\noperationsR\x04name\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"\xd8\x01\n\x11ListEventsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xa3\x01\n\x12ListEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.pvc.core.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x9b\x01\n\x12WatchEventsRequest\x12\x1f\n\x06\x66ilter\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12+\n\rfrom_revision\x18\x02 \x01(\x03\x42\x06\xca\xf3\x18\x02(\x01R\x0c\x66romRevision\x12\x37\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\x88\x01\n\x13WatchEventsResponse\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pvc.core.v1.ChangeKindR\x04kind\x12(\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x12.pvc.core.v1.EventR\x05\x65vent\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision2\xe9\x02\n\x0bNodeService\x12i\n\x07GetNode\x12\".pvc.coordinator.v1.GetNodeRequest\x1a\x18.pvc.coordinator.v1.Node\" \xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=nodes/*}\x12q\n\tListNodes\x12$.pvc.coordinator.v1.ListNodesRequest\x1a%.pvc.coordinator.v1.ListNodesResponse\"\x17\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/nodes\x12|\n\nWatchNodes\x12%.pvc.coordinator.v1.WatchNodesRequest\x1a&.pvc.coordinator.v1.WatchNodesResponse\"\x1d\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/nodes:watch0\x01\x32}\n\x0e\x43lusterService\x12k\n\nGetCluster\x12%.pvc.coordinator.v1.GetClusterRequest\x1a\x1b.pvc.coordinator.v1.Cluster\"\x19\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/cluster2\xb1\x05\n\x10OperationService\x12v\n\x0cGetOperation\x12\'.pvc.coordinator.v1.GetOperationRequest\x1a\x16.pvc.core.v1.Operation\"%\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=operations/*}\x12\x85\x01\n\x0eListOperations\x12).pvc.coordinator.v1.ListOperationsRequest\x1a*.pvc.coordinator.v1.ListOperationsResponse\"\x1c\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/operations\x12\x90\x01\n\x0fWatchOperations\x12*.pvc.coordinator.v1.WatchOperationsRequest\x1a+.pvc.coordinator.v1.WatchOperationsResponse\"\"\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/operations:watch0\x01\x12\x80\x01\n\rWaitOperation\x12(.pvc.coordinator.v1.WaitOperationRequest\x1a\x16.pvc.core.v1.Operation\"-\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=operations/*}:wait:\x01*\x12\x86\x01\n\x0f\x43\x61ncelOperation\x12*.pvc.coordinator.v1.CancelOperationRequest\x1a\x16.pvc.core.v1.Operation\"/\xda\xf3\x18\x02\x08\x02\x82\xd3\xe4\x93\x02#\"\x1e/v1/{name=operations/*}:cancel:\x01*2\x88\x02\n\x0c\x45ventService\x12u\n\nListEvents\x12%.pvc.coordinator.v1.ListEventsRequest\x1a&.pvc.coordinator.v1.ListEventsResponse\"\x18\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events\x12\x80\x01\n\x0bWatchEvents\x12&.pvc.coordinator.v1.WatchEventsRequest\x1a\'.pvc.coordinator.v1.WatchEventsResponse\"\x1e\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01\x42\xc1\x01\n\x16\x63om.pvc.coordinator.v1B\x17\x43oordinatorServiceProtoP\x01Z$pvc/pvc/coordinator/v1;coordinatorv1\xa2\x02\x03PCX\xaa\x02\x12Pvc.Coordinator.V1\xca\x02\x12Pvc\\Coordinator\\V1\xe2\x02\x1ePvc\\Coordinator\\V1\\GPBMetadata\xea\x02\x14Pvc::Coordinator::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,pvc/coordinator/v1/coordinator_service.proto\x12\x12pvc.coordinator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x17pvc/compute/v1/vm.proto\x1a pvc/coordinator/v1/cluster.proto\x1a\x17pvc/core/v1/event.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x1bpvc/core/v1/operation.proto\x1a\x19pvc/core/v1/options.proto\"n\n\x0eGetNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x37\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xd7\x01\n\x10ListNodesRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xa6\x01\n\x11ListNodesResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x18.pvc.coordinator.v1.NodeR\x05nodes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x9a\x01\n\x11WatchNodesRequest\x12\x1f\n\x06\x66ilter\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12+\n\rfrom_revision\x18\x02 \x01(\x03\x42\x06\xca\xf3\x18\x02(\x01R\x0c\x66romRevision\x12\x37\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\x8b\x01\n\x12WatchNodesResponse\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pvc.core.v1.ChangeKindR\x04kind\x12,\n\x04node\x18\x02 \x01(\x0b\x32\x18.pvc.coordinator.v1.NodeR\x04node\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\x13\n\x11GetClusterRequest\"x\n\x13GetOperationRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xca\xf3\x18\x0c\x62\noperationsR\x04name\x12\x37\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xdc\x01\n\x15ListOperationsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xb3\x01\n\x16ListOperationsResponse\x12\x36\n\noperations\x18\x01 \x03(\x0b\x32\x16.pvc.core.v1.OperationR\noperations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x9f\x01\n\x16WatchOperationsRequest\x12\x1f\n\x06\x66ilter\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12+\n\rfrom_revision\x18\x02 \x01(\x03\x42\x06\xca\xf3\x18\x02(\x01R\x0c\x66romRevision\x12\x37\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\x98\x01\n\x17WatchOperationsResponse\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pvc.core.v1.ChangeKindR\x04kind\x12\x34\n\toperation\x18\x02 \x01(\x0b\x32\x16.pvc.core.v1.OperationR\toperation\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"u\n\x14WaitOperationRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xca\xf3\x18\x0c\x62\noperationsR\x04name\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"a\n\x16\x43\x61ncelOperationRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xca\xf3\x18\x0c\x62\noperationsR\x04name\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"\xd8\x01\n\x11ListEventsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xa3\x01\n\x12ListEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.pvc.core.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x9b\x01\n\x12WatchEventsRequest\x12\x1f\n\x06\x66ilter\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12+\n\rfrom_revision\x18\x02 \x01(\x03\x42\x06\xca\xf3\x18\x02(\x01R\x0c\x66romRevision\x12\x37\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\x88\x01\n\x13WatchEventsResponse\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pvc.core.v1.ChangeKindR\x04kind\x12(\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x12.pvc.core.v1.EventR\x05\x65vent\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\xb5\x03\n\x0e\x41\x64\x64NodeRequest\x12\xa0\x01\n\x07node_id\x18\x01 \x01(\tB\x86\x01\xe2\x41\x01\x02\xca\xf3\x18~\n\"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\x12Vlower-case letters, digits and hyphens, 1 to 63, not beginning or ending with a hyphen ?R\x06nodeId\x12`\n\x07\x61\x64\x64ress\x18\x02 \x01(\tBF\xe2\x41\x01\x02\xca\xf3\x18>\n [A-Za-z0-9][A-Za-z0-9.:-]{0,252}\x12\x1a\x61n IP address or host nameR\x07\x61\x64\x64ress\x12 \n\x0b\x63oordinator\x18\x03 \x01(\x08R\x0b\x63oordinator\x12\x38\n\nexpires_in\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\texpiresIn\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x06 \x01(\x08R\x0cvalidateOnly\"U\n\x0f\x41\x64\x64NodeResponse\x12,\n\x04node\x18\x01 \x01(\x0b\x32\x18.pvc.coordinator.v1.NodeR\x04node\x12\x14\n\x05token\x18\x02 \x01(\tR\x05token\"\x85\x01\n\tJoinToken\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x64oors\x18\x02 \x03(\tR\x05\x64oors\x12\x1c\n\tauthority\x18\x03 \x01(\x0cR\tauthority\x12\x16\n\x06secret\x18\x04 \x01(\x0cR\x06secret\x12\x18\n\x07\x63luster\x18\x05 \x01(\tR\x07\x63luster\"\xb6\x01\n\x0fJoinNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12$\n\x06secret\x18\x02 \x01(\x0c\x42\x0c\xe2\x41\x01\x02\xca\xf3\x18\x04 @h\x01R\x06secret\x12>\n\x13\x63\x65rtificate_request\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xca\xf3\x18\x05 \x80@X\x01R\x12\x63\x65rtificateRequest\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\"\x89\x02\n\x10JoinNodeResponse\x12 \n\x0b\x63\x65rtificate\x18\x01 \x01(\tR\x0b\x63\x65rtificate\x12\x1c\n\tauthority\x18\x02 \x01(\tR\tauthority\x12\x30\n\rauthority_key\x18\x03 \x01(\tB\x0b\xca\xf3\x18\x07 \x80@X\x01h\x01R\x0c\x61uthorityKey\x12)\n\x0b\x63luster_key\x18\x04 \x01(\x0c\x42\x08\xca\xf3\x18\x04 @h\x01R\nclusterKey\x12\x1f\n\x0bstate_hosts\x18\x05 \x03(\tR\nstateHosts\x12\x18\n\x07\x63luster\x18\x06 \x01(\tR\x07\x63luster\x12\x1d\n\nfirst_port\x18\x07 \x01(\x05R\tfirstPort\"\xc8\x01\n\x11UpdateNodeRequest\x12\x32\n\x04node\x18\x01 \x01(\x0b\x32\x18.pvc.coordinator.v1.NodeB\x04\xe2\x41\x01\x02R\x04node\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\x90\x01\n\x11RemoveNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\xab\x01\n\x10\x44rainNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x1a\n\x08shutdown\x18\x02 \x01(\x08R\x08shutdown\x12\x12\n\x04\x65tag\x18\x03 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x05 \x01(\x08R\x0cvalidateOnly\"\xac\x01\n\x10ReadyNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x1b\n\tleave_vms\x18\x02 \x01(\x08R\x08leaveVms\x12\x12\n\x04\x65tag\x18\x03 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x05 \x01(\x08R\x0cvalidateOnly\"\x91\x01\n\x12PromoteNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\x90\x01\n\x11\x44\x65moteNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\xa2\x01\n\x0fLeadNodeRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x12\n\x04\x61way\x18\x02 \x01(\x08R\x04\x61way\x12\x12\n\x04\x65tag\x18\x03 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x05 \x01(\x08R\x0cvalidateOnly\"\xb4\x01\n\x16\x43onfirmNodeDeadRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\x12\x1d\n\x03why\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x02\xca\xf3\x18\x03 \x80\x04R\x03why\x12\x12\n\x04\x65tag\x18\x03 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x05 \x01(\x08R\x0cvalidateOnly\"c\n\x17\x43onfirmNodeDeadResponse\x12,\n\x04node\x18\x01 \x01(\x0b\x32\x18.pvc.coordinator.v1.NodeR\x04node\x12\x1a\n\x08warnings\x18\x02 \x03(\tR\x08warnings\"<\n\x15\x43heckNodePowerRequest\x12#\n\x04name\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xca\xf3\x18\x07\x62\x05nodesR\x04name\"W\n\x16\x43heckNodePowerResponse\x12\x0e\n\x02on\x18\x01 \x01(\x08R\x02on\x12-\n\x04took\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04took\"\xd2\x01\n\x14UpdateClusterRequest\x12\x39\n\x04spec\x18\x01 \x01(\x0b\x32\x1f.pvc.coordinator.v1.ClusterSpecB\x04\xe2\x41\x01\x02R\x04spec\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\xe7\x01\n\x10MigrateVmRequest\x12!\n\x04name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xca\xf3\x18\x05\x62\x03vmsR\x04name\x12\x1f\n\x04node\x18\x02 \x01(\tB\x0b\xca\xf3\x18\x07\x62\x05nodesR\x04node\x12\x37\n\x06method\x18\x03 \x01(\x0e\x32\x1f.pvc.compute.v1.MigrationMethodR\x06method\x12\x12\n\x04\x65tag\x18\x04 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x06 \x01(\x08R\x0cvalidateOnly\"\xe4\x01\n\rMoveVmRequest\x12!\n\x04name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xca\xf3\x18\x05\x62\x03vmsR\x04name\x12\x1f\n\x04node\x18\x02 \x01(\tB\x0b\xca\xf3\x18\x07\x62\x05nodesR\x04node\x12\x37\n\x06method\x18\x03 \x01(\x0e\x32\x1f.pvc.compute.v1.MigrationMethodR\x06method\x12\x12\n\x04\x65tag\x18\x04 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x06 \x01(\x08R\x0cvalidateOnly\"\xc8\x01\n\x12UnmigrateVmRequest\x12!\n\x04name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xca\xf3\x18\x05\x62\x03vmsR\x04name\x12\x37\n\x06method\x18\x02 \x01(\x0e\x32\x1f.pvc.compute.v1.MigrationMethodR\x06method\x12\x12\n\x04\x65tag\x18\x03 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x05 \x01(\x08R\x0cvalidateOnly\"5\n\x10\x45xplainVmRequest\x12!\n\x04name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xca\xf3\x18\x05\x62\x03vmsR\x04name\"z\n\x11\x45xplainVmResponse\x12\x12\n\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n\x07reasons\x18\x02 \x03(\tR\x07reasons\x12\x37\n\x08verdicts\x18\x03 \x03(\x0b\x32\x1b.pvc.compute.v1.NodeVerdictR\x08verdicts\"v\n\x12PlanBalanceRequest\x12\x38\n\x08selector\x18\x01 \x01(\x0e\x32\x1c.pvc.compute.v1.NodeSelectorR\x08selector\x12&\n\tmax_moves\x18\x02 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08maxMoves\"\xa4\x01\n\x0b\x42\x61lancePlan\x12\x35\n\x05moves\x18\x01 \x03(\x0b\x32\x1f.pvc.coordinator.v1.BalanceMoveR\x05moves\x12#\n\rspread_before\x18\x02 \x01(\x01R\x0cspreadBefore\x12!\n\x0cspread_after\x18\x03 \x01(\x01R\x0bspreadAfter\x12\x16\n\x06limits\x18\x04 \x03(\tR\x06limits\"_\n\x0b\x42\x61lanceMove\x12\x0e\n\x02vm\x18\x01 \x01(\tR\x02vm\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n\x06target\x18\x03 \x01(\tR\x06target\x12\x10\n\x03why\x18\x04 \x01(\tR\x03why\"\xbd\x01\n\x15\x42\x61lanceClusterRequest\x12\x38\n\x08selector\x18\x01 \x01(\x0e\x32\x1c.pvc.compute.v1.NodeSelectorR\x08selector\x12&\n\tmax_moves\x18\x02 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08maxMoves\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly2\xda\r\n\x0bNodeService\x12i\n\x07GetNode\x12\".pvc.coordinator.v1.GetNodeRequest\x1a\x18.pvc.coordinator.v1.Node\" \xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=nodes/*}\x12q\n\tListNodes\x12$.pvc.coordinator.v1.ListNodesRequest\x1a%.pvc.coordinator.v1.ListNodesResponse\"\x17\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/nodes\x12|\n\nWatchNodes\x12%.pvc.coordinator.v1.WatchNodesRequest\x1a&.pvc.coordinator.v1.WatchNodesResponse\"\x1d\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/nodes:watch0\x01\x12n\n\x07\x41\x64\x64Node\x12\".pvc.coordinator.v1.AddNodeRequest\x1a#.pvc.coordinator.v1.AddNodeResponse\"\x1a\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0e\"\t/v1/nodes:\x01*\x12\x81\x01\n\x08JoinNode\x12#.pvc.coordinator.v1.JoinNodeRequest\x1a$.pvc.coordinator.v1.JoinNodeResponse\"*\xda\xf3\x18\x04\x08\x01 \x01\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=nodes/*}:join:\x01*\x12z\n\nUpdateNode\x12%.pvc.coordinator.v1.UpdateNodeRequest\x1a\x18.pvc.coordinator.v1.Node\"+\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1f\x32\x17/v1/{node.name=nodes/*}:\x04node\x12m\n\nRemoveNode\x12%.pvc.coordinator.v1.RemoveNodeRequest\x1a\x16.pvc.core.v1.Operation\" \xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=nodes/*}\x12t\n\tDrainNode\x12$.pvc.coordinator.v1.DrainNodeRequest\x1a\x16.pvc.core.v1.Operation\")\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=nodes/*}:drain:\x01*\x12t\n\tReadyNode\x12$.pvc.coordinator.v1.ReadyNodeRequest\x1a\x16.pvc.core.v1.Operation\")\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=nodes/*}:ready:\x01*\x12|\n\x0bPromoteNode\x12&.pvc.coordinator.v1.PromoteNodeRequest\x1a\x18.pvc.coordinator.v1.Node\"+\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=nodes/*}:promote:\x01*\x12y\n\nDemoteNode\x12%.pvc.coordinator.v1.DemoteNodeRequest\x1a\x18.pvc.coordinator.v1.Node\"*\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=nodes/*}:demote:\x01*\x12s\n\x08LeadNode\x12#.pvc.coordinator.v1.LeadNodeRequest\x1a\x18.pvc.coordinator.v1.Node\"(\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=nodes/*}:lead:\x01*\x12\x9b\x01\n\x0f\x43onfirmNodeDead\x12*.pvc.coordinator.v1.ConfirmNodeDeadRequest\x1a+.pvc.coordinator.v1.ConfirmNodeDeadResponse\"/\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02#\"\x1e/v1/{name=nodes/*}:confirmDead:\x01*\x12\x97\x01\n\x0e\x43heckNodePower\x12).pvc.coordinator.v1.CheckNodePowerRequest\x1a*.pvc.coordinator.v1.CheckNodePowerResponse\".\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=nodes/*}:checkPower:\x01*2\xf6\x01\n\x0e\x43lusterService\x12k\n\nGetCluster\x12%.pvc.coordinator.v1.GetClusterRequest\x1a\x1b.pvc.coordinator.v1.Cluster\"\x19\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/cluster\x12w\n\rUpdateCluster\x12(.pvc.coordinator.v1.UpdateClusterRequest\x1a\x1b.pvc.coordinator.v1.Cluster\"\x1f\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x13\x32\x0b/v1/cluster:\x04spec2\xee\x05\n\x10PlacementService\x12t\n\tMigrateVm\x12$.pvc.coordinator.v1.MigrateVmRequest\x1a\x16.pvc.core.v1.Operation\")\xda\xf3\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=vms/*}:migrate:\x01*\x12k\n\x06MoveVm\x12!.pvc.coordinator.v1.MoveVmRequest\x1a\x16.pvc.core.v1.Operation\"&\xda\xf3\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/{name=vms/*}:move:\x01*\x12z\n\x0bUnmigrateVm\x12&.pvc.coordinator.v1.UnmigrateVmRequest\x1a\x16.pvc.core.v1.Operation\"+\xda\xf3\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=vms/*}:unmigrate:\x01*\x12\x80\x01\n\tExplainVm\x12$.pvc.coordinator.v1.ExplainVmRequest\x1a%.pvc.coordinator.v1.ExplainVmResponse\"&\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/{name=vms/*}:explain\x12}\n\x0bPlanBalance\x12&.pvc.coordinator.v1.PlanBalanceRequest\x1a\x1f.pvc.coordinator.v1.BalancePlan\"%\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/cluster:planBalance\x12y\n\x0e\x42\x61lanceCluster\x12).pvc.coordinator.v1.BalanceClusterRequest\x1a\x16.pvc.core.v1.Operation\"$\xda\xf3\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x18\"\x13/v1/cluster:balance:\x01*2\xb1\x05\n\x10OperationService\x12v\n\x0cGetOperation\x12\'.pvc.coordinator.v1.GetOperationRequest\x1a\x16.pvc.core.v1.Operation\"%\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=operations/*}\x12\x85\x01\n\x0eListOperations\x12).pvc.coordinator.v1.ListOperationsRequest\x1a*.pvc.coordinator.v1.ListOperationsResponse\"\x1c\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/operations\x12\x90\x01\n\x0fWatchOperations\x12*.pvc.coordinator.v1.WatchOperationsRequest\x1a+.pvc.coordinator.v1.WatchOperationsResponse\"\"\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/operations:watch0\x01\x12\x80\x01\n\rWaitOperation\x12(.pvc.coordinator.v1.WaitOperationRequest\x1a\x16.pvc.core.v1.Operation\"-\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=operations/*}:wait:\x01*\x12\x86\x01\n\x0f\x43\x61ncelOperation\x12*.pvc.coordinator.v1.CancelOperationRequest\x1a\x16.pvc.core.v1.Operation\"/\xda\xf3\x18\x02\x08\x02\x82\xd3\xe4\x93\x02#\"\x1e/v1/{name=operations/*}:cancel:\x01*2\x88\x02\n\x0c\x45ventService\x12u\n\nListEvents\x12%.pvc.coordinator.v1.ListEventsRequest\x1a&.pvc.coordinator.v1.ListEventsResponse\"\x18\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events\x12\x80\x01\n\x0bWatchEvents\x12&.pvc.coordinator.v1.WatchEventsRequest\x1a\'.pvc.coordinator.v1.WatchEventsResponse\"\x1e\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01\x42\xc1\x01\n\x16\x63om.pvc.coordinator.v1B\x17\x43oordinatorServiceProtoP\x01Z$pvc/pvc/coordinator/v1;coordinatorv1\xa2\x02\x03PCX\xaa\x02\x12Pvc.Coordinator.V1\xca\x02\x12Pvc\\Coordinator\\V1\xe2\x02\x1ePvc\\Coordinator\\V1\\GPBMetadata\xea\x02\x14Pvc::Coordinator::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -79,14 +80,102 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\312\363\030\003 \200\020'
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['from_revision']._loaded_options = None
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['from_revision']._serialized_options = b'\312\363\030\002(\001'
+  _globals['_ADDNODEREQUEST'].fields_by_name['node_id']._loaded_options = None
+  _globals['_ADDNODEREQUEST'].fields_by_name['node_id']._serialized_options = b'\342A\001\002\312\363\030~\n\"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\022Vlower-case letters, digits and hyphens, 1 to 63, not beginning or ending with a hyphen ?'
+  _globals['_ADDNODEREQUEST'].fields_by_name['address']._loaded_options = None
+  _globals['_ADDNODEREQUEST'].fields_by_name['address']._serialized_options = b'\342A\001\002\312\363\030>\n [A-Za-z0-9][A-Za-z0-9.:-]{0,252}\022\032an IP address or host name'
+  _globals['_JOINNODEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_JOINNODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_JOINNODEREQUEST'].fields_by_name['secret']._loaded_options = None
+  _globals['_JOINNODEREQUEST'].fields_by_name['secret']._serialized_options = b'\342A\001\002\312\363\030\004 @h\001'
+  _globals['_JOINNODEREQUEST'].fields_by_name['certificate_request']._loaded_options = None
+  _globals['_JOINNODEREQUEST'].fields_by_name['certificate_request']._serialized_options = b'\342A\001\002\312\363\030\005 \200@X\001'
+  _globals['_JOINNODERESPONSE'].fields_by_name['authority_key']._loaded_options = None
+  _globals['_JOINNODERESPONSE'].fields_by_name['authority_key']._serialized_options = b'\312\363\030\007 \200@X\001h\001'
+  _globals['_JOINNODERESPONSE'].fields_by_name['cluster_key']._loaded_options = None
+  _globals['_JOINNODERESPONSE'].fields_by_name['cluster_key']._serialized_options = b'\312\363\030\004 @h\001'
+  _globals['_UPDATENODEREQUEST'].fields_by_name['node']._loaded_options = None
+  _globals['_UPDATENODEREQUEST'].fields_by_name['node']._serialized_options = b'\342A\001\002'
+  _globals['_REMOVENODEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_REMOVENODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_DRAINNODEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DRAINNODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_READYNODEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_READYNODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_PROMOTENODEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PROMOTENODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_DEMOTENODEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DEMOTENODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_LEADNODEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_LEADNODEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_CONFIRMNODEDEADREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CONFIRMNODEDEADREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_CONFIRMNODEDEADREQUEST'].fields_by_name['why']._loaded_options = None
+  _globals['_CONFIRMNODEDEADREQUEST'].fields_by_name['why']._serialized_options = b'\342A\001\002\312\363\030\003 \200\004'
+  _globals['_CHECKNODEPOWERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CHECKNODEPOWERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\007b\005nodes'
+  _globals['_UPDATECLUSTERREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_UPDATECLUSTERREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
+  _globals['_MIGRATEVMREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_MIGRATEVMREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\005b\003vms'
+  _globals['_MIGRATEVMREQUEST'].fields_by_name['node']._loaded_options = None
+  _globals['_MIGRATEVMREQUEST'].fields_by_name['node']._serialized_options = b'\312\363\030\007b\005nodes'
+  _globals['_MOVEVMREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_MOVEVMREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\005b\003vms'
+  _globals['_MOVEVMREQUEST'].fields_by_name['node']._loaded_options = None
+  _globals['_MOVEVMREQUEST'].fields_by_name['node']._serialized_options = b'\312\363\030\007b\005nodes'
+  _globals['_UNMIGRATEVMREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UNMIGRATEVMREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\005b\003vms'
+  _globals['_EXPLAINVMREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_EXPLAINVMREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\005b\003vms'
+  _globals['_PLANBALANCEREQUEST'].fields_by_name['max_moves']._loaded_options = None
+  _globals['_PLANBALANCEREQUEST'].fields_by_name['max_moves']._serialized_options = b'\312\363\030\005(\0010\350\007'
+  _globals['_BALANCECLUSTERREQUEST'].fields_by_name['max_moves']._loaded_options = None
+  _globals['_BALANCECLUSTERREQUEST'].fields_by_name['max_moves']._serialized_options = b'\312\363\030\005(\0010\350\007'
   _globals['_NODESERVICE'].methods_by_name['GetNode']._loaded_options = None
   _globals['_NODESERVICE'].methods_by_name['GetNode']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\024\022\022/v1/{name=nodes/*}'
   _globals['_NODESERVICE'].methods_by_name['ListNodes']._loaded_options = None
   _globals['_NODESERVICE'].methods_by_name['ListNodes']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\013\022\t/v1/nodes'
   _globals['_NODESERVICE'].methods_by_name['WatchNodes']._loaded_options = None
   _globals['_NODESERVICE'].methods_by_name['WatchNodes']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\021\022\017/v1/nodes:watch'
+  _globals['_NODESERVICE'].methods_by_name['AddNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['AddNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\016\"\t/v1/nodes:\001*'
+  _globals['_NODESERVICE'].methods_by_name['JoinNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['JoinNode']._serialized_options = b'\332\363\030\004\010\001 \001\202\323\344\223\002\034\"\027/v1/{name=nodes/*}:join:\001*'
+  _globals['_NODESERVICE'].methods_by_name['UpdateNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['UpdateNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\0372\027/v1/{node.name=nodes/*}:\004node'
+  _globals['_NODESERVICE'].methods_by_name['RemoveNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['RemoveNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\024*\022/v1/{name=nodes/*}'
+  _globals['_NODESERVICE'].methods_by_name['DrainNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['DrainNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\035\"\030/v1/{name=nodes/*}:drain:\001*'
+  _globals['_NODESERVICE'].methods_by_name['ReadyNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['ReadyNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\035\"\030/v1/{name=nodes/*}:ready:\001*'
+  _globals['_NODESERVICE'].methods_by_name['PromoteNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['PromoteNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\037\"\032/v1/{name=nodes/*}:promote:\001*'
+  _globals['_NODESERVICE'].methods_by_name['DemoteNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['DemoteNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\036\"\031/v1/{name=nodes/*}:demote:\001*'
+  _globals['_NODESERVICE'].methods_by_name['LeadNode']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['LeadNode']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\034\"\027/v1/{name=nodes/*}:lead:\001*'
+  _globals['_NODESERVICE'].methods_by_name['ConfirmNodeDead']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['ConfirmNodeDead']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002#\"\036/v1/{name=nodes/*}:confirmDead:\001*'
+  _globals['_NODESERVICE'].methods_by_name['CheckNodePower']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['CheckNodePower']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\"\"\035/v1/{name=nodes/*}:checkPower:\001*'
   _globals['_CLUSTERSERVICE'].methods_by_name['GetCluster']._loaded_options = None
   _globals['_CLUSTERSERVICE'].methods_by_name['GetCluster']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\r\022\013/v1/cluster'
+  _globals['_CLUSTERSERVICE'].methods_by_name['UpdateCluster']._loaded_options = None
+  _globals['_CLUSTERSERVICE'].methods_by_name['UpdateCluster']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\0232\013/v1/cluster:\004spec'
+  _globals['_PLACEMENTSERVICE'].methods_by_name['MigrateVm']._loaded_options = None
+  _globals['_PLACEMENTSERVICE'].methods_by_name['MigrateVm']._serialized_options = b'\332\363\030\002\010\002\202\323\344\223\002\035\"\030/v1/{name=vms/*}:migrate:\001*'
+  _globals['_PLACEMENTSERVICE'].methods_by_name['MoveVm']._loaded_options = None
+  _globals['_PLACEMENTSERVICE'].methods_by_name['MoveVm']._serialized_options = b'\332\363\030\002\010\002\202\323\344\223\002\032\"\025/v1/{name=vms/*}:move:\001*'
+  _globals['_PLACEMENTSERVICE'].methods_by_name['UnmigrateVm']._loaded_options = None
+  _globals['_PLACEMENTSERVICE'].methods_by_name['UnmigrateVm']._serialized_options = b'\332\363\030\002\010\002\202\323\344\223\002\037\"\032/v1/{name=vms/*}:unmigrate:\001*'
+  _globals['_PLACEMENTSERVICE'].methods_by_name['ExplainVm']._loaded_options = None
+  _globals['_PLACEMENTSERVICE'].methods_by_name['ExplainVm']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\032\022\030/v1/{name=vms/*}:explain'
+  _globals['_PLACEMENTSERVICE'].methods_by_name['PlanBalance']._loaded_options = None
+  _globals['_PLACEMENTSERVICE'].methods_by_name['PlanBalance']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\031\022\027/v1/cluster:planBalance'
+  _globals['_PLACEMENTSERVICE'].methods_by_name['BalanceCluster']._loaded_options = None
+  _globals['_PLACEMENTSERVICE'].methods_by_name['BalanceCluster']._serialized_options = b'\332\363\030\002\010\002\202\323\344\223\002\030\"\023/v1/cluster:balance:\001*'
   _globals['_OPERATIONSERVICE'].methods_by_name['GetOperation']._loaded_options = None
   _globals['_OPERATIONSERVICE'].methods_by_name['GetOperation']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\031\022\027/v1/{name=operations/*}'
   _globals['_OPERATIONSERVICE'].methods_by_name['ListOperations']._loaded_options = None
@@ -101,46 +190,100 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\014\022\n/v1/events'
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\332\363\030\002\010\001\202\323\344\223\002\022\022\020/v1/events:watch'
-  _globals['_GETNODEREQUEST']._serialized_start=336
-  _globals['_GETNODEREQUEST']._serialized_end=446
-  _globals['_LISTNODESREQUEST']._serialized_start=449
-  _globals['_LISTNODESREQUEST']._serialized_end=664
-  _globals['_LISTNODESRESPONSE']._serialized_start=667
-  _globals['_LISTNODESRESPONSE']._serialized_end=833
-  _globals['_WATCHNODESREQUEST']._serialized_start=836
-  _globals['_WATCHNODESREQUEST']._serialized_end=990
-  _globals['_WATCHNODESRESPONSE']._serialized_start=993
-  _globals['_WATCHNODESRESPONSE']._serialized_end=1132
-  _globals['_GETCLUSTERREQUEST']._serialized_start=1134
-  _globals['_GETCLUSTERREQUEST']._serialized_end=1153
-  _globals['_GETOPERATIONREQUEST']._serialized_start=1155
-  _globals['_GETOPERATIONREQUEST']._serialized_end=1275
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1278
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1498
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1501
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1680
-  _globals['_WATCHOPERATIONSREQUEST']._serialized_start=1683
-  _globals['_WATCHOPERATIONSREQUEST']._serialized_end=1842
-  _globals['_WATCHOPERATIONSRESPONSE']._serialized_start=1845
-  _globals['_WATCHOPERATIONSRESPONSE']._serialized_end=1997
-  _globals['_WAITOPERATIONREQUEST']._serialized_start=1999
-  _globals['_WAITOPERATIONREQUEST']._serialized_end=2116
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2118
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2215
-  _globals['_LISTEVENTSREQUEST']._serialized_start=2218
-  _globals['_LISTEVENTSREQUEST']._serialized_end=2434
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=2437
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2600
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=2603
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=2758
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2761
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2897
-  _globals['_NODESERVICE']._serialized_start=2900
-  _globals['_NODESERVICE']._serialized_end=3261
-  _globals['_CLUSTERSERVICE']._serialized_start=3263
-  _globals['_CLUSTERSERVICE']._serialized_end=3388
-  _globals['_OPERATIONSERVICE']._serialized_start=3391
-  _globals['_OPERATIONSERVICE']._serialized_end=4080
-  _globals['_EVENTSERVICE']._serialized_start=4083
-  _globals['_EVENTSERVICE']._serialized_end=4347
+  _globals['_GETNODEREQUEST']._serialized_start=361
+  _globals['_GETNODEREQUEST']._serialized_end=471
+  _globals['_LISTNODESREQUEST']._serialized_start=474
+  _globals['_LISTNODESREQUEST']._serialized_end=689
+  _globals['_LISTNODESRESPONSE']._serialized_start=692
+  _globals['_LISTNODESRESPONSE']._serialized_end=858
+  _globals['_WATCHNODESREQUEST']._serialized_start=861
+  _globals['_WATCHNODESREQUEST']._serialized_end=1015
+  _globals['_WATCHNODESRESPONSE']._serialized_start=1018
+  _globals['_WATCHNODESRESPONSE']._serialized_end=1157
+  _globals['_GETCLUSTERREQUEST']._serialized_start=1159
+  _globals['_GETCLUSTERREQUEST']._serialized_end=1178
+  _globals['_GETOPERATIONREQUEST']._serialized_start=1180
+  _globals['_GETOPERATIONREQUEST']._serialized_end=1300
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1303
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1523
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1526
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1705
+  _globals['_WATCHOPERATIONSREQUEST']._serialized_start=1708
+  _globals['_WATCHOPERATIONSREQUEST']._serialized_end=1867
+  _globals['_WATCHOPERATIONSRESPONSE']._serialized_start=1870
+  _globals['_WATCHOPERATIONSRESPONSE']._serialized_end=2022
+  _globals['_WAITOPERATIONREQUEST']._serialized_start=2024
+  _globals['_WAITOPERATIONREQUEST']._serialized_end=2141
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2143
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2240
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2243
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2459
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2462
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2625
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2628
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2783
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2786
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2922
+  _globals['_ADDNODEREQUEST']._serialized_start=2925
+  _globals['_ADDNODEREQUEST']._serialized_end=3362
+  _globals['_ADDNODERESPONSE']._serialized_start=3364
+  _globals['_ADDNODERESPONSE']._serialized_end=3449
+  _globals['_JOINTOKEN']._serialized_start=3452
+  _globals['_JOINTOKEN']._serialized_end=3585
+  _globals['_JOINNODEREQUEST']._serialized_start=3588
+  _globals['_JOINNODEREQUEST']._serialized_end=3770
+  _globals['_JOINNODERESPONSE']._serialized_start=3773
+  _globals['_JOINNODERESPONSE']._serialized_end=4038
+  _globals['_UPDATENODEREQUEST']._serialized_start=4041
+  _globals['_UPDATENODEREQUEST']._serialized_end=4241
+  _globals['_REMOVENODEREQUEST']._serialized_start=4244
+  _globals['_REMOVENODEREQUEST']._serialized_end=4388
+  _globals['_DRAINNODEREQUEST']._serialized_start=4391
+  _globals['_DRAINNODEREQUEST']._serialized_end=4562
+  _globals['_READYNODEREQUEST']._serialized_start=4565
+  _globals['_READYNODEREQUEST']._serialized_end=4737
+  _globals['_PROMOTENODEREQUEST']._serialized_start=4740
+  _globals['_PROMOTENODEREQUEST']._serialized_end=4885
+  _globals['_DEMOTENODEREQUEST']._serialized_start=4888
+  _globals['_DEMOTENODEREQUEST']._serialized_end=5032
+  _globals['_LEADNODEREQUEST']._serialized_start=5035
+  _globals['_LEADNODEREQUEST']._serialized_end=5197
+  _globals['_CONFIRMNODEDEADREQUEST']._serialized_start=5200
+  _globals['_CONFIRMNODEDEADREQUEST']._serialized_end=5380
+  _globals['_CONFIRMNODEDEADRESPONSE']._serialized_start=5382
+  _globals['_CONFIRMNODEDEADRESPONSE']._serialized_end=5481
+  _globals['_CHECKNODEPOWERREQUEST']._serialized_start=5483
+  _globals['_CHECKNODEPOWERREQUEST']._serialized_end=5543
+  _globals['_CHECKNODEPOWERRESPONSE']._serialized_start=5545
+  _globals['_CHECKNODEPOWERRESPONSE']._serialized_end=5632
+  _globals['_UPDATECLUSTERREQUEST']._serialized_start=5635
+  _globals['_UPDATECLUSTERREQUEST']._serialized_end=5845
+  _globals['_MIGRATEVMREQUEST']._serialized_start=5848
+  _globals['_MIGRATEVMREQUEST']._serialized_end=6079
+  _globals['_MOVEVMREQUEST']._serialized_start=6082
+  _globals['_MOVEVMREQUEST']._serialized_end=6310
+  _globals['_UNMIGRATEVMREQUEST']._serialized_start=6313
+  _globals['_UNMIGRATEVMREQUEST']._serialized_end=6513
+  _globals['_EXPLAINVMREQUEST']._serialized_start=6515
+  _globals['_EXPLAINVMREQUEST']._serialized_end=6568
+  _globals['_EXPLAINVMRESPONSE']._serialized_start=6570
+  _globals['_EXPLAINVMRESPONSE']._serialized_end=6692
+  _globals['_PLANBALANCEREQUEST']._serialized_start=6694
+  _globals['_PLANBALANCEREQUEST']._serialized_end=6812
+  _globals['_BALANCEPLAN']._serialized_start=6815
+  _globals['_BALANCEPLAN']._serialized_end=6979
+  _globals['_BALANCEMOVE']._serialized_start=6981
+  _globals['_BALANCEMOVE']._serialized_end=7076
+  _globals['_BALANCECLUSTERREQUEST']._serialized_start=7079
+  _globals['_BALANCECLUSTERREQUEST']._serialized_end=7268
+  _globals['_NODESERVICE']._serialized_start=7271
+  _globals['_NODESERVICE']._serialized_end=9025
+  _globals['_CLUSTERSERVICE']._serialized_start=9028
+  _globals['_CLUSTERSERVICE']._serialized_end=9274
+  _globals['_PLACEMENTSERVICE']._serialized_start=9277
+  _globals['_PLACEMENTSERVICE']._serialized_end=10027
+  _globals['_OPERATIONSERVICE']._serialized_start=10030
+  _globals['_OPERATIONSERVICE']._serialized_end=10719
+  _globals['_EVENTSERVICE']._serialized_start=10722
+  _globals['_EVENTSERVICE']._serialized_end=10986
 # @@protoc_insertion_point(module_scope)

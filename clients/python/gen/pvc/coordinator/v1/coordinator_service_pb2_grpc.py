@@ -52,6 +52,61 @@ class NodeServiceStub:
                 request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WatchNodesRequest.SerializeToString,
                 response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WatchNodesResponse.FromString,
                 _registered_method=True)
+        self.AddNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/AddNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AddNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AddNodeResponse.FromString,
+                _registered_method=True)
+        self.JoinNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/JoinNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeResponse.FromString,
+                _registered_method=True)
+        self.UpdateNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/UpdateNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/RemoveNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/DrainNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.ReadyNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/ReadyNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadyNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.PromoteNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/PromoteNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.PromoteNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.DemoteNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/DemoteNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DemoteNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.LeadNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/LeadNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.LeadNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.ConfirmNodeDead = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/ConfirmNodeDead',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ConfirmNodeDeadRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ConfirmNodeDeadResponse.FromString,
+                _registered_method=True)
+        self.CheckNodePower = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/CheckNodePower',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckNodePowerRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckNodePowerResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -79,6 +134,84 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddNode(self, request, context):
+        """Expects a new node. The answer carries the token that lets its machine join, once; it is shown nowhere else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JoinNode(self, request, context):
+        """Lets the machine that holds the token of AddNode into the cluster: issues its certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateNode(self, request, context):
+        """Changes what the administrator wants of a node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """Takes a node out of the cluster. It must be drained, or its death proven.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """Moves all VMs off a node and keeps new ones away. Ends when it is empty; says what it could not move, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadyNode(self, request, context):
+        """Lets a drained node carry VMs again, and brings back those that had to leave it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteNode(self, request, context):
+        """Lets a node's coordinator lead, and the node let others in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DemoteNode(self, request, context):
+        """Keeps a node's coordinator from leading. The last one cannot be demoted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeadNode(self, request, context):
+        """Hands the lead over to a node, or away from it. Ends when another leads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmNodeDead(self, request, context):
+        """The administrator's own proof that a node is dead: its VMs are started elsewhere. Where it is not dead, they may run
+        twice and their data be destroyed: with validate_only the answer names them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckNodePower(self, request, context):
+        """Asks the node's controller whether its power is on, to see that it could be fenced. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +229,61 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.WatchNodes,
                     request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WatchNodesRequest.FromString,
                     response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WatchNodesResponse.SerializeToString,
+            ),
+            'AddNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AddNodeRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AddNodeResponse.SerializeToString,
+            ),
+            'JoinNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeResponse.SerializeToString,
+            ),
+            'UpdateNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateNodeRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DrainNodeRequest.FromString,
+                    response_serializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'ReadyNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadyNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadyNodeRequest.FromString,
+                    response_serializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'PromoteNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.PromoteNodeRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'DemoteNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DemoteNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DemoteNodeRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'LeadNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeadNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.LeadNodeRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'ConfirmNodeDead': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmNodeDead,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ConfirmNodeDeadRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ConfirmNodeDeadResponse.SerializeToString,
+            ),
+            'CheckNodePower': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckNodePower,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckNodePowerRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckNodePowerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,6 +378,303 @@ class NodeService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def AddNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/AddNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AddNodeRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AddNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/JoinNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/UpdateNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateNodeRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/RemoveNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RemoveNodeRequest.SerializeToString,
+            pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/DrainNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DrainNodeRequest.SerializeToString,
+            pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadyNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/ReadyNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadyNodeRequest.SerializeToString,
+            pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/PromoteNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.PromoteNodeRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DemoteNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/DemoteNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DemoteNodeRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeadNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/LeadNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.LeadNodeRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmNodeDead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/ConfirmNodeDead',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ConfirmNodeDeadRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ConfirmNodeDeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckNodePower(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/CheckNodePower',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckNodePowerRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckNodePowerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ClusterServiceStub:
     """The cluster as a whole.
@@ -206,6 +691,11 @@ class ClusterServiceStub:
                 request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Cluster.FromString,
                 _registered_method=True)
+        self.UpdateCluster = channel.unary_unary(
+                '/pvc.coordinator.v1.ClusterService/UpdateCluster',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateClusterRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Cluster.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
@@ -219,12 +709,24 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCluster(self, request, context):
+        """Changes how the cluster is to behave: maintenance, high availability, limits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetCluster': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCluster,
                     request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetClusterRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
+            ),
+            'UpdateCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCluster,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateClusterRequest.FromString,
                     response_serializer=pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
             ),
     }
@@ -256,6 +758,329 @@ class ClusterService:
             '/pvc.coordinator.v1.ClusterService/GetCluster',
             pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetClusterRequest.SerializeToString,
             pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Cluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.ClusterService/UpdateCluster',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateClusterRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_cluster__pb2.Cluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class PlacementServiceStub:
+    """Where VMs are, and how they get elsewhere.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.MigrateVm = channel.unary_unary(
+                '/pvc.coordinator.v1.PlacementService/MigrateVm',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateVmRequest.SerializeToString,
+                response_deserializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.MoveVm = channel.unary_unary(
+                '/pvc.coordinator.v1.PlacementService/MoveVm',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MoveVmRequest.SerializeToString,
+                response_deserializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.UnmigrateVm = channel.unary_unary(
+                '/pvc.coordinator.v1.PlacementService/UnmigrateVm',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UnmigrateVmRequest.SerializeToString,
+                response_deserializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.ExplainVm = channel.unary_unary(
+                '/pvc.coordinator.v1.PlacementService/ExplainVm',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainVmRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainVmResponse.FromString,
+                _registered_method=True)
+        self.PlanBalance = channel.unary_unary(
+                '/pvc.coordinator.v1.PlacementService/PlanBalance',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.PlanBalanceRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.BalancePlan.FromString,
+                _registered_method=True)
+        self.BalanceCluster = channel.unary_unary(
+                '/pvc.coordinator.v1.PlacementService/BalanceCluster',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.BalanceClusterRequest.SerializeToString,
+                response_deserializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+
+
+class PlacementServiceServicer:
+    """Where VMs are, and how they get elsewhere.
+    """
+
+    def MigrateVm(self, request, context):
+        """Moves a VM to another node for a while: UnmigrateVm brings it back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveVm(self, request, context):
+        """Moves a VM to another node for good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnmigrateVm(self, request, context):
+        """Brings a VM back to the node that it had to leave.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainVm(self, request, context):
+        """Why a VM is where it is, and why not elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanBalance(self, request, context):
+        """The moves that would make the nodes evenly used. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BalanceCluster(self, request, context):
+        """Makes the moves that make the nodes evenly used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PlacementServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'MigrateVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.MigrateVm,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateVmRequest.FromString,
+                    response_serializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'MoveVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveVm,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MoveVmRequest.FromString,
+                    response_serializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'UnmigrateVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnmigrateVm,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UnmigrateVmRequest.FromString,
+                    response_serializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'ExplainVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainVm,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainVmRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainVmResponse.SerializeToString,
+            ),
+            'PlanBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanBalance,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.PlanBalanceRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.BalancePlan.SerializeToString,
+            ),
+            'BalanceCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.BalanceCluster,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.BalanceClusterRequest.FromString,
+                    response_serializer=pvc_dot_core_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pvc.coordinator.v1.PlacementService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pvc.coordinator.v1.PlacementService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class PlacementService:
+    """Where VMs are, and how they get elsewhere.
+    """
+
+    @staticmethod
+    def MigrateVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.PlacementService/MigrateVm',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateVmRequest.SerializeToString,
+            pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.PlacementService/MoveVm',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MoveVmRequest.SerializeToString,
+            pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnmigrateVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.PlacementService/UnmigrateVm',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UnmigrateVmRequest.SerializeToString,
+            pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.PlacementService/ExplainVm',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainVmRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.PlacementService/PlanBalance',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.PlanBalanceRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.BalancePlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BalanceCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.PlacementService/BalanceCluster',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.BalanceClusterRequest.SerializeToString,
+            pvc_dot_core_dot_v1_dot_operation__pb2.Operation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,30 @@ class NodeServiceStub:
     """Nodes, page by page."""
     WatchNodes: _grpc.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchNodesRequest, _coordinator_service_pb2.WatchNodesResponse]
     """The nodes as they are, then every change."""
+    AddNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.AddNodeRequest, _coordinator_service_pb2.AddNodeResponse]
+    """Expects a new node. The answer carries the token that lets its machine join, once; it is shown nowhere else."""
+    JoinNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.JoinNodeRequest, _coordinator_service_pb2.JoinNodeResponse]
+    """Lets the machine that holds the token of AddNode into the cluster: issues its certificate."""
+    UpdateNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateNodeRequest, _cluster_pb2.Node]
+    """Changes what the administrator wants of a node."""
+    RemoveNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RemoveNodeRequest, _operation_pb2.Operation]
+    """Takes a node out of the cluster. It must be drained, or its death proven."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.DrainNodeRequest, _operation_pb2.Operation]
+    """Moves all VMs off a node and keeps new ones away. Ends when it is empty; says what it could not move, and why."""
+    ReadyNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReadyNodeRequest, _operation_pb2.Operation]
+    """Lets a drained node carry VMs again, and brings back those that had to leave it."""
+    PromoteNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.PromoteNodeRequest, _cluster_pb2.Node]
+    """Lets a node's coordinator lead, and the node let others in."""
+    DemoteNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.DemoteNodeRequest, _cluster_pb2.Node]
+    """Keeps a node's coordinator from leading. The last one cannot be demoted."""
+    LeadNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.LeadNodeRequest, _cluster_pb2.Node]
+    """Hands the lead over to a node, or away from it. Ends when another leads."""
+    ConfirmNodeDead: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ConfirmNodeDeadRequest, _coordinator_service_pb2.ConfirmNodeDeadResponse]
+    """The administrator's own proof that a node is dead: its VMs are started elsewhere. Where it is not dead, they may run
+    twice and their data be destroyed: with validate_only the answer names them.
+    """
+    CheckNodePower: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckNodePowerRequest, _coordinator_service_pb2.CheckNodePowerResponse]
+    """Asks the node's controller whether its power is on, to see that it could be fenced. Changes nothing."""
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -53,6 +77,30 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """Nodes, page by page."""
     WatchNodes: _aio.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchNodesRequest, _coordinator_service_pb2.WatchNodesResponse]  # type: ignore[assignment]
     """The nodes as they are, then every change."""
+    AddNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.AddNodeRequest, _coordinator_service_pb2.AddNodeResponse]  # type: ignore[assignment]
+    """Expects a new node. The answer carries the token that lets its machine join, once; it is shown nowhere else."""
+    JoinNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.JoinNodeRequest, _coordinator_service_pb2.JoinNodeResponse]  # type: ignore[assignment]
+    """Lets the machine that holds the token of AddNode into the cluster: issues its certificate."""
+    UpdateNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    """Changes what the administrator wants of a node."""
+    RemoveNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RemoveNodeRequest, _operation_pb2.Operation]  # type: ignore[assignment]
+    """Takes a node out of the cluster. It must be drained, or its death proven."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.DrainNodeRequest, _operation_pb2.Operation]  # type: ignore[assignment]
+    """Moves all VMs off a node and keeps new ones away. Ends when it is empty; says what it could not move, and why."""
+    ReadyNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReadyNodeRequest, _operation_pb2.Operation]  # type: ignore[assignment]
+    """Lets a drained node carry VMs again, and brings back those that had to leave it."""
+    PromoteNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.PromoteNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    """Lets a node's coordinator lead, and the node let others in."""
+    DemoteNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.DemoteNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    """Keeps a node's coordinator from leading. The last one cannot be demoted."""
+    LeadNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.LeadNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    """Hands the lead over to a node, or away from it. Ends when another leads."""
+    ConfirmNodeDead: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ConfirmNodeDeadRequest, _coordinator_service_pb2.ConfirmNodeDeadResponse]  # type: ignore[assignment]
+    """The administrator's own proof that a node is dead: its VMs are started elsewhere. Where it is not dead, they may run
+    twice and their data be destroyed: with validate_only the answer names them.
+    """
+    CheckNodePower: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckNodePowerRequest, _coordinator_service_pb2.CheckNodePowerResponse]  # type: ignore[assignment]
+    """Asks the node's controller whether its power is on, to see that it could be fenced. Changes nothing."""
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     """The nodes of the cluster."""
@@ -81,6 +129,96 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_coordinator_service_pb2.WatchNodesResponse], _abc.AsyncIterator[_coordinator_service_pb2.WatchNodesResponse]]:
         """The nodes as they are, then every change."""
 
+    @_abc_1.abstractmethod
+    def AddNode(
+        self,
+        request: _coordinator_service_pb2.AddNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.AddNodeResponse, _abc.Awaitable[_coordinator_service_pb2.AddNodeResponse]]:
+        """Expects a new node. The answer carries the token that lets its machine join, once; it is shown nowhere else."""
+
+    @_abc_1.abstractmethod
+    def JoinNode(
+        self,
+        request: _coordinator_service_pb2.JoinNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.JoinNodeResponse, _abc.Awaitable[_coordinator_service_pb2.JoinNodeResponse]]:
+        """Lets the machine that holds the token of AddNode into the cluster: issues its certificate."""
+
+    @_abc_1.abstractmethod
+    def UpdateNode(
+        self,
+        request: _coordinator_service_pb2.UpdateNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]:
+        """Changes what the administrator wants of a node."""
+
+    @_abc_1.abstractmethod
+    def RemoveNode(
+        self,
+        request: _coordinator_service_pb2.RemoveNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
+        """Takes a node out of the cluster. It must be drained, or its death proven."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _coordinator_service_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
+        """Moves all VMs off a node and keeps new ones away. Ends when it is empty; says what it could not move, and why."""
+
+    @_abc_1.abstractmethod
+    def ReadyNode(
+        self,
+        request: _coordinator_service_pb2.ReadyNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
+        """Lets a drained node carry VMs again, and brings back those that had to leave it."""
+
+    @_abc_1.abstractmethod
+    def PromoteNode(
+        self,
+        request: _coordinator_service_pb2.PromoteNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]:
+        """Lets a node's coordinator lead, and the node let others in."""
+
+    @_abc_1.abstractmethod
+    def DemoteNode(
+        self,
+        request: _coordinator_service_pb2.DemoteNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]:
+        """Keeps a node's coordinator from leading. The last one cannot be demoted."""
+
+    @_abc_1.abstractmethod
+    def LeadNode(
+        self,
+        request: _coordinator_service_pb2.LeadNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]:
+        """Hands the lead over to a node, or away from it. Ends when another leads."""
+
+    @_abc_1.abstractmethod
+    def ConfirmNodeDead(
+        self,
+        request: _coordinator_service_pb2.ConfirmNodeDeadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ConfirmNodeDeadResponse, _abc.Awaitable[_coordinator_service_pb2.ConfirmNodeDeadResponse]]:
+        """The administrator's own proof that a node is dead: its VMs are started elsewhere. Where it is not dead, they may run
+        twice and their data be destroyed: with validate_only the answer names them.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckNodePower(
+        self,
+        request: _coordinator_service_pb2.CheckNodePowerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.CheckNodePowerResponse, _abc.Awaitable[_coordinator_service_pb2.CheckNodePowerResponse]]:
+        """Asks the node's controller whether its power is on, to see that it could be fenced. Changes nothing."""
+
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class ClusterServiceStub:
@@ -92,6 +230,8 @@ class ClusterServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     GetCluster: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetClusterRequest, _cluster_pb2.Cluster]
     """The cluster: who leads, how many of what are in which state, what is wrong."""
+    UpdateCluster: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateClusterRequest, _cluster_pb2.Cluster]
+    """Changes how the cluster is to behave: maintenance, high availability, limits."""
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -100,6 +240,8 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCluster: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     """The cluster: who leads, how many of what are in which state, what is wrong."""
+    UpdateCluster: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
+    """Changes how the cluster is to behave: maintenance, high availability, limits."""
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """The cluster as a whole."""
@@ -112,7 +254,106 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cluster_pb2.Cluster, _abc.Awaitable[_cluster_pb2.Cluster]]:
         """The cluster: who leads, how many of what are in which state, what is wrong."""
 
+    @_abc_1.abstractmethod
+    def UpdateCluster(
+        self,
+        request: _coordinator_service_pb2.UpdateClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Cluster, _abc.Awaitable[_cluster_pb2.Cluster]]:
+        """Changes how the cluster is to behave: maintenance, high availability, limits."""
+
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class PlacementServiceStub:
+    """Where VMs are, and how they get elsewhere."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PlacementServiceAsyncStub: ...
+    MigrateVm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.MigrateVmRequest, _operation_pb2.Operation]
+    """Moves a VM to another node for a while: UnmigrateVm brings it back."""
+    MoveVm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.MoveVmRequest, _operation_pb2.Operation]
+    """Moves a VM to another node for good."""
+    UnmigrateVm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.UnmigrateVmRequest, _operation_pb2.Operation]
+    """Brings a VM back to the node that it had to leave."""
+    ExplainVm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ExplainVmRequest, _coordinator_service_pb2.ExplainVmResponse]
+    """Why a VM is where it is, and why not elsewhere."""
+    PlanBalance: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.PlanBalanceRequest, _coordinator_service_pb2.BalancePlan]
+    """The moves that would make the nodes evenly used. Changes nothing."""
+    BalanceCluster: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.BalanceClusterRequest, _operation_pb2.Operation]
+    """Makes the moves that make the nodes evenly used."""
+
+@_typing.type_check_only
+class PlacementServiceAsyncStub(PlacementServiceStub):
+    """Where VMs are, and how they get elsewhere."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    MigrateVm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.MigrateVmRequest, _operation_pb2.Operation]  # type: ignore[assignment]
+    """Moves a VM to another node for a while: UnmigrateVm brings it back."""
+    MoveVm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.MoveVmRequest, _operation_pb2.Operation]  # type: ignore[assignment]
+    """Moves a VM to another node for good."""
+    UnmigrateVm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.UnmigrateVmRequest, _operation_pb2.Operation]  # type: ignore[assignment]
+    """Brings a VM back to the node that it had to leave."""
+    ExplainVm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ExplainVmRequest, _coordinator_service_pb2.ExplainVmResponse]  # type: ignore[assignment]
+    """Why a VM is where it is, and why not elsewhere."""
+    PlanBalance: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.PlanBalanceRequest, _coordinator_service_pb2.BalancePlan]  # type: ignore[assignment]
+    """The moves that would make the nodes evenly used. Changes nothing."""
+    BalanceCluster: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.BalanceClusterRequest, _operation_pb2.Operation]  # type: ignore[assignment]
+    """Makes the moves that make the nodes evenly used."""
+
+class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Where VMs are, and how they get elsewhere."""
+
+    @_abc_1.abstractmethod
+    def MigrateVm(
+        self,
+        request: _coordinator_service_pb2.MigrateVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
+        """Moves a VM to another node for a while: UnmigrateVm brings it back."""
+
+    @_abc_1.abstractmethod
+    def MoveVm(
+        self,
+        request: _coordinator_service_pb2.MoveVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
+        """Moves a VM to another node for good."""
+
+    @_abc_1.abstractmethod
+    def UnmigrateVm(
+        self,
+        request: _coordinator_service_pb2.UnmigrateVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
+        """Brings a VM back to the node that it had to leave."""
+
+    @_abc_1.abstractmethod
+    def ExplainVm(
+        self,
+        request: _coordinator_service_pb2.ExplainVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ExplainVmResponse, _abc.Awaitable[_coordinator_service_pb2.ExplainVmResponse]]:
+        """Why a VM is where it is, and why not elsewhere."""
+
+    @_abc_1.abstractmethod
+    def PlanBalance(
+        self,
+        request: _coordinator_service_pb2.PlanBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.BalancePlan, _abc.Awaitable[_coordinator_service_pb2.BalancePlan]]:
+        """The moves that would make the nodes evenly used. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def BalanceCluster(
+        self,
+        request: _coordinator_service_pb2.BalanceClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_pb2.Operation, _abc.Awaitable[_operation_pb2.Operation]]:
+        """Makes the moves that make the nodes evenly used."""
+
+def add_PlacementServiceServicer_to_server(servicer: PlacementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class OperationServiceStub:
     """Long work."""

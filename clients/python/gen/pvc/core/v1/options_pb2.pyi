@@ -205,22 +205,26 @@ class Access(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     INTERNAL_FIELD_NUMBER: _builtins.int
     ROUTED_BY_FIELD_NUMBER: _builtins.int
+    BY_SECRET_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """The least role that may call."""
     internal: _builtins.bool
     """Called inside the cluster only, by another service with a node's certificate; the gateway never forwards it."""
     routed_by: _builtins.str
     """The service of one certain node must answer: the field of the request that holds the resource whose node it is."""
+    by_secret: _builtins.bool
+    """Needs no credentials: the request itself carries a secret that works once."""
     def __init__(
         self,
         *,
         role: Global___Role.ValueType = ...,
         internal: _builtins.bool = ...,
         routed_by: _builtins.str = ...,
+        by_secret: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["internal", b"internal", "role", b"role", "routed_by", b"routed_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_secret", b"by_secret", "internal", b"internal", "role", b"role", "routed_by", b"routed_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,6 +94,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A row, a transaction or a message is larger than the limit."""
     REASON_INTERNAL: _Reason.ValueType  # 35
     """A mistake in PVC itself. The message carries an id to find it in the log."""
+    REASON_MIGRATION_FAILED: _Reason.ValueType  # 36
+    """The live migration did not succeed; the VM goes on where it was, and the message says why."""
+    REASON_POWER_FAILED: _Reason.ValueType  # 37
+    """The controller of a node's power refused or did not answer; the message carries its words."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The reason of an error, carried in google.rpc.ErrorInfo.reason (domain "pvc") beside a sentence for people. The
@@ -172,4 +176,8 @@ REASON_TOO_LARGE: Reason.ValueType  # 34
 """A row, a transaction or a message is larger than the limit."""
 REASON_INTERNAL: Reason.ValueType  # 35
 """A mistake in PVC itself. The message carries an id to find it in the log."""
+REASON_MIGRATION_FAILED: Reason.ValueType  # 36
+"""The live migration did not succeed; the VM goes on where it was, and the message says why."""
+REASON_POWER_FAILED: Reason.ValueType  # 37
+"""The controller of a node's power refused or did not answer; the message carries its words."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -28,7 +28,7 @@ from pvc.core.v1 import meta_pb2 as pvc_dot_core_dot_v1_dot_meta__pb2
 from pvc.core.v1 import options_pb2 as pvc_dot_core_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpvc/network/v1/network.proto\x12\x0epvc.network.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xda\x01\n\x07Network\x12\"\n\x04name\x18\x01 \x01(\tB\x0e\xca\xf3\x18\nb\x08networksR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x35\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.pvc.network.v1.NetworkSpecB\x04\xe2\x41\x01\x02R\x04spec\x12;\n\x06status\x18\x04 \x01(\x0b\x32\x1d.pvc.network.v1.NetworkStatusB\x04\xe2\x41\x01\x03R\x06status:\x10\xd2\xf3\x18\x0c\n\x08networks\x10\x01\"\xb8\x01\n\x0bNetworkSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12,\n\x04ipv4\x18\x02 \x01(\x0b\x32\x18.pvc.network.v1.Ipv4SpecR\x04ipv4\x12\x10\n\x03nat\x18\x03 \x01(\x08R\x03nat\x12\x1e\n\x06\x64omain\x18\x04 \x01(\tB\x06\xca\xf3\x18\x02p\x04R\x06\x64omain\x12\x1c\n\x03mtu\x18\x05 \x01(\x05\x42\n\xca\xf3\x18\x06(\xc0\x04\x30\x80HR\x03mtu\"\x98\x01\n\x08Ipv4Spec\x12\x1e\n\x04\x63idr\x18\x01 \x01(\tB\n\xe2\x41\x01\x02\xca\xf3\x18\x02p\x02R\x04\x63idr\x12 \n\x07gateway\x18\x02 \x01(\tB\x06\xca\xf3\x18\x02p\x01R\x07gateway\x12%\n\ndhcp_first\x18\x03 \x01(\tB\x06\xca\xf3\x18\x02p\x01R\tdhcpFirst\x12#\n\tdhcp_last\x18\x04 \x01(\tB\x06\xca\xf3\x18\x02p\x01R\x08\x64hcpLast\"\xb6\x02\n\rNetworkStatus\x12\x39\n\x05state\x18\x01 \x01(\x0e\x32#.pvc.network.v1.NetworkStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n\x06\x62ridge\x18\x03 \x01(\tR\x06\x62ridge\x12\x1c\n\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x1e\n\ngeneration\x18\x05 \x01(\x03R\ngeneration\x12?\n\taddresses\x18\x06 \x03(\x0b\x32!.pvc.network.v1.AddressAssignmentR\taddresses\"A\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x10\n\x0cSTATE_FAILED\x10\x02\"\xb9\x01\n\x11\x41\x64\x64ressAssignment\x12\x0e\n\x02vm\x18\x01 \x01(\tR\x02vm\x12\x10\n\x03nic\x18\x02 \x01(\tR\x03nic\x12\x10\n\x03mac\x18\x03 \x01(\tR\x03mac\x12\x18\n\x07\x61\x64\x64ress\x18\x04 \x01(\tR\x07\x61\x64\x64ress\x12\x1b\n\thost_name\x18\x05 \x01(\tR\x08hostName\x12\x39\n\nlease_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tleaseTimeB\x9a\x01\n\x12\x63om.pvc.network.v1B\x0cNetworkProtoP\x01Z\x1cpvc/pvc/network/v1;networkv1\xa2\x02\x03PNX\xaa\x02\x0ePvc.Network.V1\xca\x02\x0ePvc\\Network\\V1\xe2\x02\x1aPvc\\Network\\V1\\GPBMetadata\xea\x02\x10Pvc::Network::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpvc/network/v1/network.proto\x12\x0epvc.network.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xda\x01\n\x07Network\x12\"\n\x04name\x18\x01 \x01(\tB\x0e\xca\xf3\x18\nb\x08networksR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x35\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.pvc.network.v1.NetworkSpecB\x04\xe2\x41\x01\x02R\x04spec\x12;\n\x06status\x18\x04 \x01(\x0b\x32\x1d.pvc.network.v1.NetworkStatusB\x04\xe2\x41\x01\x03R\x06status:\x10\xd2\xf3\x18\x0c\n\x08networks\x10\x01\"\xdb\x01\n\x0bNetworkSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12,\n\x04ipv4\x18\x02 \x01(\x0b\x32\x18.pvc.network.v1.Ipv4SpecR\x04ipv4\x12\x10\n\x03nat\x18\x03 \x01(\x08R\x03nat\x12\x1e\n\x06\x64omain\x18\x04 \x01(\tB\x06\xca\xf3\x18\x02p\x04R\x06\x64omain\x12\x1c\n\x03mtu\x18\x05 \x01(\x05\x42\n\xca\xf3\x18\x06(\xc0\x04\x30\x80HR\x03mtu\x12!\n\x03vni\x18\x06 \x01(\x05\x42\x0f\xe2\x41\x01\x05\xca\xf3\x18\x07(\x01\x30\xff\xff\xff\x07R\x03vni\"\x98\x01\n\x08Ipv4Spec\x12\x1e\n\x04\x63idr\x18\x01 \x01(\tB\n\xe2\x41\x01\x02\xca\xf3\x18\x02p\x02R\x04\x63idr\x12 \n\x07gateway\x18\x02 \x01(\tB\x06\xca\xf3\x18\x02p\x01R\x07gateway\x12%\n\ndhcp_first\x18\x03 \x01(\tB\x06\xca\xf3\x18\x02p\x01R\tdhcpFirst\x12#\n\tdhcp_last\x18\x04 \x01(\tB\x06\xca\xf3\x18\x02p\x01R\x08\x64hcpLast\"\xcf\x03\n\rNetworkStatus\x12\x39\n\x05state\x18\x01 \x01(\x0e\x32#.pvc.network.v1.NetworkStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n\x06\x62ridge\x18\x03 \x01(\tR\x06\x62ridge\x12\x1c\n\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x1e\n\ngeneration\x18\x05 \x01(\x03R\ngeneration\x12?\n\taddresses\x18\x06 \x03(\x0b\x32!.pvc.network.v1.AddressAssignmentR\taddresses\x12>\n\x05nodes\x18\x07 \x03(\x0b\x32(.pvc.network.v1.NetworkStatus.NodesEntryR\x05nodes\x1aW\n\nNodesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32\x1d.pvc.network.v1.NetworkAtNodeR\x05value:\x02\x38\x01\"A\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x10\n\x0cSTATE_FAILED\x10\x02\"\x8d\x01\n\rNetworkAtNode\x12\x14\n\x05ready\x18\x01 \x01(\x08R\x05ready\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x16\n\x06\x62ridge\x18\x03 \x01(\tR\x06\x62ridge\x12\x1c\n\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x1e\n\ngeneration\x18\x05 \x01(\x03R\ngeneration\"\xb9\x01\n\x11\x41\x64\x64ressAssignment\x12\x0e\n\x02vm\x18\x01 \x01(\tR\x02vm\x12\x10\n\x03nic\x18\x02 \x01(\tR\x03nic\x12\x10\n\x03mac\x18\x03 \x01(\tR\x03mac\x12\x18\n\x07\x61\x64\x64ress\x18\x04 \x01(\tR\x07\x61\x64\x64ress\x12\x1b\n\thost_name\x18\x05 \x01(\tR\x08hostName\x12\x39\n\nlease_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tleaseTimeB\x9a\x01\n\x12\x63om.pvc.network.v1B\x0cNetworkProtoP\x01Z\x1cpvc/pvc/network/v1;networkv1\xa2\x02\x03PNX\xaa\x02\x0ePvc.Network.V1\xca\x02\x0ePvc\\Network\\V1\xe2\x02\x1aPvc\\Network\\V1\\GPBMetadata\xea\x02\x10Pvc::Network::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NETWORKSPEC'].fields_by_name['domain']._serialized_options = b'\312\363\030\002p\004'
   _globals['_NETWORKSPEC'].fields_by_name['mtu']._loaded_options = None
   _globals['_NETWORKSPEC'].fields_by_name['mtu']._serialized_options = b'\312\363\030\006(\300\0040\200H'
+  _globals['_NETWORKSPEC'].fields_by_name['vni']._loaded_options = None
+  _globals['_NETWORKSPEC'].fields_by_name['vni']._serialized_options = b'\342A\001\005\312\363\030\007(\0010\377\377\377\007'
   _globals['_IPV4SPEC'].fields_by_name['cidr']._loaded_options = None
   _globals['_IPV4SPEC'].fields_by_name['cidr']._serialized_options = b'\342A\001\002\312\363\030\002p\002'
   _globals['_IPV4SPEC'].fields_by_name['gateway']._loaded_options = None
@@ -58,16 +60,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IPV4SPEC'].fields_by_name['dhcp_first']._serialized_options = b'\312\363\030\002p\001'
   _globals['_IPV4SPEC'].fields_by_name['dhcp_last']._loaded_options = None
   _globals['_IPV4SPEC'].fields_by_name['dhcp_last']._serialized_options = b'\312\363\030\002p\001'
+  _globals['_NETWORKSTATUS_NODESENTRY']._loaded_options = None
+  _globals['_NETWORKSTATUS_NODESENTRY']._serialized_options = b'8\001'
   _globals['_NETWORK']._serialized_start=166
   _globals['_NETWORK']._serialized_end=384
   _globals['_NETWORKSPEC']._serialized_start=387
-  _globals['_NETWORKSPEC']._serialized_end=571
-  _globals['_IPV4SPEC']._serialized_start=574
-  _globals['_IPV4SPEC']._serialized_end=726
-  _globals['_NETWORKSTATUS']._serialized_start=729
-  _globals['_NETWORKSTATUS']._serialized_end=1039
-  _globals['_NETWORKSTATUS_STATE']._serialized_start=974
-  _globals['_NETWORKSTATUS_STATE']._serialized_end=1039
-  _globals['_ADDRESSASSIGNMENT']._serialized_start=1042
-  _globals['_ADDRESSASSIGNMENT']._serialized_end=1227
+  _globals['_NETWORKSPEC']._serialized_end=606
+  _globals['_IPV4SPEC']._serialized_start=609
+  _globals['_IPV4SPEC']._serialized_end=761
+  _globals['_NETWORKSTATUS']._serialized_start=764
+  _globals['_NETWORKSTATUS']._serialized_end=1227
+  _globals['_NETWORKSTATUS_NODESENTRY']._serialized_start=1073
+  _globals['_NETWORKSTATUS_NODESENTRY']._serialized_end=1160
+  _globals['_NETWORKSTATUS_STATE']._serialized_start=1162
+  _globals['_NETWORKSTATUS_STATE']._serialized_end=1227
+  _globals['_NETWORKATNODE']._serialized_start=1230
+  _globals['_NETWORKATNODE']._serialized_end=1371
+  _globals['_ADDRESSASSIGNMENT']._serialized_start=1374
+  _globals['_ADDRESSASSIGNMENT']._serialized_end=1559
 # @@protoc_insertion_point(module_scope)

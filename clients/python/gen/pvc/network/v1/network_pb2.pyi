@@ -72,6 +72,7 @@ class NetworkSpec(_message.Message):
     NAT_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     MTU_FIELD_NUMBER: _builtins.int
+    VNI_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """A text for people."""
     nat: _builtins.bool
@@ -80,6 +81,8 @@ class NetworkSpec(_message.Message):
     """The domain of the guests' names. Default "{network}.pvc"."""
     mtu: _builtins.int
     """Largest packet in bytes. Default 1500."""
+    vni: _builtins.int
+    """The number of the overlay (VXLAN) that carries it between the nodes. Chosen when empty. Cannot change."""
     @_builtins.property
     def ipv4(self) -> Global___Ipv4Spec:
         """Addresses that PVC manages on it. Unset: a bare network without DHCP and DNS."""
@@ -92,10 +95,11 @@ class NetworkSpec(_message.Message):
         nat: _builtins.bool = ...,
         domain: _builtins.str = ...,
         mtu: _builtins.int = ...,
+        vni: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ipv4", b"ipv4"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "domain", b"domain", "ipv4", b"ipv4", "mtu", b"mtu", "nat", b"nat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "domain", b"domain", "ipv4", b"ipv4", "mtu", b"mtu", "nat", b"nat", "vni", b"vni"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,12 +168,34 @@ class NetworkStatus(_message.Message):
     STATE_FAILED: NetworkStatus.State.ValueType  # 2
     """They cannot; `why` says the reason."""
 
+    @_typing.final
+    class NodesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___NetworkAtNode: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___NetworkAtNode | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STATE_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     BRIDGE_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     state: Global___NetworkStatus.State.ValueType
     """Whether VMs can use it."""
     why: _builtins.str
@@ -184,6 +210,10 @@ class NetworkStatus(_message.Message):
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddressAssignment]:
         """Who has which address."""
 
+    @_builtins.property
+    def nodes(self) -> _containers.MessageMap[_builtins.str, Global___NetworkAtNode]:
+        """How it is on each node: "n1" → its part, written by that node's agent. The fields above sum it up."""
+
     def __init__(
         self,
         *,
@@ -193,14 +223,53 @@ class NetworkStatus(_message.Message):
         namespace: _builtins.str = ...,
         generation: _builtins.int = ...,
         addresses: _abc.Iterable[Global___AddressAssignment] | None = ...,
+        nodes: _abc.Mapping[_builtins.str, Global___NetworkAtNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "bridge", b"bridge", "generation", b"generation", "namespace", b"namespace", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "bridge", b"bridge", "generation", b"generation", "namespace", b"namespace", "nodes", b"nodes", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkStatus: _TypeAlias = NetworkStatus  # noqa: Y015
+
+@_typing.final
+class NetworkAtNode(_message.Message):
+    """A network on one node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READY_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    BRIDGE_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ready: _builtins.bool
+    """VMs on this node can use it."""
+    why: _builtins.str
+    """Why not; empty when all is well."""
+    bridge: _builtins.str
+    """The bridge that VMs are attached to."""
+    namespace: _builtins.str
+    """The network namespace that the bridge lives in; empty for the node's own."""
+    generation: _builtins.int
+    """The generation of the spec that is in effect there."""
+    def __init__(
+        self,
+        *,
+        ready: _builtins.bool = ...,
+        why: _builtins.str = ...,
+        bridge: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "generation", b"generation", "namespace", b"namespace", "ready", b"ready", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkAtNode: _TypeAlias = NetworkAtNode  # noqa: Y015
 
 @_typing.final
 class AddressAssignment(_message.Message):

@@ -28,7 +28,7 @@ from pvc.core.v1 import meta_pb2 as pvc_dot_core_dot_v1_dot_meta__pb2
 from pvc.core.v1 import options_pb2 as pvc_dot_core_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpvc/storage/v1/storage.proto\x12\x0epvc.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xcb\x01\n\x04Pool\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xca\xf3\x18\x07\x62\x05poolsR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x32\n\x04spec\x18\x03 \x01(\x0b\x32\x18.pvc.storage.v1.PoolSpecB\x04\xe2\x41\x01\x02R\x04spec\x12\x38\n\x06status\x18\x04 \x01(\x0b\x32\x1a.pvc.storage.v1.PoolStatusB\x04\xe2\x41\x01\x03R\x06status:\r\xd2\xf3\x18\t\n\x05pools\x10\x01\"\xe0\x01\n\x08PoolSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12\x43\n\tdirectory\x18\x02 \x01(\x0b\x32\x1d.pvc.storage.v1.DirectoryPoolB\x04\xe2\x41\x01\x05H\x00R\tdirectory\x12#\n\x04node\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x05\xca\xf3\x18\x07\x62\x05nodesR\x04node\x12\x33\n\rreserve_bytes\x18\x04 \x01(\x03\x42\x0e\xca\xf3\x18\n(\x00\x30\x80\x80\x80\x80\x80\x80\x10R\x0creserveBytesB\x08\n\x06\x64river\"\x93\x01\n\rDirectoryPool\x12\x81\x01\n\x04path\x18\x01 \x01(\tBm\xe2\x41\x01\x02\xca\xf3\x18\x65\n$(/[A-Za-z0-9_+@-][A-Za-z0-9._+@-]*)+\x12:an absolute path of plain names, none beginning with a dot \x80\x08R\x04path\"\xb0\x02\n\nPoolStatus\x12\x36\n\x05state\x18\x01 \x01(\x0e\x32 .pvc.storage.v1.PoolStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12%\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x03R\rcapacityBytes\x12\'\n\x0f\x61vailable_bytes\x18\x04 \x01(\x03R\x0e\x61vailableBytes\x12%\n\x0epromised_bytes\x18\x05 \x01(\x03R\rpromisedBytes\x12\x1e\n\ngeneration\x18\x06 \x01(\x03R\ngeneration\"A\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x10\n\x0cSTATE_FAILED\x10\x02\"\xe1\x01\n\x06Volume\x12\'\n\x04name\x18\x01 \x01(\tB\x13\xca\xf3\x18\x0f\x62\rpools/volumesR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.pvc.storage.v1.VolumeSpecB\x04\xe2\x41\x01\x02R\x04spec\x12:\n\x06status\x18\x04 \x01(\x0b\x32\x1c.pvc.storage.v1.VolumeStatusB\x04\xe2\x41\x01\x03R\x06status:\x15\xd2\xf3\x18\x11\n\rpools/volumes\x10\x01\"\x8c\x03\n\nVolumeSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12\x32\n\nsize_bytes\x18\x02 \x01(\x03\x42\x13\xca\xf3\x18\x0f(\x80\x80@0\x80\x80\x80\x80\x80\x80\x10\x38\x80\x04R\tsizeBytes\x12\x39\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1b.pvc.storage.v1.ImageFormatB\x04\xe2\x41\x01\x05R\x06\x66ormat\x12>\n\rsource_volume\x18\x04 \x01(\tB\x17\xe2\x41\x01\x05\xca\xf3\x18\x0f\x62\rpools/volumesH\x00R\x0csourceVolume\x12L\n\x0fsource_snapshot\x18\x05 \x01(\tB!\xe2\x41\x01\x05\xca\xf3\x18\x19\x62\x17pools/volumes/snapshotsH\x00R\x0esourceSnapshot\x12\x32\n\x0bsource_file\x18\x06 \x01(\tB\x0f\xe2\x41\x01\x03\xca\xf3\x18\x07\x62\x05\x66ilesH\x00R\nsourceFile\x12\x16\n\x06sealed\x18\x07 \x01(\x08R\x06sealedB\x08\n\x06source\"\xed\x02\n\x0cVolumeStatus\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32\".pvc.storage.v1.VolumeStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\'\n\x0f\x61llocated_bytes\x18\x05 \x01(\x03R\x0e\x61llocatedBytes\x12\x16\n\x06parent\x18\x06 \x01(\tR\x06parent\x12\x12\n\x04node\x18\x07 \x01(\tR\x04node\x12\x1e\n\ngeneration\x18\x08 \x01(\x03R\ngeneration\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x12\n\x0eSTATE_DELETING\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\xc0\x02\n\x08Snapshot\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xca\xf3\x18\x19\x62\x17pools/volumes/snapshotsR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12+\n\x0b\x64\x65scription\x18\x03 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12#\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03R\tsizeBytes\x12\x45\n\rsnapshot_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0csnapshotTime\x12 \n\x08quiesced\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x08quiesced:\x1f\xd2\xf3\x18\x1b\n\x17pools/volumes/snapshots\x10\x01*p\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12IMAGE_FORMAT_QCOW2\x10\x01\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x02\x12\x15\n\x11IMAGE_FORMAT_VMDK\x10\x03\x42\x9a\x01\n\x12\x63om.pvc.storage.v1B\x0cStorageProtoP\x01Z\x1cpvc/pvc/storage/v1;storagev1\xa2\x02\x03PSX\xaa\x02\x0ePvc.Storage.V1\xca\x02\x0ePvc\\Storage\\V1\xe2\x02\x1aPvc\\Storage\\V1\\GPBMetadata\xea\x02\x10Pvc::Storage::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpvc/storage/v1/storage.proto\x12\x0epvc.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xcb\x01\n\x04Pool\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xca\xf3\x18\x07\x62\x05poolsR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x32\n\x04spec\x18\x03 \x01(\x0b\x32\x18.pvc.storage.v1.PoolSpecB\x04\xe2\x41\x01\x02R\x04spec\x12\x38\n\x06status\x18\x04 \x01(\x0b\x32\x1a.pvc.storage.v1.PoolStatusB\x04\xe2\x41\x01\x03R\x06status:\r\xd2\xf3\x18\t\n\x05pools\x10\x01\"\xfe\x01\n\x08PoolSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12\x43\n\tdirectory\x18\x02 \x01(\x0b\x32\x1d.pvc.storage.v1.DirectoryPoolB\x04\xe2\x41\x01\x05H\x00R\tdirectory\x12#\n\x04node\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x05\xca\xf3\x18\x07\x62\x05nodesR\x04node\x12\x33\n\rreserve_bytes\x18\x04 \x01(\x03\x42\x0e\xca\xf3\x18\n(\x00\x30\x80\x80\x80\x80\x80\x80\x10R\x0creserveBytes\x12\x1c\n\x06shared\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x05R\x06sharedB\x08\n\x06\x64river\"\x93\x01\n\rDirectoryPool\x12\x81\x01\n\x04path\x18\x01 \x01(\tBm\xe2\x41\x01\x02\xca\xf3\x18\x65\n$(/[A-Za-z0-9_+@-][A-Za-z0-9._+@-]*)+\x12:an absolute path of plain names, none beginning with a dot \x80\x08R\x04path\"\xc3\x03\n\nPoolStatus\x12\x36\n\x05state\x18\x01 \x01(\x0e\x32 .pvc.storage.v1.PoolStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12%\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x03R\rcapacityBytes\x12\'\n\x0f\x61vailable_bytes\x18\x04 \x01(\x03R\x0e\x61vailableBytes\x12%\n\x0epromised_bytes\x18\x05 \x01(\x03R\rpromisedBytes\x12\x1e\n\ngeneration\x18\x06 \x01(\x03R\ngeneration\x12;\n\x05nodes\x18\x07 \x03(\x0b\x32%.pvc.storage.v1.PoolStatus.NodesEntryR\x05nodes\x1aT\n\nNodesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32\x1a.pvc.storage.v1.PoolAtNodeR\x05value:\x02\x38\x01\"A\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x10\n\x0cSTATE_FAILED\x10\x02\"4\n\nPoolAtNode\x12\x14\n\x05ready\x18\x01 \x01(\x08R\x05ready\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\"\xe1\x01\n\x06Volume\x12\'\n\x04name\x18\x01 \x01(\tB\x13\xca\xf3\x18\x0f\x62\rpools/volumesR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.pvc.storage.v1.VolumeSpecB\x04\xe2\x41\x01\x02R\x04spec\x12:\n\x06status\x18\x04 \x01(\x0b\x32\x1c.pvc.storage.v1.VolumeStatusB\x04\xe2\x41\x01\x03R\x06status:\x15\xd2\xf3\x18\x11\n\rpools/volumes\x10\x01\"\x8c\x03\n\nVolumeSpec\x12+\n\x0b\x64\x65scription\x18\x01 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12\x32\n\nsize_bytes\x18\x02 \x01(\x03\x42\x13\xca\xf3\x18\x0f(\x80\x80@0\x80\x80\x80\x80\x80\x80\x10\x38\x80\x04R\tsizeBytes\x12\x39\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1b.pvc.storage.v1.ImageFormatB\x04\xe2\x41\x01\x05R\x06\x66ormat\x12>\n\rsource_volume\x18\x04 \x01(\tB\x17\xe2\x41\x01\x05\xca\xf3\x18\x0f\x62\rpools/volumesH\x00R\x0csourceVolume\x12L\n\x0fsource_snapshot\x18\x05 \x01(\tB!\xe2\x41\x01\x05\xca\xf3\x18\x19\x62\x17pools/volumes/snapshotsH\x00R\x0esourceSnapshot\x12\x32\n\x0bsource_file\x18\x06 \x01(\tB\x0f\xe2\x41\x01\x03\xca\xf3\x18\x07\x62\x05\x66ilesH\x00R\nsourceFile\x12\x16\n\x06sealed\x18\x07 \x01(\x08R\x06sealedB\x08\n\x06source\"\xed\x02\n\x0cVolumeStatus\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32\".pvc.storage.v1.VolumeStatus.StateR\x05state\x12\x10\n\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x1d\n\nsize_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\'\n\x0f\x61llocated_bytes\x18\x05 \x01(\x03R\x0e\x61llocatedBytes\x12\x16\n\x06parent\x18\x06 \x01(\tR\x06parent\x12\x12\n\x04node\x18\x07 \x01(\tR\x04node\x12\x1e\n\ngeneration\x18\x08 \x01(\x03R\ngeneration\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x12\n\x0eSTATE_DELETING\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\xc0\x02\n\x08Snapshot\x12\x31\n\x04name\x18\x01 \x01(\tB\x1d\xca\xf3\x18\x19\x62\x17pools/volumes/snapshotsR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12+\n\x0b\x64\x65scription\x18\x03 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12#\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03R\tsizeBytes\x12\x45\n\rsnapshot_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0csnapshotTime\x12 \n\x08quiesced\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x08quiesced:\x1f\xd2\xf3\x18\x1b\n\x17pools/volumes/snapshots\x10\x01*p\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12IMAGE_FORMAT_QCOW2\x10\x01\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x02\x12\x15\n\x11IMAGE_FORMAT_VMDK\x10\x03\x42\x9a\x01\n\x12\x63om.pvc.storage.v1B\x0cStorageProtoP\x01Z\x1cpvc/pvc/storage/v1;storagev1\xa2\x02\x03PSX\xaa\x02\x0ePvc.Storage.V1\xca\x02\x0ePvc\\Storage\\V1\xe2\x02\x1aPvc\\Storage\\V1\\GPBMetadata\xea\x02\x10Pvc::Storage::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,8 +52,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POOLSPEC'].fields_by_name['node']._serialized_options = b'\342A\001\005\312\363\030\007b\005nodes'
   _globals['_POOLSPEC'].fields_by_name['reserve_bytes']._loaded_options = None
   _globals['_POOLSPEC'].fields_by_name['reserve_bytes']._serialized_options = b'\312\363\030\n(\0000\200\200\200\200\200\200\020'
+  _globals['_POOLSPEC'].fields_by_name['shared']._loaded_options = None
+  _globals['_POOLSPEC'].fields_by_name['shared']._serialized_options = b'\342A\001\005'
   _globals['_DIRECTORYPOOL'].fields_by_name['path']._loaded_options = None
   _globals['_DIRECTORYPOOL'].fields_by_name['path']._serialized_options = b'\342A\001\002\312\363\030e\n$(/[A-Za-z0-9_+@-][A-Za-z0-9._+@-]*)+\022:an absolute path of plain names, none beginning with a dot \200\010'
+  _globals['_POOLSTATUS_NODESENTRY']._loaded_options = None
+  _globals['_POOLSTATUS_NODESENTRY']._serialized_options = b'8\001'
   _globals['_VOLUME'].fields_by_name['name']._loaded_options = None
   _globals['_VOLUME'].fields_by_name['name']._serialized_options = b'\312\363\030\017b\rpools/volumes'
   _globals['_VOLUME'].fields_by_name['spec']._loaded_options = None
@@ -86,26 +90,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT'].fields_by_name['quiesced']._serialized_options = b'\342A\001\003'
   _globals['_SNAPSHOT']._loaded_options = None
   _globals['_SNAPSHOT']._serialized_options = b'\322\363\030\033\n\027pools/volumes/snapshots\020\001'
-  _globals['_IMAGEFORMAT']._serialized_start=2373
-  _globals['_IMAGEFORMAT']._serialized_end=2485
+  _globals['_IMAGEFORMAT']._serialized_start=2604
+  _globals['_IMAGEFORMAT']._serialized_end=2716
   _globals['_POOL']._serialized_start=166
   _globals['_POOL']._serialized_end=369
   _globals['_POOLSPEC']._serialized_start=372
-  _globals['_POOLSPEC']._serialized_end=596
-  _globals['_DIRECTORYPOOL']._serialized_start=599
-  _globals['_DIRECTORYPOOL']._serialized_end=746
-  _globals['_POOLSTATUS']._serialized_start=749
-  _globals['_POOLSTATUS']._serialized_end=1053
-  _globals['_POOLSTATUS_STATE']._serialized_start=988
-  _globals['_POOLSTATUS_STATE']._serialized_end=1053
-  _globals['_VOLUME']._serialized_start=1056
-  _globals['_VOLUME']._serialized_end=1281
-  _globals['_VOLUMESPEC']._serialized_start=1284
-  _globals['_VOLUMESPEC']._serialized_end=1680
-  _globals['_VOLUMESTATUS']._serialized_start=1683
-  _globals['_VOLUMESTATUS']._serialized_end=2048
-  _globals['_VOLUMESTATUS_STATE']._serialized_start=1943
-  _globals['_VOLUMESTATUS_STATE']._serialized_end=2048
-  _globals['_SNAPSHOT']._serialized_start=2051
-  _globals['_SNAPSHOT']._serialized_end=2371
+  _globals['_POOLSPEC']._serialized_end=626
+  _globals['_DIRECTORYPOOL']._serialized_start=629
+  _globals['_DIRECTORYPOOL']._serialized_end=776
+  _globals['_POOLSTATUS']._serialized_start=779
+  _globals['_POOLSTATUS']._serialized_end=1230
+  _globals['_POOLSTATUS_NODESENTRY']._serialized_start=1079
+  _globals['_POOLSTATUS_NODESENTRY']._serialized_end=1163
+  _globals['_POOLSTATUS_STATE']._serialized_start=1165
+  _globals['_POOLSTATUS_STATE']._serialized_end=1230
+  _globals['_POOLATNODE']._serialized_start=1232
+  _globals['_POOLATNODE']._serialized_end=1284
+  _globals['_VOLUME']._serialized_start=1287
+  _globals['_VOLUME']._serialized_end=1512
+  _globals['_VOLUMESPEC']._serialized_start=1515
+  _globals['_VOLUMESPEC']._serialized_end=1911
+  _globals['_VOLUMESTATUS']._serialized_start=1914
+  _globals['_VOLUMESTATUS']._serialized_end=2279
+  _globals['_VOLUMESTATUS_STATE']._serialized_start=2174
+  _globals['_VOLUMESTATUS_STATE']._serialized_end=2279
+  _globals['_SNAPSHOT']._serialized_start=2282
+  _globals['_SNAPSHOT']._serialized_end=2602
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 Pools, volumes and snapshots."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pvc.core.v1 import meta_pb2 as _meta_pb2
 import builtins as _builtins
@@ -97,12 +99,17 @@ class PoolSpec(_message.Message):
     DIRECTORY_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     RESERVE_BYTES_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """A text for people."""
     node: _builtins.str
     """The node whose pool it is: nodes/{node}. Cannot change. Empty: the node that takes the request."""
     reserve_bytes: _builtins.int
     """Room that new volumes leave free in the file system, in bytes. Default 1 GiB."""
+    shared: _builtins.bool
+    """Every node sees the same folder (NFS or another shared file system): any node can use the volumes, and `node` is
+    empty. Cannot change.
+    """
     @_builtins.property
     def directory(self) -> Global___DirectoryPool:
         """A folder of a file system."""
@@ -114,10 +121,11 @@ class PoolSpec(_message.Message):
         directory: Global___DirectoryPool | None = ...,
         node: _builtins.str = ...,
         reserve_bytes: _builtins.int = ...,
+        shared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "driver", b"driver"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "directory", b"directory", "driver", b"driver", "node", b"node", "reserve_bytes", b"reserve_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "directory", b"directory", "driver", b"driver", "node", b"node", "reserve_bytes", b"reserve_bytes", "shared", b"shared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_driver: _TypeAlias = _typing.Literal["directory"]  # noqa: Y015
     _WhichOneofArgType_driver: _TypeAlias = _typing.Literal["driver", b"driver"]  # noqa: Y015
@@ -176,12 +184,34 @@ class PoolStatus(_message.Message):
     STATE_FAILED: PoolStatus.State.ValueType  # 2
     """It cannot: the folder is gone, not writable or not this pool's."""
 
+    @_typing.final
+    class NodesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___PoolAtNode: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___PoolAtNode | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STATE_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
     AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     PROMISED_BYTES_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     state: Global___PoolStatus.State.ValueType
     """Whether it can be used."""
     why: _builtins.str
@@ -194,6 +224,10 @@ class PoolStatus(_message.Message):
     """Sum of the volumes' sizes as their guests see them, in bytes."""
     generation: _builtins.int
     """The generation of the spec that is in effect."""
+    @_builtins.property
+    def nodes(self) -> _containers.MessageMap[_builtins.str, Global___PoolAtNode]:
+        """Of a shared pool: the nodes that can use it, and why others cannot. Each part is written by that node's agent."""
+
     def __init__(
         self,
         *,
@@ -203,14 +237,41 @@ class PoolStatus(_message.Message):
         available_bytes: _builtins.int = ...,
         promised_bytes: _builtins.int = ...,
         generation: _builtins.int = ...,
+        nodes: _abc.Mapping[_builtins.str, Global___PoolAtNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_bytes", b"available_bytes", "capacity_bytes", b"capacity_bytes", "generation", b"generation", "promised_bytes", b"promised_bytes", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_bytes", b"available_bytes", "capacity_bytes", b"capacity_bytes", "generation", b"generation", "nodes", b"nodes", "promised_bytes", b"promised_bytes", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PoolStatus: _TypeAlias = PoolStatus  # noqa: Y015
+
+@_typing.final
+class PoolAtNode(_message.Message):
+    """What one node sees of a shared pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READY_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    ready: _builtins.bool
+    """It can use it."""
+    why: _builtins.str
+    """Why not."""
+    def __init__(
+        self,
+        *,
+        ready: _builtins.bool = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ready", b"ready", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolAtNode: _TypeAlias = PoolAtNode  # noqa: Y015
 
 @_typing.final
 class Volume(_message.Message):
