@@ -14,7 +14,15 @@ from google.protobuf.message import DecodeError, Message
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2, options_pb2, reason_pb2, store_pb2
+from pvc.core.v1 import (
+    event_pb2,
+    meta_pb2,
+    operation_pb2,
+    options_pb2,
+    reason_pb2,
+    secret_pb2,
+    store_pb2,
+)
 from pvc.gateway.v1 import token_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
@@ -27,6 +35,7 @@ _FILES = (
     cluster_pb2,
     event_pb2,
     operation_pb2,
+    secret_pb2,
     token_pb2,
     network_pb2,
     image_pb2,
