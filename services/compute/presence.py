@@ -17,6 +17,7 @@ from services.compute.settings import ComputeSettings
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
+from services.state.schema import TYPES, schema_of
 from services.state.store import Conflict, Lease, Put, Store
 
 
@@ -108,6 +109,7 @@ class Presence:
             boot_id=machine.boot_id,
             cpu_models=facts.cpu_models,
             session=self._store.session(),
+            schemas={path: own for path in TYPES if (own := schema_of(path)) > 1},
         )
         listening = {service.service: service.address for service in before.services}
         for service, address in sorted({**listening, **settings.addresses}.items()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from google.protobuf.message import DecodeError, Message
 
@@ -101,6 +101,10 @@ class Follower:
             self._loop.wake()
         if self._mirror.snapshot.revision < revision:
             self.catch_up()
+
+    def holdings(self) -> Iterable[str]:
+        """The znodes of the leases that are held, as last heard."""
+        return self._holders
 
     def read_leases(self) -> list[str]:
         """The znodes of all leases that are held; tells the mirror who holds them."""

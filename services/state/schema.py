@@ -28,7 +28,7 @@ from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
 from services.mesh.errors import PvcError
-from services.state.upgrade import upgraded
+from services.state.upgrade import downgraded, upgraded
 
 _FILES = (
     vm_pb2,
@@ -79,6 +79,7 @@ TYPES: Mapping[str, type[Message]] = _stored_types()
 COLLECTIONS: Mapping[type[Message], str] = {kind: path for path, kind in TYPES.items()}
 """Message type → collection path."""
 
+_KIND = re.compile(r"[a-z][a-z_]{0,62}")
 _ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
@@ -89,10 +90,25 @@ def collection_of(name: str) -> str:
     """
     parts = name.split("/")
     path = "/".join(parts[::2])
-    ids = parts[1::2]
-    if len(parts) % 2 or path not in TYPES or not all(_ID.fullmatch(part) for part in ids):
+    if not _is_name(name) or path not in TYPES:
         raise ValueError(f"{name!r} is not the name of a resource")
     return path
+
+
+def is_of_newer_build(name: str) -> bool:
+    """It is the name of a row of a kind that this build does not know: a newer one works beside it.
+    It is none of our business."""
+    return _is_name(name) and "/".join(name.split("/")[::2]) not in TYPES
+
+
+def _is_name(name: str) -> bool:
+    parts = name.split("/")
+    kinds, ids = parts[::2], parts[1::2]
+    return (
+        len(kinds) == len(ids)
+        and all(_KIND.fullmatch(part) for part in kinds)
+        and all(_ID.fullmatch(part) for part in ids)
+    )
 
 
 def schema_of(collection: str) -> int:
@@ -101,12 +117,16 @@ def schema_of(collection: str) -> int:
     return int(options.Extensions[options_pb2.stored].schema)
 
 
-def to_stored(value: Message, revision: int) -> store_pb2.StoredRow:
-    """A resource as it is kept, without its etag. Raises TOO_LARGE beyond ROW_BYTES_MAX."""
+def to_stored(value: Message, revision: int, schema: int | None = None) -> store_pb2.StoredRow:
+    """A resource as it is kept, without its etag. schema: the one to write; this build's own when
+    None. Raises TOO_LARGE beyond ROW_BYTES_MAX."""
     row: Any = type(value)()
     row.CopyFrom(value)
     row.meta.etag = ""
-    payload = plain = row.SerializeToString(deterministic=True)
+    own = schema_of(COLLECTIONS[type(value)])
+    written = own if schema is None else schema
+    plain = downgraded(row.name, row.SerializeToString(deterministic=True), own, written)
+    payload = plain
     if len(plain) >= DEFLATE_FROM_BYTES:
         payload = zlib.compress(plain, level=1)
     if len(payload) > ROW_BYTES_MAX:
@@ -116,7 +136,7 @@ def to_stored(value: Message, revision: int) -> store_pb2.StoredRow:
             "shorten its texts or lists",
         )
     return store_pb2.StoredRow(
-        schema=schema_of(COLLECTIONS[type(value)]),
+        schema=written,
         value=payload,
         revision=revision,
         deflated=payload is not plain,

@@ -27,6 +27,7 @@ class ZookeeperLease:
     name: str
     holder: str
     path: str
+    session: str
 
     def release(self) -> None:
         """See Lease.release. Raises PvcError STORE_UNAVAILABLE when ZooKeeper does not answer: then
@@ -56,8 +57,11 @@ class ZookeeperLeases:
     def acquire(self, name: str, holder: str) -> ZookeeperLease | None:
         """See Store.acquire."""
         check_lease_name(name)
+        if (known := self._known(name)) is not None:
+            mine = self._held.get(name)
+            return mine if mine and mine.path == known and mine.holder == holder else None
         path = self._znodes.lease(name, self._clock.new_id())
-        wanted = ZookeeperLease(self, name, holder, path)
+        wanted = ZookeeperLease(self, name, holder, path, self._connection.session)
         deadline = self._connection.deadline(self._patience_s)
         with self._acquiring:
             while self._connection.left_s(deadline):
@@ -84,6 +88,20 @@ class ZookeeperLeases:
         raise unavailable(
             f"ZooKeeper does not answer: the lease {lease.name} ends when it gives up this session"
         )
+
+    def _known(self, name: str) -> str | None:
+        """The znode of the holding, as far as this process has heard; None when there may be none.
+
+        Asked at every round of every loop that would like to lead, so it must cost nothing. It may
+        be out of date: only a commit proves a lease, and whoever is told of its end tries again."""
+        mine = self._held.get(name)
+        if not self._connection.up or (mine and mine.session != self._connection.session):
+            return None
+        prefix = f"{escaped(name)}~"
+        for child in self._follower.holdings():
+            if child.startswith(prefix):
+                return f"{self._znodes.leases}/{child}"
+        return None
 
     def _try(self, wanted: ZookeeperLease, deadline: float) -> bool:
         """True when the lease is held, by us or by another; False to try again."""

@@ -452,6 +452,23 @@ def test_one_of_many_gets_a_lease(place: ZookeeperPlace) -> None:
             lease.release()
 
 
+def test_asking_for_a_lease_again_asks_nobody(
+    place: ZookeeperPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, other = place.open(), place.open()
+    lease = leader.acquire("leader", "n1")
+    eventually(lambda: "leader" in other.snapshot().leases)
+    with monkeypatch.context() as cut:
+        for store in (leader, other):
+            cut.setattr(store._connection, "_sent", None)
+        assert leader.acquire("leader", "n1") is lease
+        assert leader.acquire("leader", "n2") is None
+        assert other.acquire("leader", "n2") is None
+    assert lease is not None
+    lease.release()
+    eventually(lambda: other.acquire("leader", "n2"))
+
+
 def test_a_lost_session_is_another_and_its_watches_go_on(place: ZookeeperPlace) -> None:
     store, other = place.open(), place.open()
     watch = store.watch(0)
