@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
+from services.coordinator.cluster_service import ClusterService
+from services.coordinator.event_service import EventService
 from services.coordinator.loop import Coordinator
-from services.coordinator.service import (
-    ClusterService,
-    EventService,
-    NodeService,
-    OperationService,
-)
+from services.coordinator.node_service import NodeService
+from services.coordinator.operation_service import OperationService
 from services.mesh.clock import Clock
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2
+from services.coordinator.cluster_service import cluster_of
 from services.coordinator.core import decide
 from services.coordinator.core.expire import (
     EVENTS_KEPT_MAX,
@@ -22,7 +23,6 @@ from services.coordinator.core.place import Load
 from services.coordinator.core.plan import Step
 from services.coordinator.core.world import World
 from services.coordinator.loop import LEADER, Coordinator
-from services.coordinator.service import cluster_of
 from services.mesh.clock import sortable_id
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.store import Change, Conflict, Lease, Put

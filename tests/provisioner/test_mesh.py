@@ -25,7 +25,7 @@ from pvc.provisioner.v1 import provisioner_service_pb2_grpc as api_grpc
 from pvc.provisioner.v1.image_pb2 import Image, ImageStatus
 from pvc.storage.v1 import storage_pb2
 from services.compute.core import edits
-from services.coordinator.service import OperationService
+from services.coordinator.operation_service import OperationService
 from services.mesh import rows
 from services.mesh.channel import Peers
 from services.mesh.clock import SystemClock

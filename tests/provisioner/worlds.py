@@ -18,7 +18,7 @@ from pvc.provisioner.v1 import image_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2 as api
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
 from services.compute.core import edits
-from services.coordinator.service import cancel
+from services.coordinator.operation_service import cancel
 from services.mesh import rows
 from services.mesh.desk import Desk
 from services.mesh.errors import PvcError, refuse

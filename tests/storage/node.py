@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc
 from pvc.core.v1.operation_pb2 import Operation
-from services.coordinator.service import OperationService
+from services.coordinator.operation_service import OperationService
 from services.mesh.channel import Peers
 from services.mesh.clock import SystemClock
 from services.mesh.desk import Desk

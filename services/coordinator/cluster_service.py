@@ -1,0 +1,61 @@
+"""Answers for the cluster as a whole: what it looks like, and how it is to behave."""
+
+from __future__ import annotations
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.coordinator.v1 import coordinator_service_pb2 as api
+from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
+from pvc.core.v1 import operation_pb2, reason_pb2
+from pvc.network.v1 import network_pb2
+from pvc.provisioner.v1 import image_pb2
+from pvc.storage.v1 import storage_pb2
+from services.coordinator.core import health
+from services.coordinator.loop import LEADER
+from services.mesh import rows
+from services.mesh.desk import Context, Desk
+from services.mesh.errors import PvcError
+from services.state.store import Snapshot
+
+Operation = operation_pb2.Operation
+
+
+class ClusterService(api_grpc.ClusterServiceServicer):
+    """See the contract."""
+
+    def __init__(self, desk: Desk, name: str) -> None:
+        self._desk = desk
+        self._name = name
+
+    async def GetCluster(
+        self, request: api.GetClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        """See the contract."""
+        return cluster_of(await self._desk.fresh(context), self._name)
+
+    async def UpdateCluster(
+        self, request: api.UpdateClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        """See the contract."""
+        raise PvcError(reason_pb2.REASON_NOT_SUPPORTED, "this version cannot do that yet")
+
+
+def cluster_of(snapshot: Snapshot, name: str) -> cluster_pb2.Cluster:
+    """The cluster at a glance."""
+    nodes, vms = list(snapshot.rows(cluster_pb2.Node)), list(snapshot.rows(vm_pb2.Vm))
+    cluster = cluster_pb2.Cluster(
+        name=name,
+        leader=snapshot.leases.get(LEADER, ""),
+        revision=snapshot.revision,
+        volumes=sum(1 for _ in snapshot.rows(storage_pb2.Volume)),
+        images=sum(1 for _ in snapshot.rows(image_pb2.Image)),
+        networks=sum(1 for _ in snapshot.rows(network_pb2.Network)),
+        running_operations=sum(x.state not in rows.FINAL for x in snapshot.rows(Operation)),
+    )
+    health.count_nodes(cluster, nodes)
+    health.count_vms(cluster, vms)
+    pools, networks = snapshot.rows(storage_pb2.Pool), snapshot.rows(network_pb2.Network)
+    found = sorted(health.faults(cluster.leader, nodes, vms, pools, networks), reverse=True)
+    cluster.health = found[0][0] if found else cluster_pb2.Cluster.HEALTH_OK
+    cluster.faults.extend(text for _, text in found)
+    return cluster
