@@ -88,6 +88,11 @@ class StateSection(Section, frozen=True, kw_only=True):
     """The servers of the ZooKeeper ensemble, host:port each."""
     session_timeout_s: Annotated[int, msgspec.Meta(ge=2, le=120)] = 10
     """After how many seconds without a sign of life a node's session with ZooKeeper ends."""
+    credentials_file: str = ""
+    """The file that holds USER:PASSWORD for ZooKeeper, for root alone. With it nobody else can read
+    or write the state. Empty: whoever reaches the servers can."""
+    tls: bool = False
+    """Speak TLS with the ZooKeeper servers, with this node's certificate of the cluster."""
 
     def wrong(self) -> Iterator[tuple[str, str]]:
         """See Section."""
@@ -95,6 +100,8 @@ class StateSection(Section, frozen=True, kw_only=True):
             yield "hosts", "name at least one server"
         for host in self.hosts:
             yield from _not_listen(hosts=host)
+        if self.credentials_file:
+            yield from _not_absolute(credentials_file=self.credentials_file)
 
 
 class MeshSection(Section, frozen=True, kw_only=True):
