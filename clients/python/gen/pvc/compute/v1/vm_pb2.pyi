@@ -777,6 +777,7 @@ class Migration(_message.Message):
     VOLUMES_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    POWER_REQUEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique for ever; the parts that others write carry it too."""
     target: _builtins.str
@@ -789,6 +790,10 @@ class Migration(_message.Message):
     """It is not to be: the agents undo what they did, and say so."""
     why: _builtins.str
     """Why it moves."""
+    power_request: _builtins.int
+    """The power request that was in effect then: a VM that is shut down for its move runs again afterwards, unless
+    another one came meanwhile.
+    """
     @_builtins.property
     def volumes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Volumes that are copied along because the target cannot open them: the volume → its new place, which exists."""
@@ -808,10 +813,11 @@ class Migration(_message.Message):
         volumes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         why: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        power_request: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "id", b"id", "method", b"method", "operation", b"operation", "target", b"target", "time", b"time", "volumes", b"volumes", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "id", b"id", "method", b"method", "operation", b"operation", "power_request", b"power_request", "target", b"target", "time", b"time", "volumes", b"volumes", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,6 +114,8 @@ class Operation(_message.Message):
     WORKER_FIELD_NUMBER: _builtins.int
     POWER_REQUEST_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    PARTS_BEGUN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """operations/{id}."""
     method: _builtins.str
@@ -142,6 +144,10 @@ class Operation(_message.Message):
     """The count of power requests of the VM that this operation waits for; see VmSpec.power_request. 0 for others."""
     generation: _builtins.int
     """The generation of the target that this operation waits for to be in effect. 0 for others."""
+    parts: _builtins.int
+    """How many parts the work has, where it is done in parts: VMs to move, for one. 0 for others."""
+    parts_begun: _builtins.int
+    """How many of them were begun, for work that begins them one by one; it may begin fewer than it planned."""
     @_builtins.property
     def meta(self) -> _meta_pb2.Meta:
         """Common part."""
@@ -194,10 +200,12 @@ class Operation(_message.Message):
         worker: _builtins.str = ...,
         power_request: _builtins.int = ...,
         generation: _builtins.int = ...,
+        parts: _builtins.int = ...,
+        parts_begun: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "meta", b"meta", "request", b"request", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "caller", b"caller", "cancel_requested", b"cancel_requested", "end_time", b"end_time", "error", b"error", "generation", b"generation", "log", b"log", "meta", b"meta", "method", b"method", "name", b"name", "node", b"node", "percent", b"percent", "power_request", b"power_request", "request", b"request", "result", b"result", "service", b"service", "stage", b"stage", "start_time", b"start_time", "state", b"state", "target", b"target", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "caller", b"caller", "cancel_requested", b"cancel_requested", "end_time", b"end_time", "error", b"error", "generation", b"generation", "log", b"log", "meta", b"meta", "method", b"method", "name", b"name", "node", b"node", "parts", b"parts", "parts_begun", b"parts_begun", "percent", b"percent", "power_request", b"power_request", "request", b"request", "result", b"result", "service", b"service", "stage", b"stage", "start_time", b"start_time", "state", b"state", "target", b"target", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
