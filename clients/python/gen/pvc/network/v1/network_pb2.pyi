@@ -196,6 +196,7 @@ class NetworkStatus(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
     state: Global___NetworkStatus.State.ValueType
     """Whether VMs can use it."""
     why: _builtins.str
@@ -206,6 +207,8 @@ class NetworkStatus(_message.Message):
     """The network namespace that the bridge lives in; empty for the node's own."""
     generation: _builtins.int
     """The generation of the spec that is in effect."""
+    mtu: _builtins.int
+    """Largest packet that passes between all nodes, in bytes: the spec's, unless what carries the overlay allows less."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddressAssignment]:
         """Who has which address."""
@@ -224,10 +227,11 @@ class NetworkStatus(_message.Message):
         generation: _builtins.int = ...,
         addresses: _abc.Iterable[Global___AddressAssignment] | None = ...,
         nodes: _abc.Mapping[_builtins.str, Global___NetworkAtNode] | None = ...,
+        mtu: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "bridge", b"bridge", "generation", b"generation", "namespace", b"namespace", "nodes", b"nodes", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "bridge", b"bridge", "generation", b"generation", "mtu", b"mtu", "namespace", b"namespace", "nodes", b"nodes", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,6 +248,7 @@ class NetworkAtNode(_message.Message):
     BRIDGE_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     """VMs on this node can use it."""
     why: _builtins.str
@@ -254,6 +259,8 @@ class NetworkAtNode(_message.Message):
     """The network namespace that the bridge lives in; empty for the node's own."""
     generation: _builtins.int
     """The generation of the spec that is in effect there."""
+    mtu: _builtins.int
+    """Largest packet that the node can pass to others, in bytes; 0 while there is no other node."""
     def __init__(
         self,
         *,
@@ -262,10 +269,11 @@ class NetworkAtNode(_message.Message):
         bridge: _builtins.str = ...,
         namespace: _builtins.str = ...,
         generation: _builtins.int = ...,
+        mtu: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "generation", b"generation", "namespace", b"namespace", "ready", b"ready", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "generation", b"generation", "mtu", b"mtu", "namespace", b"namespace", "ready", b"ready", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

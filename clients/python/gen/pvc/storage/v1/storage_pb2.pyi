@@ -212,6 +212,7 @@ class PoolStatus(_message.Message):
     PROMISED_BYTES_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
     state: Global___PoolStatus.State.ValueType
     """Whether it can be used."""
     why: _builtins.str
@@ -224,9 +225,13 @@ class PoolStatus(_message.Message):
     """Sum of the volumes' sizes as their guests see them, in bytes."""
     generation: _builtins.int
     """The generation of the spec that is in effect."""
+    mark: _builtins.str
+    """What its folder was marked with when it was taken, beside the pool's uid: a folder without it is another one."""
     @_builtins.property
     def nodes(self) -> _containers.MessageMap[_builtins.str, Global___PoolAtNode]:
-        """Of a shared pool: the nodes that can use it, and why others cannot. Each part is written by that node's agent."""
+        """Of a shared pool: how it is on each node, "n1" → its part, written by that node's agent. The fields above sum it
+        up; one of the agents writes them.
+        """
 
     def __init__(
         self,
@@ -238,10 +243,11 @@ class PoolStatus(_message.Message):
         promised_bytes: _builtins.int = ...,
         generation: _builtins.int = ...,
         nodes: _abc.Mapping[_builtins.str, Global___PoolAtNode] | None = ...,
+        mark: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_bytes", b"available_bytes", "capacity_bytes", b"capacity_bytes", "generation", b"generation", "nodes", b"nodes", "promised_bytes", b"promised_bytes", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_bytes", b"available_bytes", "capacity_bytes", b"capacity_bytes", "generation", b"generation", "mark", b"mark", "nodes", b"nodes", "promised_bytes", b"promised_bytes", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
