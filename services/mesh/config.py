@@ -86,8 +86,11 @@ class StateSection(Section, frozen=True, kw_only=True):
     """sqlite: in a file of this machine, for one process. zookeeper: in a ZooKeeper ensemble."""
     hosts: tuple[str, ...] = ("127.0.0.1:2181",)
     """The servers of the ZooKeeper ensemble, host:port each."""
-    session_timeout_s: Annotated[int, msgspec.Meta(ge=2, le=120)] = 10
+    session_timeout_s: Annotated[int, msgspec.Meta(ge=2, le=120)] = 6
     """After how many seconds without a sign of life a node's session with ZooKeeper ends."""
+    tick_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
+    """The tickTime of the ZooKeeper servers, if they all have the same: with it a node with a
+    watchdog can bear longer gaps in its contact with them. 0: not known."""
     credentials_file: str = ""
     """The file that holds USER:PASSWORD for ZooKeeper, for root alone. With it nobody else can read
     or write the state. Empty: whoever reaches the servers can."""

@@ -36,6 +36,7 @@ def ensemble(config: Config) -> Ensemble:
     return Ensemble(
         ",".join(config.state.hosts),
         session_timeout_s=config.state.session_timeout_s,
+        tick_s=config.state.tick_ms / 1000,
         credentials=_credentials(config.state.credentials_file),
         tls=files if config.state.tls else None,
     )

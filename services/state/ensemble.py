@@ -6,10 +6,13 @@ It knows znodes, not rows: what they mean is the business of its users.
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from kazoo.exceptions import (
     SessionMovedError,
     ThrottledOpError,
 )
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.security import make_digest_acl
 
 from services.mesh.clock import Clock
@@ -42,6 +45,9 @@ CALL_TIMEOUT_S = 5.0
 _BATCH = 64
 _WINDOW = 4
 _RECONNECT_MAX_S = 1.0
+_CONNECT_MAX_S = 1.0
+"""How long a server may take to let us in before the next one is tried. A machine without power
+does not refuse: it says nothing, and sessions have only seconds to live."""
 _BROKEN = (
     CancelledError,
     ConnectionLoss,
@@ -74,17 +80,21 @@ class Ensemble:
 
     hosts: str
     root: str = "/pvc"
-    session_timeout_s: float = 10.0
+    session_timeout_s: float = 6.0
+    tick_s: float = 0.0
+    """The servers' tickTime; 0: not known."""
     credentials: str = field(default="", repr=False)
     tls: Tls | None = None
 
 
 class Cut(Exception):
-    """The answer did not come. sent: whether the request may have been carried out all the same."""
+    """The answer did not come. sent: whether the request may have been carried out all the same.
+    silent: the connection is there, and nothing came by it in time."""
 
-    def __init__(self, why: str, sent: bool) -> None:
+    def __init__(self, why: str, sent: bool, silent: bool = False) -> None:
         super().__init__(why)
         self.sent = sent
+        self.silent = silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,16 @@ class Connection:
         """Ends the session and with it what lives only as long."""
         self._client.stop()
         self._client.close()
+
+    @property
+    def session_timeout_s(self) -> float:
+        """As the servers granted it; what was asked for while none has."""
+        return self._client.granted_timeout_s or self._ensemble.session_timeout_s
+
+    def try_another(self) -> None:
+        """Hangs up on a server that keeps us waiting, so that another one is asked. By itself kazoo
+        would give it two thirds of the session's timeout."""
+        self._client.hang_up()
 
     @property
     def up(self) -> bool:
@@ -216,7 +236,9 @@ class Connection:
         try:
             return result.get(timeout=min(timeout_s, CALL_TIMEOUT_S))
         except _BROKEN as error:
-            raise Cut(f"ZooKeeper did not answer ({type(error).__name__})", sent=True) from error
+            silent = isinstance(error, KazooTimeoutError)
+            why = f"ZooKeeper did not answer ({type(error).__name__})"
+            raise Cut(why, sent=True, silent=silent) from error
         except (AuthFailedError, NoAuthError) as error:
             raise self._unauthorized(error) from error
 
@@ -239,6 +261,35 @@ class Connection:
         self._on_state()
 
 
+class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's own, but it does not wait long for a machine that is not there."""
+
+    def create_connection(self, *args: Any, timeout: float, **kwargs: Any) -> Any:
+        """See kazoo, which would wait as long as a session lasts."""
+        return super().create_connection(*args, timeout=min(timeout, _CONNECT_MAX_S), **kwargs)
+
+
+class _Client(KazooClient):  # type: ignore[misc]
+    """kazoo's own, which keeps two things to itself: how long a session the servers granted, and
+    the connection."""
+
+    granted_timeout_s = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connection._connect = partial(self._noting, self._connection._connect)
+
+    def hang_up(self) -> None:
+        """Ends the connection; kazoo makes the next one."""
+        with suppress(OSError, AttributeError):  # there is none, or it ends at this moment
+            self._connection._socket.shutdown(socket.SHUT_RDWR)
+
+    def _noting(self, connect: Callable[..., tuple[float, float]], *to: Any) -> tuple[float, float]:
+        read_ms, connect_ms = connect(*to)
+        self.granted_timeout_s = read_ms * 1.5 / 1000
+        return read_ms, connect_ms
+
+
 def _client(ensemble: Ensemble) -> Any:
     assert "/" not in ensemble.hosts, "say where the state is by `root`"
     tls: dict[str, Any] = {}
@@ -255,6 +306,10 @@ def _client(ensemble: Ensemble) -> Any:
         tls["auth_data"] = [("digest", ensemble.credentials)]
         tls["default_acl"] = [make_digest_acl(user, password, all=True)]
     retry = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_delay": _RECONNECT_MAX_S}
-    return KazooClient(
-        ensemble.hosts, timeout=ensemble.session_timeout_s, connection_retry=retry, **tls
+    return _Client(
+        ensemble.hosts,
+        timeout=ensemble.session_timeout_s,
+        connection_retry=retry,
+        handler=_Handler(),
+        **tls,
     )

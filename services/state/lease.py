@@ -70,6 +70,12 @@ class LocalLeases:
             if lease is not None and self._held.get(lease.name) is not lease:
                 raise lease_lost(lease.name)
 
+    def prove(self, lease: Lease, session: str) -> None:
+        """Raises PvcError NOT_LEADER unless that very lease is held by that session."""
+        self.check(lease)
+        if lease.session != session:
+            raise lease_lost(lease.name)
+
     def drop(self, lease: LocalLease) -> None:
         """Ends a lease if it is still held."""
         with self._lock:

@@ -29,7 +29,10 @@ class MemoryCluster:
 class MemoryStore:
     """See Store. Those made with the same cluster see the same state, each with its own session."""
 
-    def __init__(self, cluster: MemoryCluster | None = None) -> None:
+    def __init__(
+        self, cluster: MemoryCluster | None = None, session_timeout_s: float = 6.0
+    ) -> None:
+        self.session_timeout_s, self.proof_lag_s = session_timeout_s, 0.0
         self._cluster = cluster or MemoryCluster()
         self._session = self._cluster.new_session()
         self._closed = False
@@ -66,6 +69,12 @@ class MemoryStore:
         with self._cluster.lock:
             self._check_open()
             return self._cluster.leases.acquire(name, holder, self._session)
+
+    def prove(self, lease: Lease, timeout_s: float) -> None:
+        """See Store."""
+        with self._cluster.lock:
+            self._check_open()
+            self._cluster.leases.prove(lease, self._session)
 
     def session(self) -> str:
         """See Store."""

@@ -26,7 +26,10 @@ class SqliteStore:
     """See Store. Raises PvcError IN_USE when another process has the file, STORE_UNAVAILABLE when
     it is damaged, SCHEMA_TOO_NEW when a newer version wrote it."""
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+    def __init__(
+        self, path: Path, clock: Clock | None = None, session_timeout_s: float = 6.0
+    ) -> None:
+        self.session_timeout_s, self.proof_lag_s = session_timeout_s, 0.0
         self._path = path
         self._session = (clock or SystemClock()).new_id()
         self._writing = threading.Lock()
@@ -77,6 +80,11 @@ class SqliteStore:
         with self._writing:
             self._check_open()
             return self._leases.acquire(name, holder, self._session)
+
+    def prove(self, lease: Lease, timeout_s: float) -> None:
+        """See Store."""
+        self._check_open()
+        self._leases.prove(lease, self._session)
 
     def session(self) -> str:
         """See Store."""

@@ -122,6 +122,11 @@ class Lease(Protocol):
     @property
     def holder(self) -> str: ...
 
+    @property
+    def session(self) -> str:
+        """The session that it ends with."""
+        ...
+
     def release(self) -> None:
         """Gives it up at once. May be called again. Raises PvcError STORE_UNAVAILABLE when the
         store does not answer: then it ends with the session."""
@@ -173,6 +178,29 @@ class Store(Protocol):
     def acquire(self, name: str, holder: str) -> Lease | None:
         """The lease, or None while another holds it: does not wait for it. A lease already held by
         this very session and holder is returned again. Raises PvcError STORE_UNAVAILABLE."""
+        ...
+
+    def prove(self, lease: Lease, timeout_s: float) -> None:
+        """Returns once the state itself, not what this process has heard of it, confirmed that the
+        lease is held by this very session; writes no row. Raises PvcError NOT_LEADER, or
+        STORE_UNAVAILABLE when no answer came in time, which says nothing about the lease.
+
+        What that is worth: call it at the moment s, successfully, and again, successfully, at least
+        `proof_lag_s` later. Then the lease does not end before s + `session_timeout_s`, by however
+        little the clocks run alike, unless this process itself ends it."""
+        ...
+
+    @property
+    def session_timeout_s(self) -> float:
+        """After how many seconds without a sign of life a session ends, as agreed with the state.
+        Where a session lives as long as its process: as configured, and nothing follows from
+        it."""
+        ...
+
+    @property
+    def proof_lag_s(self) -> float:
+        """How long it may take until a sign of life is known wherever it is decided that a session
+        has ended; see `prove`."""
         ...
 
     def session(self) -> str:

@@ -32,6 +32,7 @@ MULTI_BYTES_MAX = 1_000_000
 
 _STEP_OVERHEAD_BYTES = 16
 _STOP_TIMEOUT_S = 5.0
+_LAG_SLACK_S = 0.1
 
 log = logging.getLogger("pvc.state")
 
@@ -68,6 +69,7 @@ class ZookeeperStore:
         self._mirror = Mirror()
         self._writing = threading.Lock()
         self._closed = False
+        self._tick_s = ensemble.tick_s
         self._connection = Connection(ensemble, self._clock, self._on_state)
         self._follower = Follower(self._connection, self._znodes, self._mirror)
         self._leases = ZookeeperLeases(
@@ -116,6 +118,35 @@ class ZookeeperStore:
         """See Store."""
         self._check_open()
         return self._leases.acquire(name, holder)
+
+    def prove(self, lease: Lease, timeout_s: float) -> None:
+        """See Store. A transaction that only checks: most servers must agree to it, so a server
+        that leads no longer, or is cut off from the one that does, cannot answer it. (ZooKeeper's
+        own `sync` is answered by the server that leads alone, without asking the others.)"""
+        assert isinstance(lease, ZookeeperLease)
+        self._check_open()
+        transaction = self._connection.transaction()
+        transaction.check(lease.path, version=0)
+        try:
+            refused = self._connection.carry_out(transaction, self._connection.deadline(timeout_s))
+        except Cut as cut:
+            if cut.silent:
+                self._connection.try_another()
+            raise unavailable(f"{cut}, so whether {lease.name} is held is not known") from cut
+        if refused is not None or lease.session != self._connection.session:
+            raise lease_lost(lease.name)
+
+    @property
+    def session_timeout_s(self) -> float:
+        """See Store."""
+        return self._connection.session_timeout_s
+
+    @property
+    def proof_lag_s(self) -> float:
+        """See Store. Servers tell the one that leads of signs of life when it asks, every half
+        tick. Sessions shorter than two ticks are not granted unless a server is told to."""
+        tick_s = self._tick_s or self.session_timeout_s / 2
+        return tick_s / 2 + _LAG_SLACK_S
 
     def session(self) -> str:
         """See Store."""

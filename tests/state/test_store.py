@@ -293,6 +293,42 @@ def test_a_commit_without_changes_proves_a_lease(store: Store) -> None:
         store.commit([], held_by=lease)
 
 
+def test_a_lease_is_proven_while_it_is_held(place: Place, store: Store) -> None:
+    lease = store.acquire("nodes/n1", "nodes/n1")
+    assert lease is not None and lease.session == store.session()
+    before = store.snapshot().revision
+    store.prove(lease, WAIT_S)
+    assert store.snapshot().revision == before, "a proof writes no row"
+    assert store.session_timeout_s > 0 and store.proof_lag_s >= 0
+    lease.release()
+    with refused("NOT_LEADER"):
+        store.prove(lease, WAIT_S)
+    again = store.acquire("nodes/n1", "nodes/n1")
+    assert again is not None
+    store.prove(again, WAIT_S)
+    with refused("NOT_LEADER"):
+        store.prove(lease, WAIT_S)
+    store.close()
+    with refused("STORE_UNAVAILABLE"):
+        store.prove(again, WAIT_S)
+
+
+def test_a_lease_of_a_lost_session_is_not_proven(place: Place, store: Store) -> None:
+    lease = store.acquire("nodes/n1", "nodes/n1")
+    assert lease is not None
+    place.lose_session(store)
+    with refused("NOT_LEADER"):
+        store.prove(lease, WAIT_S)
+
+
+def test_anothers_lease_is_not_proven(place: Place, store: Store) -> None:
+    """That it is held is true, and no sign of life of the session that holds it."""
+    lease = store.acquire("nodes/n1", "nodes/n1")
+    assert lease is not None
+    with refused("NOT_LEADER"):
+        place.open().prove(lease, WAIT_S)
+
+
 def test_a_lease_ends_with_its_session(place: Place, store: Store) -> None:
     session = store.session()
     lease = store.acquire("leader", "a")

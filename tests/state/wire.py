@@ -42,6 +42,11 @@ class Wire:
         """What the store connects to."""
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
+    @property
+    def used(self) -> bool:
+        """Somebody is connected by it."""
+        return bool(self._open)
+
     def cut_at_next_transaction(self, cut: Cut) -> None:
         """Breaks the connection once, at the next multi that a client sends."""
         self._cut = cut

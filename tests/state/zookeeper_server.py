@@ -128,6 +128,16 @@ class ZookeeperServer:
         """Ends it like a power cut would."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Stops it in the middle of whatever it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Ends it."""
         self._end(signal.SIGTERM)
