@@ -192,7 +192,9 @@ def new_node(authority: Pair, node_name: str, addresses: Sequence[str], now: dat
     builder = (
         _certificate_of(name, issuer, key.public_key(), now, NODE_LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        # Not critical: libvirt and QEMU of Debian 12 refuse a critical one that does not allow what
+        # RSA keys are used for, which keys like ours never are.
+        .add_extension(_usage(digital_signature=True), critical=False)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
