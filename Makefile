@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help setup demo demo-stop test lint proto proto-check bench clean
+.PHONY: help setup demo demo-stop lab lab-stop test lint proto proto-check bench clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -16,6 +16,12 @@ demo: setup ## Starts PVC on this machine, boots a real VM and shows it answerin
 
 demo-stop: setup ## Ends the demo and leaves nothing behind
 	@$(PY) -m lab.demo --stop
+
+lab: setup ## Starts a real cluster of three nodes on this machine
+	@lab/pvc-lab up
+
+lab-stop: setup ## Ends that cluster and leaves nothing behind
+	@lab/pvc-lab down
 
 test: lint ## Checks and tests everything
 	@$(PY) -m pytest -n 2 --dist loadfile
