@@ -8,6 +8,7 @@ from services.coordinator.event_service import EventService
 from services.coordinator.loop import Coordinator
 from services.coordinator.node_service import NodeService
 from services.coordinator.operation_service import OperationService
+from services.coordinator.placement_service import PlacementService
 from services.mesh.clock import Clock
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
@@ -38,6 +39,7 @@ def build(store: Store, clock: Clock, node: str, cluster_name: str) -> Parts:
             (api_grpc.add_ClusterServiceServicer_to_server, ClusterService(desk, cluster_name)),
             (api_grpc.add_OperationServiceServicer_to_server, OperationService(desk)),
             (api_grpc.add_EventServiceServicer_to_server, EventService(desk)),
+            (api_grpc.add_PlacementServiceServicer_to_server, PlacementService(desk)),
         ),
         loops=(Loop("coordinator", coordinator.step, PERIOD_S, READS),),
     )

@@ -8,9 +8,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
+from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_node
 from services.coordinator.core.place import Load, load_of
 from services.coordinator.core.plan import DecideNode, DecideVm, Plan, Step, Unjudged
+from services.coordinator.core.rounds import round_of
 from services.coordinator.core.vms import autostart, judge_vm
 from services.coordinator.core.world import World, is_online
 
@@ -24,8 +26,10 @@ def decide(now: Timestamp, world: World) -> Plan:
             steps.append(move)
         elif is_online(node) and node.status.boot_id != node.decision.boot_id:
             steps += _after_boot(world, node)
-    decided = {step.vm.name for step in steps if isinstance(step, DecideVm)}
     load = load_of(world)
+    moves = round_of(now, world, load, (s.vm.name for s in steps if isinstance(s, DecideVm)))
+    steps += judge_moves(moves)
+    decided = moves.taken
     for vm in world.vms.values():
         if vm.name in decided:
             continue

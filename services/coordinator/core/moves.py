@@ -1,0 +1,259 @@
+"""Moves of single VMs that somebody asked for: whether and where to, when they begin, how they end.
+
+Every move belongs to an operation. The same checks serve the request and its execution; all that is
+in the way is said at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.coordinator.v1 import coordinator_service_pb2 as api
+from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core import migration
+from services.coordinator.core.capacity import slot_short
+from services.coordinator.core.migration import NONE, short
+from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step
+from services.coordinator.core.rounds import Round, method
+from services.coordinator.core.routes import Route, Wanted, route_of, why_wait
+from services.coordinator.core.world import WANT_MEMORY
+from services.mesh import rows
+from services.mesh.errors import PvcError
+
+Operation = operation_pb2.Operation
+
+MIGRATE = method("PlacementService", "MigrateVm")
+MOVE = method("PlacementService", "MoveVm")
+UNMIGRATE = method("PlacementService", "UnmigrateVm")
+DRAIN = method("NodeService", "DrainNode")
+REQUESTS: Mapping[str, Callable[[], Wanted]] = {
+    MIGRATE: api.MigrateVmRequest,
+    MOVE: api.MoveVmRequest,
+    UNMIGRATE: api.UnmigrateVmRequest,
+}
+
+
+def judge_moves(round: Round) -> Iterator[Step]:
+    """What becomes of the moves that go on, then of those that were asked for. Every VM's step is
+    counted in the load."""
+    for vm in round.world.vms.values():
+        if vm.decision.HasField("migration") and vm.name not in round.taken:
+            yield from _followed(round, vm)
+    for operation in round.operations.values():
+        if operation.method in REQUESTS and operation.name not in round.taken:
+            yield from _requested(round, operation)
+
+
+# --- Moves that go on.
+
+
+def _followed(round: Round, vm: vm_pb2.Vm) -> Iterator[Step]:
+    source = round.world.nodes.get(vm.decision.node)
+    operation = round.operations.get(vm.decision.migration.operation)
+    if source is None or source.decision.state == cluster_pb2.NODE_STATE_FENCED:
+        return  # the recovery decides
+    if operation is not None and operation.name in round.taken:
+        return  # in the next round
+    asked = bool(vm.decision.migration.operation)
+    cancelled = operation.cancel_requested if operation is not None else asked
+    match migration.follow(round.now, round.world, vm, cancelled):
+        case migration.GoesOn(stage, percent, line):
+            yield from _told(round, operation, stage, percent, line)
+        case migration.Stopping(after, why):
+            yield round.take(vm, DecideVm(after, "is to stop moving", why))
+        case migration.Moved(after, what, starts):
+            _belong(after, vm, operation)
+            also = _moved_also(round, operation, after, what, starts)
+            step = DecideVm(after, f"{short(vm.decision.node)} → {short(after.decision.node)}",
+                            what, also=also)  # fmt: skip
+            yield round.take(vm, step)
+        case migration.Stayed(after, why):
+            also = _stayed_also(round, operation, vm, why)
+            yield round.take(vm, DecideVm(after, "does not move", why, WARNING, also))
+
+
+def _belong(after: vm_pb2.Vm, vm: vm_pb2.Vm, operation: Operation | None) -> None:
+    """Whether the VM is to come back one day, now that it has left. A move for good, or one that
+    evens out the cluster, makes the new node its own."""
+    for_a_while = operation is not None and operation.method in (MIGRATE, DRAIN)
+    if for_a_while and not vm.decision.home:
+        after.decision.home = vm.decision.node
+    elif operation is not None and operation.method == MOVE:
+        after.decision.home = ""
+    if after.decision.home == after.decision.node:
+        after.decision.home = ""
+
+
+def _told(
+    round: Round, operation: Operation | None, stage: str, percent: int, line: str
+) -> Iterator[Step]:
+    """Progress, where it is the operation's only matter. A line that is its last one already is not
+    said again."""
+    if operation is None or operation.method not in REQUESTS:
+        return
+    after = rows.copied(operation)
+    after.stage, after.percent = stage, max(operation.percent, percent)
+    if line and all(told.text != line for told in operation.log):
+        rows.log_line(after, line, round.now)
+    if after != operation:
+        yield round.write(after, "progress")
+
+
+def _moved_also(
+    round: Round, operation: Operation | None, after: vm_pb2.Vm, what: str, starts: bool
+) -> tuple[Operation, ...]:
+    if operation is None:
+        return ()
+    told = rows.copied(operation)
+    if operation.method not in REQUESTS:
+        rows.log_line(told, f"{_vm(after)} {what}", round.now)
+        return (told,)
+    rows.log_line(told, what, round.now)
+    if starts:
+        told.stage, told.percent = _starting(after), 90
+        return (told,)
+    return (rows.enter_operation(told, Operation.STATE_SUCCEEDED, round.now, result=after),)
+
+
+def _stayed_also(
+    round: Round, operation: Operation | None, vm: vm_pb2.Vm, why: str
+) -> tuple[Operation, ...]:
+    if operation is None:
+        return ()
+    if operation.method not in REQUESTS:
+        told = rows.copied(operation)
+        rows.log_line(told, f"{_vm(vm)} did not move: {why}", round.now)
+        return (told,)
+    return (_ended_badly(round.now, operation, vm, why),)
+
+
+def _ended_badly(now: Timestamp, operation: Operation, vm: vm_pb2.Vm, why: str) -> Operation:
+    where = f"it goes on on {short(vm.decision.node)}"
+    if operation.cancel_requested:
+        error = PvcError(
+            reason_pb2.REASON_CANCELLED, f"{vm.name} was not moved: cancelled; {where}"
+        )
+        return rows.enter_operation(operation, Operation.STATE_CANCELLED, now, error=error)
+    if vm.meta.HasField("delete_time") or vm.decision.power not in WANT_MEMORY:
+        error = PvcError(reason_pb2.REASON_SUPERSEDED, f"{vm.name} was not moved: {why}")
+    else:
+        error = PvcError(
+            reason_pb2.REASON_MIGRATION_FAILED, f"{vm.name} was not moved: {why}; {where}"
+        )
+    return rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error)
+
+
+# --- Moves that were asked for.
+
+
+def _requested(round: Round, operation: Operation) -> Iterator[Step]:
+    vm = round.world.vms.get(operation.target)
+    if vm is None or vm.meta.HasField("delete_time"):
+        yield FailOperation(
+            operation, reason_pb2.REASON_SUPERSEDED, f"{operation.target} is being deleted"
+        )
+    elif vm.name in round.taken or vm.decision.migration.operation == operation.name:
+        return
+    elif operation.state == Operation.STATE_RUNNING:
+        yield from _settled(round, operation, vm)
+    elif operation.cancel_requested:
+        error = PvcError(reason_pb2.REASON_CANCELLED, f"{vm.name} had not begun to move")
+        yield round.write(
+            rows.enter_operation(operation, Operation.STATE_CANCELLED, round.now, error=error),
+            "it was asked for",
+        )
+    elif wait := why_wait(vm, round.busy.get(vm.name)):
+        yield from _waits(round, operation, wait)
+    else:
+        yield from _started(round, operation, vm)
+
+
+def _waits(round: Round, operation: Operation, stage: str) -> Iterator[Step]:
+    if operation.stage != stage:
+        after = rows.copied(operation)
+        after.stage = stage
+        yield round.write(after, "it cannot begin yet")
+
+
+def _started(round: Round, operation: Operation, vm: vm_pb2.Vm) -> Iterator[Step]:
+    request = REQUESTS[operation.method]()
+    operation.request.Unpack(request)
+    try:
+        route = route_of(round.world, round.load, vm, request)
+    except PvcError as error:
+        yield FailOperation(operation, error.reason, error.message)
+        return
+    if route.target == vm.decision.node:
+        yield from _there(round, operation, vm)
+    elif route.method == NONE:
+        yield _relocated(round, operation, vm, route.target)
+    elif short_of := slot_short(round.world, round.load, vm.decision.node, route.target):
+        yield from _waits(round, operation, f"waits for a free slot: {short_of}")
+    else:
+        yield _begun(round, operation, vm, route)
+
+
+def _begun(round: Round, operation: Operation, vm: vm_pb2.Vm, route: Route) -> Step:
+    why = f"{operation.caller or 'somebody'} asked for it"
+    after = migration.begun(round.now, vm, route.target, route.method, operation.name, why)
+    running = rows.enter_operation(operation, Operation.STATE_RUNNING, round.now)
+    running.stage = f"moving to {short(route.target)}"
+    rows.log_line(running, f"{short(vm.decision.node)} → {short(route.target)} began", round.now)
+    what = f"begins to move {short(vm.decision.node)} → {short(route.target)}"
+    return round.take(vm, DecideVm(after, what, why, also=(running,)))
+
+
+def _relocated(round: Round, operation: Operation, vm: vm_pb2.Vm, target: str) -> Step:
+    why = f"{operation.caller or 'somebody'} asked for it"
+    after = migration.relocated(vm, target, why)
+    _belong(after, vm, operation)
+    done = rows.enter_operation(operation, Operation.STATE_SUCCEEDED, round.now, result=after)
+    what = f"{short(vm.decision.node)} → {short(target)}"
+    return round.take(vm, DecideVm(after, what, why, also=(done,)))
+
+
+def _there(round: Round, operation: Operation, vm: vm_pb2.Vm) -> Iterator[Step]:
+    """It is where it was to go, by whatever way; for good, if that was asked for."""
+    after = rows.copied(vm)
+    _belong(after, after, operation)
+    done = rows.enter_operation(operation, Operation.STATE_SUCCEEDED, round.now, result=after)
+    if after == vm:
+        yield round.write(done, "it is there already")
+    else:
+        after.decision.why = f"{operation.caller or 'somebody'} asked for it to stay"
+        yield round.take(vm, DecideVm(after, "stays for good", after.decision.why, also=(done,)))
+
+
+def _settled(round: Round, operation: Operation, vm: vm_pb2.Vm) -> Iterator[Step]:
+    """It began, and no migration is left: the VM was shut down for it and starts elsewhere; or its
+    node died meanwhile."""
+    node, status = short(vm.decision.node), vm.status
+    if operation.stage != _starting(vm):
+        why = f"its node failed meanwhile; it is on {node or 'no node'} now: {vm.decision.why}"
+        yield FailOperation(operation, reason_pb2.REASON_INTERRUPTED, f"{vm.name}: {why}")
+    elif vm.decision.power not in WANT_MEMORY:
+        yield FailOperation(
+            operation,
+            reason_pb2.REASON_SUPERSEDED,
+            f"{vm.name} is on {node}, but is to be off by now: {vm.decision.why}",
+        )
+    elif status.node == vm.decision.node and status.state == vm_pb2.VM_STATE_RUNNING:
+        after = rows.copied(operation)
+        rows.log_line(after, f"it runs on {node}", round.now)
+        done = rows.enter_operation(after, Operation.STATE_SUCCEEDED, round.now, result=vm)
+        yield round.write(done, f"{vm.name} runs on {node}")
+    elif operation.cancel_requested:
+        why = f"{vm.name} is to start on {node} all the same"
+        yield FailOperation(operation, reason_pb2.REASON_CANCELLED, why)
+
+
+def _starting(vm: vm_pb2.Vm) -> str:
+    return f"starting on {short(vm.decision.node)}"
+
+
+def _vm(vm: vm_pb2.Vm) -> str:
+    return f"vm {vm.name.removeprefix('vms/')}"

@@ -1,0 +1,143 @@
+"""Answers about where VMs are, and takes requests to move them: the leading coordinator does it.
+
+A request writes the VM's row as it was beside the operation: that wakes the leader, and keeps two
+requests from being taken for the same VM at the same moment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import coordinator_service_pb2 as api
+from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
+from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core.capacity import load_of
+from services.coordinator.core.migration import NONE, short
+from services.coordinator.core.moves import MIGRATE, MOVE, UNMIGRATE
+from services.coordinator.core.rounds import HOLDS, SERVICE
+from services.coordinator.core.routes import Route, route_of, why_wait
+from services.coordinator.loop import world_of
+from services.mesh import rows
+from services.mesh.desk import Call, Context, Desk, Mutation
+from services.mesh.errors import PvcError, not_found, refuse
+from services.state.store import Put, Snapshot
+
+Operation = operation_pb2.Operation
+
+
+class PlacementService(api_grpc.PlacementServiceServicer):
+    """See the contract."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def MigrateVm(self, request: api.MigrateVmRequest, context: Context) -> Operation:
+        """See the contract."""
+        return await self._desk.mutate(request, Operation, migrate, context)
+
+    async def MoveVm(self, request: api.MoveVmRequest, context: Context) -> Operation:
+        """See the contract."""
+        return await self._desk.mutate(request, Operation, move, context)
+
+    async def UnmigrateVm(self, request: api.UnmigrateVmRequest, context: Context) -> Operation:
+        """See the contract."""
+        return await self._desk.mutate(request, Operation, unmigrate, context)
+
+    async def ExplainVm(
+        self, request: api.ExplainVmRequest, context: Context
+    ) -> api.ExplainVmResponse:
+        """See the contract."""
+        raise _absent()
+
+    async def PlanBalance(
+        self, request: api.PlanBalanceRequest, context: Context
+    ) -> api.BalancePlan:
+        """See the contract."""
+        raise _absent()
+
+    async def BalanceCluster(
+        self, request: api.BalanceClusterRequest, context: Context
+    ) -> Operation:
+        """See the contract."""
+        raise _absent()
+
+
+def _absent() -> PvcError:
+    return PvcError(reason_pb2.REASON_NOT_SUPPORTED, "this version cannot do that")
+
+
+def migrate(snapshot: Snapshot, request: api.MigrateVmRequest, call: Call) -> Mutation:
+    """To another node for a while."""
+    return _accepted(snapshot, request, call, MIGRATE)
+
+
+def move(snapshot: Snapshot, request: api.MoveVmRequest, call: Call) -> Mutation:
+    """To another node for good."""
+    return _accepted(snapshot, request, call, MOVE)
+
+
+def unmigrate(snapshot: Snapshot, request: api.UnmigrateVmRequest, call: Call) -> Mutation:
+    """Back to the node that it had to leave."""
+    return _accepted(snapshot, request, call, UNMIGRATE)
+
+
+def _accepted(snapshot: Snapshot, request: Any, call: Call, method: str) -> Mutation:
+    vm = _free_vm(snapshot, request)
+    world = world_of(snapshot)
+    route = route_of(world, load_of(world), vm, request)
+    stays = route.target == vm.decision.node
+    if stays and (method != MOVE or not vm.decision.home):
+        refuse(
+            reason_pb2.REASON_WRONG_STATE,
+            f"{vm.name} is on {short(route.target)} already",
+            "node",
+        )
+    operation = rows.new_operation(
+        call, request, method=method, target=vm.name, service=SERVICE, node=""
+    )
+    what = _what(vm, route)
+    operation.stage = "would be accepted: " + what if request.validate_only else "accepted"
+    if request.validate_only:
+        operation.name = ""
+    rows.log_line(operation, what, call.now)
+    told = rows.event(
+        call.new_id(), call.now, vm.name, what, cause=call.caller, operation=operation.name
+    )
+    return Mutation((Put(rows.copied(vm)), Put(operation), told), operation)
+
+
+def _free_vm(snapshot: Snapshot, request: Any) -> vm_pb2.Vm:
+    """The VM, with which nothing goes on that keeps it where it is."""
+    vm = snapshot.find(vm_pb2.Vm, request.name)
+    if vm is None:
+        raise not_found(request.name)
+    rows.check_etag(vm, request.etag)
+    if vm.meta.HasField("delete_time"):
+        refuse(reason_pb2.REASON_WRONG_STATE, f"{vm.name} is being deleted", "name")
+    going_on = [
+        operation
+        for operation in snapshot.rows(Operation)
+        if operation.target == vm.name and operation.state not in rows.FINAL
+    ]
+    for operation in going_on:
+        if operation.service == SERVICE or operation.method in HOLDS:
+            refuse(
+                reason_pb2.REASON_BUSY,
+                f"{vm.name} is busy with {operation.method.rpartition('/')[2]} ({operation.name}); "
+                "wait for it, or cancel it",
+                "name",
+            )
+    if vm.decision.HasField("migration"):
+        refuse(reason_pb2.REASON_BUSY, f"{vm.name} {why_wait(vm, None)}", "name")
+    return vm
+
+
+def _what(vm: vm_pb2.Vm, route: Route) -> str:
+    name, source, target = short(vm.name), short(vm.decision.node), short(route.target)
+    if source == target:
+        return f"vm {name} is to stay on {target} for good"
+    how = (
+        "" if route.method == NONE else vm_pb2.MigrationMethod.Name(route.method).rpartition("_")[2]
+    )
+    return f"vm {name} is to move {source} → {target}" + (f" ({how.lower()})" if how else " (off)")
