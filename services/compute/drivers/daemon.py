@@ -28,6 +28,14 @@ from urllib.parse import quote
 
 from pvc.core.v1 import reason_pb2
 from services.compute.drivers import console_log, libvirtd_room
+from services.compute.drivers.daemon_settings import (
+    PKI_PLACE,
+    Door,
+    Peers,
+    libvirtd_conf,
+    link_certificates,
+    qemu_conf,
+)
 from services.compute.drivers.process import Process
 from services.mesh.errors import PvcError
 
@@ -54,40 +62,6 @@ _HALF_STARTED = re.compile(rb"<domstatus [^>]*pid='0'")
 
 _UUID_SPACE = uuid.UUID("5d0e6c0c-93a1-5f3b-8f0e-6a4f3d2b1c07")
 
-_LIBVIRTD_CONF = """\
-# Written by PVC at every start; changes are lost.
-listen_tls = 0
-listen_tcp = 0
-auth_unix_ro = "none"
-auth_unix_rw = "none"
-unix_sock_group = "root"
-unix_sock_ro_perms = "0700"
-unix_sock_rw_perms = "0700"
-host_uuid = "{host_uuid}"
-log_level = 3
-log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
-max_clients = 200
-"""
-
-# stdio_handler "file": the emulators write console and error logs themselves, opened to append, and
-# the agent rotates them (console_log). With virtlogd there would be one more process, whose end
-# cuts every guest's log off for good. No cgroups: two libvirtds on one machine would use the same
-# ones for domains of the same number and name.
-_QEMU_CONF = """\
-# Written by PVC at every start; changes are lost.
-user = "root"
-group = "root"
-dynamic_ownership = 0
-remember_owner = 0
-security_driver = "none"
-namespaces = []
-cgroup_controllers = []
-stdio_handler = "file"
-vnc_listen = "127.0.0.1"
-remote_display_port_min = {vnc_first}
-remote_display_port_max = {vnc_last}
-"""
-
 
 class Daemon:
     """The private libvirtd in `directory`. Safe to use from several processes, one after the
@@ -100,10 +74,12 @@ class Daemon:
         net_namespace: Path | None = None,
         vnc_ports: tuple[int, int] = (5900, 65535),
         libvirtd: Path = Path("/usr/sbin/libvirtd"),
+        door: Door | None = None,
     ) -> None:
         """net_namespace: a file such as /run/netns/x in which guests' interfaces and VNC screens
-        live; None: the host's."""
+        live; None: the host's. door: how VMs come in from other nodes; None: they do not."""
         self.directory = directory
+        self._door = door
         self._net_namespace = net_namespace
         self._vnc_ports = vnc_ports
         self._libvirtd = libvirtd
@@ -129,6 +105,11 @@ class Daemon:
     def pid_directory(self) -> Path:
         """Where libvirt keeps the emulators' process ids, one file NAME.pid each."""
         return self.directory / "run" / "qemu"
+
+    @property
+    def peers(self) -> Peers:
+        """How its domains get to those of other nodes, and theirs here."""
+        return Peers(self.directory / "etc" / "pki", PKI_PLACE)
 
     def healthy(self) -> bool:
         """It runs and takes connections."""
@@ -187,12 +168,23 @@ class Daemon:
             yield
 
     def _write_settings(self) -> None:
-        first, last = self._vnc_ports
-        host_uuid = uuid.uuid5(_UUID_SPACE, f"{_machine_id()} {self.directory.resolve()}")
         etc = self.directory / "etc"
-        (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(host_uuid=host_uuid))
-        (etc / "qemu.conf").write_text(_QEMU_CONF.format(vnc_first=first, vnc_last=last))
+        for name, text in self._settings().items():
+            (etc / name).write_text(text)
+        if self._door is not None:
+            link_certificates(etc / "pki", self._door)
         self._write_accounts()
+
+    def _settings(self) -> dict[str, str]:
+        """File → what it says."""
+        # libvirt moves no domain to a machine of the same number. Machines that were copied from
+        # one another share theirs, hence the address.
+        place = self._door.address if self._door is not None else ""
+        seed = f"{_machine_id()} {self.directory.resolve()} {place}".rstrip()
+        return {
+            "libvirtd.conf": libvirtd_conf(str(uuid.uuid5(_UUID_SPACE, seed)), self._door),
+            "qemu.conf": qemu_conf(self._vnc_ports, self._door),
+        }
 
     def _write_accounts(self) -> None:
         """Lists of users and groups for libvirtd alone, with the ones that it misses on this
@@ -250,7 +242,8 @@ class Daemon:
         unshare = ["unshare", "--mount", "--propagation", "slave"]
         room = [sys.executable, "-I", libvirtd_room.__file__, str(self.directory.resolve())]
         become = [str(self._libvirtd), "--pid-file", "/run/libvirt/libvirtd.pid"]
-        return [*enter, *unshare, *room, *become]
+        listen = ["--listen"] if self._door is not None else []
+        return [*enter, *unshare, *room, *become, *listen]
 
     def _await(self, pid: int, ready: socket.socket) -> None:
         """Until the daemon says that it is ready, or ends."""

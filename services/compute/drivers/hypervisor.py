@@ -7,8 +7,8 @@ REASON_DEADLINE when it hangs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -30,7 +30,16 @@ class OffReason(Enum):
     DESTROYED = "switched off"
     CRASHED = "the emulator ended by itself"
     START_FAILED = "the emulator did not start"
+    MIGRATED = "it went to another node"
     UNKNOWN = "unknown"
+
+
+class Crossing(Enum):
+    """Whether a domain is between two nodes."""
+
+    NONE = "it is here"
+    INCOMING = "it comes in from another node"
+    OUTGOING = "it stands still so that another node goes on with it, or does already"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,9 @@ class Domain:
     """The live XML while it runs, else the one that the next start uses."""
     trouble: str = ""
     """Why it stands still unasked: "sda has no space"; it goes on with `resume`."""
+    crossing: Crossing = Crossing.NONE
+    """INCOMING: to be left alone, or destroyed. OUTGOING: to be let go on only by who knows that
+    the other node does not have it; it stays so when a migration ended and nobody was told how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,41 @@ class Facts:
     cpu_models: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a domain is to go to another node."""
+
+    host: str
+    """Where the other hypervisor takes domains in: an IP address or host name."""
+    downtime_ms: int
+    """The pause that is allowed at first."""
+    post_copy: bool = False
+    """start_post_copy may be asked for."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Images that the other node cannot open, each with the one there that its content goes to,
+    which exists and has its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How far a domain's way to another node is, as its first node sees it. An ended one tells what
+    the hypervisor said; where the domain is, the domain tells."""
+
+    ended: bool = False
+    why: str = ""
+    """Why it ended without success; "" otherwise."""
+    remaining_bytes: int = 0
+    total_bytes: int = 0
+    dirty_bytes_per_s: int = 0
+    copied_bytes_per_s: int = 0
+    iterations: int = 0
+    throttle_percent: int = 0
+    downtime_ms: int = 0
+    """The pause that is allowed; of one that succeeded what it was, 0 if that is not known."""
+    post_copy: bool = False
+    """It runs there already, and its memory follows."""
+
+
 class Console(Protocol):
     """One end of a domain's serial console."""
 
@@ -83,7 +130,41 @@ class Console(Protocol):
     def close(self) -> None: ...
 
 
-class Hypervisor(Protocol):
+class Migrations(Protocol):
+    """The verbs by which running domains change nodes. None of them waits for the copying."""
+
+    def refuses(self, vm: str, host: str, copied: Collection[str]) -> tuple[str, ...]:
+        """All reasons why the domain that runs at that host cannot come here, one sentence each;
+        that the host cannot be asked is one. copied: images that are copied along."""
+        ...
+
+    def migrate(self, vm: str, route: Route) -> None:
+        """Begins. The domain stays defined here, off with MIGRATED, when it has gone."""
+        ...
+
+    def migration(self, vm: str) -> Passage | None:
+        """The one that goes on, whoever began it, or the last one that ended since this process
+        began it; None: neither."""
+        ...
+
+    def set_downtime(self, vm: str, downtime_ms: int) -> None:
+        """Allows a longer pause to the migration that goes on."""
+        ...
+
+    def throttle(self, vm: str) -> None:
+        """Slows the guest down, more and more, until copying keeps up."""
+        ...
+
+    def start_post_copy(self, vm: str) -> None:
+        """Has the domain run there now and its memory follow. There is no way back."""
+        ...
+
+    def abort_migration(self, vm: str) -> None:
+        """Asks for its end; the domain goes on here. Nothing goes on: nothing to do."""
+        ...
+
+
+class Hypervisor(Migrations, Protocol):
     """The verbs. `vm` is always the VM's id. Verbs on a VM in the wished state already do
     nothing."""
 

@@ -16,12 +16,13 @@ import libvirt
 
 from pvc.core.v1 import reason_pb2
 from services.compute.drivers import console_log, observed
-from services.compute.drivers.domain_xml import NAMESPACE
+from services.compute.drivers.daemon_settings import Peers
 from services.compute.drivers.hypervisor import Console, Domain, Facts, Guest, OffReason, Power
+from services.compute.drivers.libvirt_calls import lookup
 from services.compute.drivers.libvirt_console import StreamConsole
-from services.compute.drivers.libvirt_link import DEADLINE_S, Link
-from services.compute.drivers.process import Process
-from services.mesh.errors import PvcError, not_found
+from services.compute.drivers.libvirt_link import DEADLINE_S
+from services.compute.drivers.libvirt_migration import LibvirtMigrations, crossing
+from services.mesh.errors import PvcError
 
 AGENT_SHUTDOWN_S = 3
 """How long a guest's agent may take to say that it will shut down, before the button is pressed."""
@@ -43,6 +44,7 @@ _OFF_REASON = {
     libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: OffReason.DESTROYED,
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffReason.CRASHED,
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffReason.START_FAILED,
+    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: OffReason.MIGRATED,
 }
 AGENT_SILENT = {
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
@@ -64,7 +66,7 @@ T = TypeVar("T")
 log = logging.getLogger("pvc.libvirt")
 
 
-class Libvirt:
+class Libvirt(LibvirtMigrations):
     """Implements Hypervisor. Thread-safe."""
 
     def __init__(
@@ -75,18 +77,15 @@ class Libvirt:
         pid_directory: Path = Path("/run/libvirt/qemu"),
         log_directory: Path | None = None,
         deadline_s: float = DEADLINE_S,
+        peers: Peers | None = None,
     ) -> None:
         """accelerator: what to use and why; see daemon.machine_accelerator. pid_directory: where
         this libvirt keeps its emulators' process ids. log_directory: where it keeps their logs, if
-        those are to go with their domains; None: they are somebody else's, and stay."""
-        self._link = Link(uri, deadline_s)
+        those are to go with their domains; None: they are somebody else's, and stay. peers: how
+        those of other nodes are reached; None: by the certificates that libvirt finds itself."""
+        super().__init__(uri, pid_directory, deadline_s, peers)
         self._accelerator = accelerator
-        self._pid_directory = pid_directory
         self._log_directory = log_directory
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self._link.close()
 
     def facts(self) -> Facts:
         """See Hypervisor."""
@@ -120,7 +119,7 @@ class Libvirt:
         assert wanted.vm, "a domain without PVC's mark would be lost at once"
 
         def act(connection: libvirt.virConnect) -> None:
-            former = _lookup(connection, wanted.vm)
+            former = lookup(connection, wanted.vm)
             kept = xml if former is None else observed.kept_places(xml, former.XMLDesc(0))
             connection.defineXML(kept)
 
@@ -159,7 +158,7 @@ class Libvirt:
         emulator = self._emulator(vm)
 
         def act(connection: libvirt.virConnect) -> None:
-            domain = _lookup(connection, vm)
+            domain = lookup(connection, vm)
             if domain is not None and domain.isActive():
                 _destroy(domain)
             if emulator is not None and not emulator.wait(KILL_S):
@@ -175,7 +174,7 @@ class Libvirt:
         """See Hypervisor."""
 
         def act(connection: libvirt.virConnect) -> None:
-            domain = _lookup(connection, vm)
+            domain = lookup(connection, vm)
             if domain is None:
                 return
             if domain.isActive():
@@ -308,37 +307,6 @@ class Libvirt:
 
         return self._on("open the console of", vm, act)
 
-    def on_event(self, wake: Callable[[], None]) -> None:
-        """See Hypervisor."""
-        self._link.on_event(wake)
-
-    def on_domain(self, what: str, vm: str, verb: Callable[[libvirt.virDomain], T]) -> T:
-        """For kindred drivers: a verb on one of PVC's domains."""
-        return self._on(what, vm, verb)
-
-    def _call(
-        self, what: str, verb: Callable[[libvirt.virConnect], T], deadline_s: float | None = None
-    ) -> T:
-        try:
-            return self._link.call(what, verb, deadline_s)
-        except libvirt.libvirtError as error:
-            raise _failed(what, error) from error
-
-    def _on(
-        self,
-        what: str,
-        vm: str,
-        verb: Callable[[libvirt.virDomain], T],
-        deadline_s: float | None = None,
-    ) -> T:
-        def act(connection: libvirt.virConnect) -> T:
-            domain = _lookup(connection, vm)
-            if domain is None:
-                raise not_found(f"vms/{vm}")
-            return verb(domain)
-
-        return self._call(f"{what} {vm}", act, deadline_s)
-
     def _has(self, vm: str, alias: str) -> bool:
         xml = self._on("look at", vm, lambda domain: domain.XMLDesc(0))
         return alias in observed.device_aliases(xml)
@@ -349,6 +317,7 @@ class Libvirt:
             xml = domain.XMLDesc(0)
             state, reason = domain.state()
             number, trouble = domain.ID(), _trouble(domain, state, reason)
+            between = crossing(domain, state, reason)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -367,6 +336,7 @@ class Libvirt:
             run="" if power is Power.OFF else self._run(vm, number),
             xml=xml,
             trouble=trouble,
+            crossing=between,
         )
 
     def _run(self, vm: str, number: int) -> str:
@@ -374,10 +344,6 @@ class Libvirt:
         runs apart for certain."""
         emulator = self._emulator(vm)
         return f"{number}" if emulator is None else f"{emulator.pid}-{emulator.start_time}"
-
-    def _emulator(self, vm: str) -> Process | None:
-        """Its process, if this machine's libvirt says which that is."""
-        return Process.from_file(self._pid_directory / f"{vm}.pid")
 
 
 def _trouble(domain: libvirt.virDomain, state: int, reason: int) -> str:
@@ -456,25 +422,6 @@ def _destroy(domain: libvirt.virDomain) -> None:
             raise
 
 
-def _lookup(connection: libvirt.virConnect, vm: str) -> libvirt.virDomain | None:
-    """PVC's domain of that name. Raises ALREADY_EXISTS when the name is a foreign domain's."""
-    try:
-        domain = connection.lookupByName(vm)
-        domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
-    except libvirt.libvirtError as error:
-        match error.get_error_code():
-            case libvirt.VIR_ERR_NO_DOMAIN:
-                return None
-            case libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-                raise PvcError(
-                    reason_pb2.REASON_ALREADY_EXISTS,
-                    f"this node's libvirt has a domain {vm} that is not PVC's; "
-                    "rename one of the two, or import it",
-                ) from error
-        raise
-    return domain
-
-
 def _guest(told: Mapping[str, Any], interfaces: Mapping[str, Any]) -> Guest:
     """What a guest says need not be so: what is no address is left out."""
     addresses = []
@@ -501,8 +448,3 @@ def _cpu_models(abilities: str) -> tuple[str, ...]:
 
 def _version(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-
-
-def _failed(what: str, error: libvirt.libvirtError) -> PvcError:
-    words = error.get_error_message() or str(error)
-    return PvcError(reason_pb2.REASON_HYPERVISOR_FAILED, f"libvirt could not {what}: {words}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -52,6 +53,8 @@ def run_event_loop() -> None:
             return
         # Without this libvirt's library prints every error to stderr on top of raising it.
         libvirt.registerErrorHandler(lambda context, error: None, None)
+        # And its warnings, which nobody but it can do anything about.
+        os.environ.setdefault("LIBVIRT_DEBUG", "4")
         libvirt.virEventRegisterDefaultImpl()
         threading.Thread(target=_event_loop, name="libvirt-events", daemon=True).start()
         _event_loop_runs = True
@@ -218,7 +221,7 @@ class Link:
             libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE,
         )
         for event in wakes:
-            connection.domainEventRegisterAny(None, event, self._changed, None)
+            connection.domainEventRegisterAny(None, event, self.changed, None)
         connection.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._device_left, True
         )
@@ -227,7 +230,8 @@ class Link:
         )
         connection.registerCloseCallback(self._closed, None)
 
-    def _changed(self, *_: object) -> None:
+    def changed(self, *_: object) -> None:
+        """Tells all listeners that a domain changed."""
         for listener in tuple(self._listeners):
             listener()
 
@@ -236,13 +240,13 @@ class Link:
     ) -> None:
         for listener in tuple(self._device_listeners):
             listener(domain.name(), alias, gone)
-        self._changed()
+        self.changed()
 
     def _closed(self, connection: libvirt.virConnect, reason: int, opaque: object) -> None:
         log.warning("the connection to %s ended (reason %d)", self.uri, reason)
         for listener in tuple(self._loss_listeners):
             listener()
-        self._changed()
+        self.changed()
 
 
 def _retire(connection: libvirt.virConnect) -> None:
