@@ -14,6 +14,8 @@ from lab.cluster import founding, inside, life, orders
 from lab.cluster.site import Lab, LabError, Node
 
 SERVICES = ("compute", "storage", "network", "provisioner", "coordinator", "gateway", "zookeeper")
+_ANYTHING = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+"""What follows is another program's."""
 service_argument = click.argument("service", type=click.Choice(SERVICES))
 
 
@@ -75,7 +77,7 @@ def status() -> None:
         )
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@lab.command("exec", add_help_option=False, context_settings=_ANYTHING)
 @node_argument
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(node: Node, words: tuple[str, ...]) -> None:
@@ -90,7 +92,7 @@ def shell(node: Node) -> None:
     inside.become(node, ["bash", "-i"])
 
 
-@lab.command(context_settings={"ignore_unknown_options": True})
+@lab.command(add_help_option=False, context_settings=_ANYTHING)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def pvc(words: tuple[str, ...]) -> None:
     """Run `pvc` inside the first node that works."""

@@ -4,20 +4,33 @@ plan of its boot. Texts only; `install` writes them."""
 from __future__ import annotations
 
 import os
+import secrets
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from lab.cluster import units
-from lab.cluster.site import CONFIG, ROOT, SHARED, SOURCES, WATCHDOG, Lab, LabError, Node
+from lab.cluster.site import (
+    CONFIG,
+    CREDENTIALS,
+    ROOT,
+    SHARED,
+    SOURCES,
+    WATCHDOG,
+    Lab,
+    LabError,
+    Node,
+)
 from lab.node.mounts import BOOT_ID
 from lab.node.plan import Plan, Program
+from services.mesh.identity import write_private
 
 MEMORY_FOR_VMS_MIB = 2048
 """What each node has to give."""
-SESSION_TIMEOUT_S = 5
+TICK_MS = 500
+"""Of ZooKeeper: a session can be as short as two of them."""
 
-_OVERLAYS = ("etc", "opt", "srv", "var/cache", "var/lib", "var/log")
+_OVERLAYS = ("etc", "opt", "srv", "var/lib", "var/log")
 """Folders of the machine in which a node's changes are its own."""
 
 _JARS = Path("/usr/share/java")
@@ -47,7 +60,8 @@ name = "lab"
 [state]
 driver = "zookeeper"
 hosts = [{hosts}]
-session_timeout_s = {session_timeout_s}
+tick_ms = {tick_ms}
+credentials_file = "{credentials}"
 
 [mesh]
 listen = "{address}"
@@ -60,8 +74,8 @@ rest_listen = "{address}:7370"
 reserved_memory_mib = {reserved_mib}
 """
 
-_ZOOKEEPER = """\
-tickTime=500
+_ZOOKEEPER = f"""\
+tickTime={TICK_MS}
 initLimit=20
 syncLimit=6
 minSessionTimeout=1000
@@ -80,7 +94,8 @@ def pvc_toml(node: Node, memory_mib: int) -> str:
     return _PVC.format(
         name=node.name,
         hosts=", ".join(f'"{one.address}:2181"' for one in node.lab.nodes),
-        session_timeout_s=SESSION_TIMEOUT_S,
+        tick_ms=TICK_MS,
+        credentials=CREDENTIALS,
         address=node.address,
         reserved_mib=max(memory_mib - MEMORY_FOR_VMS_MIB, 0),
     )
@@ -107,20 +122,29 @@ def etc(node: Node, memory_mib: int) -> Mapping[str, str]:
 
 def install(node: Node, memory_mib: int) -> None:
     """Writes what a node begins with onto its disk."""
+    upper = node.disk / "etc" / "upper"
     for path, text in etc(node, memory_mib).items():
-        file = node.disk / "etc" / "upper" / path
+        file = upper / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    write_private(upper / CREDENTIALS.removeprefix("/etc/"), _credentials(node.lab))
     for folder in (node.logs, node.state, node.disk / "zookeeper", node.disk / "tmp"):
         folder.mkdir(parents=True, exist_ok=True)
     (node.disk / "zookeeper" / "myid").write_text(f"{node.number}\n")
     node.lab.shared.mkdir(parents=True, exist_ok=True)
 
 
+def _credentials(lab: Lab) -> bytes:
+    """The cluster's name and password at its ZooKeeper: made once, the same on all nodes."""
+    file = lab.disk / "zookeeper.secret"
+    if not file.exists():
+        write_private(file, f"pvc:{secrets.token_urlsafe(24)}\n".encode())
+    return file.read_bytes()
+
+
 def plan(node: Node, emulator: Path, emulator_places: tuple[str, ...]) -> Plan:
     """A boot of the node; writes the identity that this boot has."""
-    boot_id = node.run / "boot_id"
-    boot_id.write_text(f"{uuid.uuid4()}\n")
+    node.boot_id_file.write_text(f"{uuid.uuid4()}\n")
     binds = [(str(emulator / place), f"/{place}") for place in emulator_places]
     binds += [
         (str(node.state), "/var/lib/pvc"),
@@ -128,7 +152,7 @@ def plan(node: Node, emulator: Path, emulator_places: tuple[str, ...]) -> Plan:
         (str(node.logs), units.LOGS),
         (str(node.lab.shared), SHARED),
         (str(ROOT), SOURCES),
-        (str(boot_id), BOOT_ID),
+        (str(node.boot_id_file), BOOT_ID),
     ]
     if node.watchdog_socket.exists():
         binds.append((str(node.watchdog_socket), f"{node.run}/{Path(WATCHDOG).name}"))

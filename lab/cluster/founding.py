@@ -29,8 +29,12 @@ def found(lab: Lab, say: Callable[[str], None]) -> None:
             join(first, node)
             orders.services(node, "start")
             say(f"{node.name} has joined")
-        lab.complete.touch()
     say(wait_online(lab))
+    if not lab.complete.exists():
+        for node in others:
+            make_local_pool(first, node)
+        lab.complete.touch()
+        say(f"pools: local on {first.name}, local-NODE on the others")
 
 
 def join(first: Node, node: Node) -> None:
@@ -40,6 +44,12 @@ def join(first: Node, node: Node) -> None:
     files = Files(node.state / "tls")
     files.write("node", certified)
     (files.folder / "ca.crt").write_bytes(authority.certificate_pem)
+
+
+def make_local_pool(first: Node, node: Node) -> None:
+    """A pool on a node's own disk; the first node's was made with the cluster."""
+    pool, path = f"local-{node.name}", "/var/lib/pvc/pools/local"
+    inside.run(first, ["pvc", "pool", "create", pool, "--node", node.name, "--path", path])
 
 
 def client(node: Node) -> Cluster:
@@ -53,7 +63,7 @@ def wait_online(lab: Lab, timeout_s: float = ONLINE_TIMEOUT_S) -> str:
     with client(lab.nodes[0]) as cluster:
         while time.monotonic() < end:
             try:
-                status, states = cluster.status(), _states(cluster)
+                status, states = cluster.status(), states_of(lab, cluster)
                 seen = ", ".join(f"{name} {state}" for name, state in sorted(states.items()))
                 online = [name for name, state in states.items() if state == "ONLINE"]
                 if status.leader and len(online) == lab.size:
@@ -64,10 +74,16 @@ def wait_online(lab: Lab, timeout_s: float = ONLINE_TIMEOUT_S) -> str:
     raise LabError(f"not all nodes are online after {timeout_s:g} s: {seen}; see lab/pvc-lab logs")
 
 
-def _states(cluster: Cluster) -> dict[str, str]:
-    return {
-        row.name.removeprefix("nodes/"): cluster_pb2.NodeState.Name(
-            row.decision.state
-        ).removeprefix("NODE_STATE_")
-        for row in cluster.nodes.list()
-    }
+def states_of(lab: Lab, cluster: Cluster) -> dict[str, str]:
+    """Node → its state. What is still said of the time before its last boot does not count."""
+    return {node.name: _state(node, row) for node in lab.nodes for row in _rows(cluster, node)}
+
+
+def _rows(cluster: Cluster, node: Node) -> list[cluster_pb2.Node]:
+    return [row for row in cluster.nodes.list() if row.name == f"nodes/{node.name}"]
+
+
+def _state(node: Node, row: cluster_pb2.Node) -> str:
+    if node.boot_id not in (row.status.boot_id, ""):
+        return "BOOTING"
+    return cluster_pb2.NodeState.Name(row.decision.state).removeprefix("NODE_STATE_")

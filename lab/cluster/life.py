@@ -65,6 +65,7 @@ def locked(lab: Lab) -> Iterator[None]:
 
 
 def _install(lab: Lab) -> None:
+    lab.disk.mkdir(mode=0o700, exist_ok=True)
     memory = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     for node in lab.nodes:
         files.install(node, int(memory["MemTotal"].split()[0]) // 1024)

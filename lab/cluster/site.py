@@ -1,4 +1,4 @@
-"""Where a lab is: names, addresses and folders, nothing else. It asks and changes nothing."""
+"""Where a lab is: names, addresses and folders. It changes nothing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ SHARED = "/srv/pvc-shared"
 SOURCES = "/opt/pvc"
 """Where a node has its PVC, as on a real one."""
 CONFIG = "/etc/pvc/pvc.toml"
+CREDENTIALS = "/etc/pvc/zookeeper.secret"
 WATCHDOG = "/run/pvc-watchdog.sock"
 
 ENVIRONMENT = "PVC_LAB"
@@ -64,7 +65,7 @@ class Lab:
     @property
     def disk(self) -> Path:
         """The nodes' disks; kept when the power fails, removed when the lab is taken down."""
-        return Path("/var/tmp") / self.prefix.replace("pvclab", "pvc-lab")
+        return Path("/var/cache") / self.prefix.replace("pvclab", "pvc-lab")
 
     @property
     def shared(self) -> Path:
@@ -166,6 +167,17 @@ class Node:
     def pid_file(self) -> Path:
         """The number that its first process has on the machine."""
         return self.run / "init.pid"
+
+    @property
+    def boot_id(self) -> str:
+        """What its kernel says of its last boot; "" before the first."""
+        file = self.boot_id_file
+        return file.read_text().strip() if file.exists() else ""
+
+    @property
+    def boot_id_file(self) -> Path:
+        """Holds it."""
+        return self.run / "boot_id"
 
     @property
     def watchdog_socket(self) -> Path:

@@ -47,7 +47,9 @@ class OperationService(api_grpc.OperationServiceServicer):
         asked_s = request.timeout.seconds + request.timeout.nanos / 1e9 or WAIT_MAX_S
         left_s = context.time_remaining()
         patience_s = WAIT_MAX_S if left_s is None else max(left_s - 0.5, 0.0)
-        return await self._ended(request.name, min(asked_s, patience_s, WAIT_MAX_S))
+        operation = await self._ended(request.name, min(asked_s, patience_s, WAIT_MAX_S))
+        await self._desk.fresh(context)  # tells the revision of the end, not of the beginning
+        return operation
 
     async def CancelOperation(
         self, request: api.CancelOperationRequest, context: Context

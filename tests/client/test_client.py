@@ -259,15 +259,19 @@ def test_a_broken_watch_goes_on_where_it_broke_off(monkeypatch: pytest.MonkeyPat
         # The commit 7 was cut in the middle: what came of it is not told again.
         [(ADDED, "vms/b", 7), (ADDED, "vms/c", 7), (ADDED, "vms/d", 7), (CHANGED, "vms/b", 8)],
     )
-    changes: Changes[Any] = Changes(script.open, "vm", 0)
+    seen: list[int] = []
+    changes: Changes[Any] = Changes(script.open, "vm", 0, seen.append)
     assert names(changes) == [
         ("vms/a", 5), ("", 5), ("vms/b", 7), ("vms/c", 7), ("vms/d", 7), ("vms/b", 8),
     ]  # fmt: skip
     assert script.began_after == [0, 6, 6]
+    assert max(seen) == 8  # later calls are answered from there on
 
 
 def test_a_watch_that_breaks_in_its_beginning_says_so() -> None:
-    changes: Changes[Any] = Changes(Scripted([(HERE, "vms/a", 5), BROKEN]).open, "vm", 0)
+    changes: Changes[Any] = Changes(
+        Scripted([(HERE, "vms/a", 5), BROKEN]).open, "vm", 0, lambda _: None
+    )
     assert next(changes).revision == 5
     with pytest.raises(errors.Unreachable):
         next(changes)
@@ -277,7 +281,7 @@ def test_a_watch_does_not_try_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvc_client.resources.RECONNECT_PAUSE_S", 0.01)
     monkeypatch.setattr("pvc_client.resources.RECONNECT_S", 0.05)
     script = Scripted([(MARK, "", 5), BROKEN], *([BROKEN] for _ in range(100)))
-    changes: Changes[Any] = Changes(script.open, "vm", 0)
+    changes: Changes[Any] = Changes(script.open, "vm", 0, lambda _: None)
     next(changes)
     with pytest.raises(errors.Unreachable):
         next(changes)

@@ -72,8 +72,11 @@ def test_it_returns_when_the_operation_ends(site: Site) -> None:
     threading.Timer(0.2, site.write, [Operation.STATE_SUCCEEDED]).start()
     began = time.monotonic()
     request = api.WaitOperationRequest(name="operations/o")
-    assert site.operations.WaitOperation(request).state == Operation.STATE_SUCCEEDED
+    answer, call = site.operations.WaitOperation.with_call(request)
+    assert answer.state == Operation.STATE_SUCCEEDED
     assert 0.1 < time.monotonic() - began < 3
+    # Another process that is asked next must not answer from before the end.
+    assert ("pvc-revision", str(site.store.snapshot().revision)) in call.trailing_metadata()
     assert listeners(site.store) == 0
 
 

@@ -91,9 +91,17 @@ class Changes(Iterator[Change[R]]):
     as RECONNECT_S without a word. Raises PvcError otherwise.
     """
 
-    def __init__(self, open: Callable[[int], ReplyStream[Any]], field: str, start: int) -> None:
-        """open: begins a stream after a revision. start: where to begin, 0 with all there is."""
+    def __init__(
+        self,
+        open: Callable[[int], ReplyStream[Any]],
+        field: str,
+        start: int,
+        saw: Callable[[int], None],
+    ) -> None:
+        """open: begins a stream after a revision. start: where to begin, 0 with all there is. saw:
+        is told of every revision that comes."""
         self._open = open
+        self._saw = saw
         self._field = field
         self._stream = open(start)
         self._revision = 0
@@ -131,6 +139,7 @@ class Changes(Iterator[Change[R]]):
                 time.sleep(RECONNECT_PAUSE_S)
                 self._reopen()
                 continue
+            self._saw(answer.revision)
             resource = getattr(answer, self._field) if answer.HasField(self._field) else None
             return Change(answer.kind, resource, answer.revision)
 
@@ -211,7 +220,7 @@ class Resources(Generic[R]):
             return self.transport.stream(method, request, response, timeout_s)
 
         field = next(f.name for f in response.DESCRIPTOR.fields if f.message_type)
-        return Changes(open, field, from_revision)
+        return Changes(open, field, from_revision, self.transport.saw)
 
     def _asking(self, verb: str, parent: str, filter: str, read_mask: Sequence[str]) -> Any:
         request = self._message(f"{verb}{self._many}Request")(filter=filter)

@@ -108,11 +108,15 @@ class Transport:
             entries.append((MIN_REVISION, str(self._revision)))
         return tuple(entries)
 
+    def saw(self, revision: int) -> None:
+        """No answer may be older from now on, whichever process of the cluster gives it."""
+        with self._lock:
+            self._revision = max(self._revision, revision)
+
     def _note_revision(self, metadata: Iterable[Any] | None) -> None:
         for key, value in metadata or ():
             if key == REVISION and str(value).isdigit():
-                with self._lock:
-                    self._revision = max(self._revision, int(value))
+                self.saw(int(value))
 
 
 class ReplyStream(Iterator[R]):
