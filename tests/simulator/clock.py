@@ -1,5 +1,5 @@
-"""What a node of the simulator knows of time and chance: a wall clock that may be wrong, a monotonic
-one that runs a little too fast or too slow, and ids that are the same in every run."""
+"""What a node of the simulator knows of time and chance: a wall clock that may be wrong, a
+monotonic one that runs a little too fast or too slow, and ids that are the same in every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated cluster: machines with the real agents and coordinators on them, one store, one clock.
+"""A simulated cluster: machines with the real agents and coordinators on them, one store, a clock.
 
 Puts the processes together as their `main` does, and starts them again when they end, as an init
 system does. What is done to it is in `deeds`; what must always be so in `invariants`.

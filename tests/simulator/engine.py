@@ -1,7 +1,9 @@
-"""Virtual time: a heap of events, and processes whose loops are stepped as `services.mesh.loop` does.
+"""Virtual time: a heap of events, and processes whose loops are stepped as `services.mesh.loop`
+does.
 
-One thing happens at a time. A step runs on the engine's own thread; where it may have to stand still
-in its middle it runs on a strand, a thread that has the baton only while the engine waits for it.
+One thing happens at a time. A step runs on the engine's own thread; where it may have to stand
+still in its middle it runs on a strand, a thread that has the baton only while the engine waits
+for it.
 """
 
 from __future__ import annotations
@@ -333,7 +335,7 @@ class SimLoop:
         except ProcessDied:
             self.process.die()
             raise
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is found
             self._failures += 1
             self.process.engine.mistake(self.process, error)
         self._running = False

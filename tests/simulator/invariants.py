@@ -160,7 +160,7 @@ def node_moves(watch: Watch, writer: str, row: Row) -> Iterator[str]:
 
 def recovered_with_proof(watch: Watch, writer: str, row: Row) -> Iterator[str]:
     """A VM changes its node only where it is known to be off on this very decision, where its node
-    is fenced with a proof for its last session, or where it has moved; and truly runs on no other."""
+    is fenced with a proof for its last session, or where it has moved; and runs on no other."""
     before: Any = row.before
     after: Any = row.value
     if before is None or after is None or before.decision.node in ("", after.decision.node):
@@ -206,9 +206,9 @@ def fenced_is_dead(watch: Watch, writer: str, row: Row) -> Iterator[str]:
         yield f"{row.name} was fenced without a proof about {decision.lost_session}"
     machine_id, boots = watch.cluster.owners.get(decision.lost_session, ("", 0))
     node = watch.cluster.nodes.get(machine_id)
-    if node is not None and node.machine.on and node.machine.boots == boots:
-        if not node.machine.fenced_off:
-            yield f"{row.name} was fenced ({decision.proof.text}) and its machine is alive"
+    alive = node is not None and node.machine.on and node.machine.boots == boots
+    if node is not None and alive and not node.machine.fenced_off:
+        yield f"{row.name} was fenced ({decision.proof.text}) and its machine is alive"
 
 
 # --- Operations.

@@ -37,7 +37,7 @@ class SimHypervisor(FakeHypervisor):
     def start(self, vm: str) -> None:
         """See Hypervisor."""
         machine = self._machine_of_mine
-        if machine.locks and (holder := machine.holder(vm)) not in ("", machine.name):
+        if machine.locks and machine.holder(vm) not in ("", machine.name):
             known = self._machine(vm)
             if known.power is Power.OFF:
                 known.off_reason = OffReason.START_FAILED

@@ -1,7 +1,8 @@
 """The state store as the processes of a simulated cluster have it: one memory store shared by all,
 each process with a connection that can be cut, a mirror that can be late, and a session that ends.
 
-What a commit promises is kept (services.state.store); what only a network can do to it happens here.
+What a commit promises is kept (services.state.store); what only a network can do to it happens
+here.
 """
 
 from __future__ import annotations
@@ -215,12 +216,10 @@ class SimStore:
             return
         leases = before.leases != snapshot.leases
         for loop in self._process.loops:
-            if leases or (
-                loop.reads is None
-                or any(before.tables.get(x) is not snapshot.tables.get(x) for x in loop.reads)
-            ):
-                if loop.reads != ():
-                    loop.wake()
+            reads = before.tables if loop.reads is None else loop.reads
+            changed = any(before.tables.get(x) is not snapshot.tables.get(x) for x in reads)
+            if (leases and loop.reads != ()) or changed:
+                loop.wake()
         for tell in self._listeners:
             tell()
         self._engine.hasten(self._sleepers)
