@@ -1,0 +1,267 @@
+"""A simulated cluster: machines with the real agents and coordinators on them, one store, a clock.
+
+Puts the processes together as their `main` does, and starts them again when they end, as an init
+system does. What is done to it is in `deeds`; what must always be so in `invariants`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import meta_pb2
+from pvc.storage.v1 import storage_pb2
+from services.compute.agent import READS as AGENT_READS
+from services.compute.agent import Agent
+from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
+from services.compute.presence import Hardware, Presence
+from services.compute.settings import ComputeSettings
+from services.coordinator.loop import Coordinator
+from services.coordinator.main import PERIOD_S as COORDINATOR_PERIOD_S
+from services.coordinator.main import READS as COORDINATOR_READS
+from services.state.memory import MemoryStore
+from services.state.store import Put
+from tests.simulator.clock import EPOCH_S, SimClock
+from tests.simulator.engine import Engine, Process, ProcessDied
+from tests.simulator.jobs import vm_jobs
+from tests.simulator.machine import VERBS, Gated, Machine
+from tests.simulator.store import Ensemble, SimStore
+from tests.simulator.world import Thing, World
+
+RESTART_S = 2.0
+"""From the end of a process to its next start."""
+BOOT_S = 30.0
+"""From power to the start of the services."""
+SERVICES = ("compute", "coordinator")
+POOL = "pools/shared"
+
+
+class SimNode:
+    """A machine and the processes on it."""
+
+    def __init__(self, cluster: SimCluster, number: int, thing: Thing) -> None:
+        self.cluster = cluster
+        self.thing = thing
+        self.id = thing.name
+        self.name = f"nodes/{thing.name}"
+        rate, skew = float(thing.facts["rate"]), float(thing.facts["skew"])
+        self.clock = SimClock(cluster.engine, number, skew, rate)
+        self.machine = Machine(
+            cluster.engine, self.id, cluster.locks, cluster.holder, cluster.touched
+        )
+        self.processes: dict[str, Process] = {}
+        self.stores: dict[str, SimStore] = {}
+        self.cut: set[str] = set()
+        """Services that cannot reach the store."""
+        self.stopped: set[str] = set()
+        """Services that are not to be started again."""
+        self.late: dict[str, float] = {}
+        """Service → how late its mirror is."""
+
+    def start(self, service: str, behind_s: float = 0.0) -> None:
+        """Starts a process, unless it runs or the machine is off."""
+        known = self.processes.get(service)
+        if not self.machine.on or service in self.stopped or (known and known.alive):
+            return
+        engine = self.cluster.engine
+        process = Process(engine, self.id, service)
+        store = SimStore(self.cluster.ensemble, process, behind_s)
+        store.set_cut(service in self.cut)
+        store.late_s = self.late.get(service, 0.0)
+        self.processes[service], self.stores[service] = process, store
+        with engine.as_process(process):
+            self._build(service, process, store)
+        for loop in process.loops:
+            loop.needs_strand = lambda: not store.reachable or store.may_lose
+        process.on_death.append(lambda: self._ended(service, process))
+
+    def _build(self, service: str, process: Process, store: SimStore) -> None:
+        try:
+            match service:
+                case "compute":
+                    self._build_compute(process, store)
+                case "coordinator":
+                    coordinator = Coordinator(store, self.clock, self.name)
+                    process.add(
+                        "coordinator", coordinator.step, COORDINATOR_PERIOD_S, COORDINATOR_READS
+                    )
+        except ProcessDied:
+            process.die()
+
+    def _build_compute(self, process: Process, store: SimStore) -> None:
+        hypervisor = Gated(self.machine.hypervisor, process, VERBS)
+        settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0)
+        booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s) - 60)
+        facts = hypervisor.facts()
+        hardware = Hardware(
+            int(self.thing.facts["cpus"]),
+            int(self.thing.facts["memory"]) + settings.memory_reserve_mib,
+            "6.1",
+            self.machine.boot_id,
+            booted,
+        )
+        presence = Presence(store, self.clock, settings, facts, hardware)
+        agent = Agent(store, self.clock, hypervisor, settings, facts, presence)
+        loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, AGENT_READS)
+        agent.wake = loop.wake
+        jobs = vm_jobs(process, store, self.clock, self.name, hypervisor)
+        process.add("compute-jobs", jobs.step, JOBS_PERIOD_S, ("operations",))
+        self.machine.hypervisor.on_event(agent.look_again)
+
+    def _ended(self, service: str, process: Process) -> None:
+        self.cluster.tell(f"{process.name}", "ended")
+        self.cluster.engine.after(RESTART_S, lambda: self.start(service))
+
+    def start_all(self) -> None:
+        for service in SERVICES:
+            self.start(service)
+
+    def end(self, service: str) -> None:
+        """The process is killed."""
+        process = self.processes.get(service)
+        if process is not None:
+            process.die()
+
+    def power_off(self, why: str) -> None:
+        """Everything in the machine ends at once."""
+        if self.machine.on:
+            self.cluster.tell(f"machine {self.id}", why)
+            self.machine.lose_power()
+            for service in SERVICES:
+                self.end(service)
+
+    def power_on(self, boot_s: float = BOOT_S) -> None:
+        if not self.machine.on:
+            self.cluster.tell(f"machine {self.id}", "has power")
+            self.machine.boot()
+            self.cluster.engine.after(boot_s, self.start_all)
+
+    def reset(self, why: str) -> None:
+        self.power_off(why)
+        self.power_on()
+
+    def set_cut(self, services: tuple[str, ...], cut: bool) -> None:
+        for service in services:
+            (self.cut.add if cut else self.cut.discard)(service)
+            if service in self.stores:
+                self.stores[service].set_cut(cut)
+
+    def freeze(self, services: tuple[str, ...], seconds: float) -> None:
+        """The processes stand still; the store does not hear of them meanwhile."""
+        for service in services:
+            process, store = self.processes.get(service), self.stores.get(service)
+            if process is not None and store is not None and process.alive:
+                store.set_silent(True)
+                self.cluster.engine.after(seconds, lambda s=store: s.set_silent(False))
+                process.freeze(seconds)
+
+
+class SimCluster:
+    """All of it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.engine = Engine()
+        self.locks = world.option("locks", "on") == "on"
+        timeout_s = float(world.option("timeout", "6"))
+        self.ensemble = Ensemble(self.engine, world.seed, timeout_s)
+        self.owners: dict[str, tuple[str, int]] = {}
+        """Session → the machine, and which of its starts, that its process ran in."""
+        self.ensemble.session_began = self._session_began
+        self.ensemble.session_ended = self._session_ended
+        self._leader = ""
+        self.log: list[str] = []
+        self.began = 0
+        self.began_at = 0.0
+        """The line of the log, and the time, at which the script begins."""
+        self.accepted: dict[str, str] = {}
+        """Operations that users were promised, and what they are."""
+        self.on_touched: Callable[[], None] = lambda: None
+        self.nodes = {
+            thing.name: SimNode(self, number, thing) for number, thing in enumerate(world.nodes)
+        }
+        self.user = Process(self.engine, "user", "gateway")
+        self.user_store = SimStore(self.ensemble, self.user)
+        self.user_clock = SimClock(self.engine, 99)
+        self._storage = MemoryStore(self.ensemble.cluster)
+        self.ensemble.cluster.mirror.on_change(self.look_at_leader)
+        self.user_store.commit(list(self._first_rows()))
+
+    def _first_rows(self) -> list[Put]:
+        pool = storage_pb2.Pool(name=POOL)
+        pool.spec.shared = True
+        return [Put(pool)]
+
+    def add_volume(self, vm: str) -> str:
+        """A volume that any node can open."""
+        name = f"{POOL}/volumes/{vm}-root"
+        if self.ensemble.snapshot.named(name) is None:
+            row = storage_pb2.Volume(name=name, meta=meta_pb2.Meta(uid=name))
+            row.spec.size_bytes = 1 << 30
+            row.status.state = storage_pb2.VolumeStatus.STATE_READY
+            row.status.path = f"/shared/{vm}-root.qcow2"
+            row.status.size_bytes = 1 << 30
+            self._storage.commit([Put(row)])
+            self.user_store.catch_up()
+        return name
+
+    def start(self) -> None:
+        """All machines have power, all services begin."""
+        for node in self.nodes.values():
+            node.start_all()
+
+    def _session_began(self, process: str, session: str) -> None:
+        node = self.nodes.get(process.partition("/")[0])
+        if node is not None:
+            self.owners[session] = (node.id, node.machine.boots)
+
+    def _session_ended(self, process: str, session: str) -> None:
+        self.tell("store", f"the session of {process} has ended")
+
+    def look_at_leader(self) -> None:
+        """Tells of another leader."""
+        leader = self.ensemble.snapshot.leases.get("leader", "")
+        if leader != self._leader:
+            self._leader = leader
+            self.tell("store", f"{leader or 'nobody'} leads")
+
+    def holder(self, vm: str) -> str:
+        """The machine that has a VM's images open."""
+        for node in self.nodes.values():
+            if vm in node.machine.running():
+                return node.id
+        return ""
+
+    def runners(self, vm: str) -> list[str]:
+        """Machines on which the VM's emulator is there."""
+        return [n.id for n in self.nodes.values() if vm in n.machine.running()]
+
+    def touched(self) -> None:
+        """A machine or a domain changed."""
+        self.on_touched()
+
+    def tell(self, who: str, what: str) -> None:
+        """A line of the log."""
+        self.log.append(f"{self.engine.now - self.began_at:8.3f} {who}: {what}")
+
+    def entry(self) -> str:
+        """The node whose services answer the user."""
+        for node in self.nodes.values():
+            if node.machine.on:
+                return node.name
+        return next(iter(self.nodes.values())).name
+
+    def node_row(self, node: str) -> Any:
+        return self.ensemble.snapshot.find(cluster_pb2.Node, f"nodes/{node}")
+
+    def close(self) -> None:
+        """Ends everything, strands too."""
+        for node in self.nodes.values():
+            for process in node.processes.values():
+                process.on_death.clear()
+                process.die()
+        self.engine.close()

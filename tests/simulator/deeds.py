@@ -1,0 +1,310 @@
+"""Everything that a script can do to a cluster: what users ask, and what goes wrong.
+
+    at 12.0 cut n2            at 12.0 kill-at n1 compute 7
+    at 30.0 start web         at 40.0 heal n2
+
+`DEEDS` is the whole list. A deed that makes no sense just then (power for a machine that has it)
+does nothing: a script that lost some of its lines is still a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pvc.compute.v1 import vm_pb2
+from services.compute.drivers.hypervisor import Power
+from tests.simulator import users
+from tests.simulator.cluster import BOOT_S, SERVICES, SimCluster, SimNode
+from tests.simulator.world import Deed
+
+Do = Callable[[SimCluster, list[str]], None]
+
+
+def services(words: list[str]) -> tuple[str, ...]:
+    """The services that are meant: the named one, or all."""
+    return (words[0],) if words and words[0] in SERVICES else SERVICES
+
+
+# --- Machines and processes.
+
+
+def power_cut(cluster: SimCluster, words: list[str]) -> None:
+    cluster.nodes[words[0]].power_off("loses its power")
+
+
+def power_on(cluster: SimCluster, words: list[str]) -> None:
+    cluster.nodes[words[0]].power_on(float(words[1]) if len(words) > 1 else BOOT_S)
+
+
+def reset(cluster: SimCluster, words: list[str]) -> None:
+    cluster.nodes[words[0]].reset("is reset")
+
+
+def kill(cluster: SimCluster, words: list[str]) -> None:
+    node = cluster.nodes[words[0]]
+    for service in services(words[1:]):
+        node.end(service)
+
+
+def kill_at(cluster: SimCluster, words: list[str]) -> None:
+    """kill-at n1 compute 7: at the seventh thing that it begins or ends from now on."""
+    node, service, gates = cluster.nodes[words[0]], words[1], int(words[2])
+    process = node.processes.get(service)
+    if process is not None and process.alive:
+
+        def deed() -> None:
+            cluster.tell(process.name, f"is killed at: {process.last_gate}")
+            process.die()
+
+        process.arm(gates, deed)
+
+
+def freeze(cluster: SimCluster, words: list[str]) -> None:
+    """freeze n1 compute 20: the process stands still for 20 s; without a service the machine."""
+    node, seconds = cluster.nodes[words[0]], float(words[-1])
+    meant = services(words[1:-1])
+    cluster.tell(f"{node.id}", f"{' and '.join(meant)} stand still for {seconds:g} s")
+    node.freeze(meant, seconds)
+
+
+def freeze_at(cluster: SimCluster, words: list[str]) -> None:
+    """freeze-at n1 compute 7 20: in the middle of a step."""
+    node, service, gates, seconds = cluster.nodes[words[0]], words[1], int(words[2]), words[3]
+    process = node.processes.get(service)
+    if process is not None and process.alive:
+
+        def deed() -> None:
+            cluster.tell(process.name, f"stands still for {seconds} s at: {process.last_gate}")
+            node.freeze((service,), float(seconds))
+
+        process.arm(gates, deed)
+
+
+def start_old(cluster: SimCluster, words: list[str]) -> None:
+    """restart-behind n1 compute 5: it dies, and its next start sees the state of 5 s ago."""
+    node, service, behind_s = cluster.nodes[words[0]], words[1], float(words[2])
+    process = node.processes.get(service)
+    if process is not None and process.alive:
+        process.on_death.clear()
+        node.end(service)
+        cluster.ensemble.orphaned(process)
+        cluster.tell(process.name, f"starts anew and sees the state of {behind_s:g} s ago")
+        node.start(service, behind_s)
+
+
+def skew(cluster: SimCluster, words: list[str]) -> None:
+    node = cluster.nodes[words[0]]
+    node.clock.skew_s += float(words[1])
+    cluster.tell(f"machine {node.id}", f"its wall clock jumps by {float(words[1]):g} s")
+
+
+# --- The store.
+
+
+def cut(cluster: SimCluster, words: list[str]) -> None:
+    node = cluster.nodes[words[0]]
+    meant = services(words[1:])
+    cluster.tell(node.id, f"{' and '.join(meant)} cannot reach the store")
+    node.set_cut(meant, True)
+
+
+def heal(cluster: SimCluster, words: list[str]) -> None:
+    node = cluster.nodes[words[0]]
+    meant = services(words[1:])
+    cluster.tell(node.id, f"{' and '.join(meant)} can reach the store again")
+    node.set_cut(meant, False)
+
+
+def late(cluster: SimCluster, words: list[str]) -> None:
+    """late n1 compute 3: what others write is seen 3 s later; 0: as usual."""
+    node, service, seconds = cluster.nodes[words[0]], words[1], float(words[2])
+    node.late[service] = seconds
+    cluster.tell(f"{node.id}/{service}", f"sees what others write {seconds:g} s later")
+    if service in node.stores:
+        node.stores[service].late_s = seconds
+        node.stores[service].news()
+
+
+def expire(cluster: SimCluster, words: list[str]) -> None:
+    store = cluster.nodes[words[0]].stores.get(words[1])
+    if store is not None:
+        cluster.tell(f"{words[0]}/{words[1]}", "the store ends its session")
+        store.expire()
+
+
+def lose_answer(cluster: SimCluster, words: list[str]) -> None:
+    """lose-answer n1 compute 2 15: its second commit is carried out, then it is cut for 15 s."""
+    store = cluster.nodes[words[0]].stores.get(words[1])
+    if store is not None:
+        cluster.tell(f"{words[0]}/{words[1]}", f"the answer to commit {words[2]} will be lost")
+        store.lose_answer(int(words[2]), float(words[3]))
+
+
+def store_down(cluster: SimCluster, words: list[str]) -> None:
+    cluster.tell("store", f"answers nobody for {float(words[0]):g} s")
+    cluster.ensemble.go_down(float(words[0]))
+
+
+# --- Hypervisors and guests.
+
+
+def libvirt(cluster: SimCluster, words: list[str]) -> None:
+    """libvirt n1 away|back."""
+    node = cluster.nodes[words[0]]
+    node.machine.hypervisor.away = words[1] == "away"
+    cluster.tell(f"machine {node.id}", f"libvirt is {words[1]}")
+    node.machine.hypervisor.stir()
+
+
+def hang(cluster: SimCluster, words: list[str]) -> None:
+    """hang n1 web start: the verb never ends well and does nothing; hang-late: it does it."""
+    cluster.nodes[words[0]].machine.hypervisor.script(words[1]).hangs.add(words[2])
+    cluster.tell(f"machine {words[0]}", f"libvirt hangs at {words[2]} {words[1]}")
+
+
+def hang_late(cluster: SimCluster, words: list[str]) -> None:
+    cluster.nodes[words[0]].machine.hypervisor.script(words[1]).works_late.add(words[2])
+    cluster.tell(f"machine {words[0]}", f"libvirt answers too late to {words[2]} {words[1]}")
+
+
+def unhang(cluster: SimCluster, words: list[str]) -> None:
+    script = cluster.nodes[words[0]].machine.hypervisor.script(words[1])
+    script.hangs.clear()
+    script.works_late.clear()
+
+
+def start_fails(cluster: SimCluster, words: list[str]) -> None:
+    """start-fails n1 web 2: two starts fail there, then they work."""
+    script = cluster.nodes[words[0]].machine.hypervisor.script(words[1])
+    script.start_fails, script.start_fails_times = (
+        "no such accelerator",
+        script.starts + int(words[2]),
+    )
+    cluster.tell(f"machine {words[0]}", f"{words[2]} starts of {words[1]} will fail")
+
+
+def where(cluster: SimCluster, vm: str) -> SimNode | None:
+    """The node on which a VM's emulator is."""
+    runners = cluster.runners(vm)
+    return cluster.nodes[runners[0]] if runners else None
+
+
+def guest_crash(cluster: SimCluster, words: list[str]) -> None:
+    if (node := where(cluster, words[0])) is not None:
+        cluster.tell(f"machine {node.id}", f"the emulator of {words[0]} crashes")
+        node.machine.hypervisor.crash(words[0])
+
+
+def guest_off(cluster: SimCluster, words: list[str]) -> None:
+    if (node := where(cluster, words[0])) is not None:
+        cluster.tell(f"machine {node.id}", f"the guest of {words[0]} switches itself off")
+        node.machine.hypervisor.guest_shuts_down(words[0])
+
+
+def guest_halts(cluster: SimCluster, words: list[str]) -> None:
+    node = where(cluster, words[0])
+    if node is not None and node.machine.hypervisor.power_of(words[0]) is Power.RUNNING:
+        cluster.tell(f"machine {node.id}", f"the guest of {words[0]} halts: its storage failed")
+        node.machine.hypervisor.storage_fails(words[0], "sda has no space")
+
+
+def vanish(cluster: SimCluster, words: list[str]) -> None:
+    if (node := where(cluster, words[0])) is not None:
+        cluster.tell(f"machine {node.id}", f"libvirt loses the domain {words[0]}, which ends")
+        node.machine.hypervisor.crash(words[0])
+        node.machine.hypervisor.vanish(words[0])
+
+
+def deaf(cluster: SimCluster, words: list[str]) -> None:
+    """deaf web: its guest does not listen to the power button, wherever it runs."""
+    for node in cluster.nodes.values():
+        node.machine.hypervisor.script(words[0]).ignores_acpi = True
+
+
+# --- Users.
+
+
+def create(cluster: SimCluster, words: list[str]) -> None:
+    users.create(cluster, words[0], words[1:])
+
+
+def delete(cluster: SimCluster, words: list[str]) -> None:
+    users.delete(cluster, words[0])
+
+
+def reboot(cluster: SimCluster, words: list[str]) -> None:
+    users.reboot(cluster, words[0])
+
+
+def _power(verb: str) -> Do:
+    return lambda cluster, words: users.power(cluster, verb, words[0])
+
+
+def wait(cluster: SimCluster, words: list[str]) -> None:
+    """Nothing: the story goes on until here before every fault is over."""
+
+
+DEEDS: Mapping[str, Do] = {
+    "wait": wait,
+    "power-cut": power_cut,
+    "power-on": power_on,
+    "reset": reset,
+    "kill": kill,
+    "kill-at": kill_at,
+    "freeze": freeze,
+    "freeze-at": freeze_at,
+    "restart-behind": start_old,
+    "skew": skew,
+    "cut": cut,
+    "heal": heal,
+    "late": late,
+    "expire": expire,
+    "lose-answer": lose_answer,
+    "store-down": store_down,
+    "libvirt": libvirt,
+    "hang": hang,
+    "hang-late": hang_late,
+    "unhang": unhang,
+    "start-fails": start_fails,
+    "guest-crash": guest_crash,
+    "guest-off": guest_off,
+    "guest-halts": guest_halts,
+    "vanish": vanish,
+    "deaf": deaf,
+    "create": create,
+    "delete": delete,
+    "reboot": reboot,
+    **{verb: _power(verb) for verb in users.POWER},
+}
+
+
+def do(cluster: SimCluster, deed: Deed) -> None:
+    """Does one."""
+    name, *words = deed.words
+    DEEDS[name](cluster, words)
+
+
+def heal_all(cluster: SimCluster) -> None:
+    """Everything that was broken works again, and stays so; nothing else is armed."""
+    cluster.tell("all", "every fault is over")
+    for node in cluster.nodes.values():
+        node.stopped.clear()
+        node.machine.hypervisor.away = False
+        node.machine.hypervisor.heal()
+        for process in node.processes.values():
+            process.disarm()
+        node.set_cut(SERVICES, False)
+        for service in SERVICES:
+            node.late[service] = 0.0
+            if service in node.stores:
+                node.stores[service].calm()
+        node.power_on(5.0)
+
+
+def running_vms(cluster: SimCluster) -> list[str]:
+    """VMs that were decided to run."""
+    return [
+        vm.name.removeprefix("vms/")
+        for vm in cluster.ensemble.snapshot.rows(vm_pb2.Vm)
+        if vm.decision.power == vm_pb2.POWER_STATE_RUNNING
+    ]

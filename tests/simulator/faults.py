@@ -1,0 +1,220 @@
+"""Worlds and scripts by seed: what users do, and everything that can go wrong, mixed.
+
+The same seed gives the same world and script for ever, as long as this file is the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from tests.simulator.world import NODE_DEFAULTS, VM_DEFAULTS, Deed, Script, Thing, World
+
+SERVICES = ("compute", "coordinator")
+SPAN_S = 240.0
+"""How long things go wrong."""
+DEEDS_MIN, DEEDS_MAX = 6, 22
+VM_VERBS = ("start", "destroy", "define", "shutdown", "undefine", "pause", "resume")
+
+Make = Callable[["Chance"], Iterator[tuple[float, tuple[str, ...]]]]
+
+
+class Chance:
+    """A source of chance that knows the world."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.nodes = [f"n{number + 1}" for number in range(self.random.choice((3, 3, 3, 4, 5)))]
+        self.vms = [f"v{number + 1}" for number in range(self.random.randint(3, 8))]
+        self.made = 0
+
+    def node(self) -> str:
+        return self.random.choice(self.nodes)
+
+    def vm(self) -> str:
+        return self.random.choice(self.vms)
+
+    def service(self) -> str:
+        return self.random.choice(SERVICES)
+
+    def seconds(self, low: float, high: float) -> float:
+        """More often short than long."""
+        return round(low + (high - low) * self.random.random() ** 2, 2)
+
+
+def world_of(seed: int) -> World:
+    """The world that goes with a seed."""
+    chance = Chance(seed)
+    options = {"locks": chance.random.choice(("on", "off"))}
+    nodes = tuple(Thing(node, _node_facts(chance)) for node in chance.nodes)
+    vms = tuple(Thing(vm, _vm_facts(chance)) for vm in chance.vms)
+    return World(seed, nodes, vms, options)
+
+
+def _node_facts(chance: Chance) -> dict[str, str]:
+    facts = dict(NODE_DEFAULTS)
+    facts["memory"] = chance.random.choice(("4096", "8192", "8192", "16384"))
+    if chance.random.random() < 0.3:
+        facts["skew"] = f"{chance.random.uniform(-90, 90):.1f}"
+    if chance.random.random() < 0.3:
+        facts["rate"] = f"{chance.random.uniform(0.995, 1.005):.4f}"
+    return facts
+
+
+def _vm_facts(chance: Chance) -> dict[str, str]:
+    facts = dict(VM_DEFAULTS)
+    facts["memory"] = chance.random.choice(("512", "1024", "2048"))
+    if chance.random.random() < 0.15:
+        facts["power"] = "off"
+    return facts
+
+
+def script_of(seed: int) -> Script:
+    """What happens to that world."""
+    chance = Chance(seed)
+    chance.random.seed(f"script {seed}")
+    makes, weights = zip(*MAKES, strict=True)
+    found: list[Deed] = []
+    for _ in range(chance.random.randint(DEEDS_MIN, DEEDS_MAX)):
+        time = round(chance.random.uniform(0.0, SPAN_S), 2)
+        make = chance.random.choices(makes, weights)[0]
+        found += [Deed(round(time + later, 2), words) for later, words in make(chance)]
+    return tuple(sorted(found, key=lambda deed: deed.time))
+
+
+# --- What can happen: each gives deeds, with how much later they are.
+
+
+def _ask(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    verb = chance.random.choice(("start", "start", "stop", "shutdown", "reboot", "pause", "resume"))
+    yield 0.0, (verb, chance.vm())
+
+
+def _create(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    chance.made += 1
+    yield 0.0, ("create", f"w{chance.made}", f"memory={chance.random.choice((512, 1024))}")
+
+
+def _delete(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("delete", chance.vm())
+
+
+def _power(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    node = chance.node()
+    yield 0.0, ("power-cut", node)
+    yield chance.seconds(1, 120), ("power-on", node, f"{chance.seconds(3, 40):g}")
+
+
+def _reset(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("reset", chance.node())
+
+
+def _blackout(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """All machines lose their power, and come back one after the other."""
+    for node in chance.nodes:
+        yield chance.seconds(0, 1), ("power-cut", node)
+        yield 2 + chance.seconds(1, 60), ("power-on", node, f"{chance.seconds(3, 40):g}")
+
+
+def _kill(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("kill", chance.node(), chance.service())
+
+
+def _kill_at(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    gates = 1 + int(chance.random.random() ** 2 * 30)
+    yield 0.0, ("kill-at", chance.node(), chance.service(), str(gates))
+
+
+def _freeze(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    seconds = f"{chance.seconds(1, 40):g}"
+    meant = chance.random.choice(((), (chance.service(),)))
+    yield 0.0, ("freeze", chance.node(), *meant, seconds)
+
+
+def _freeze_at(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    gates = 1 + int(chance.random.random() ** 2 * 30)
+    seconds = f"{chance.seconds(1, 40):g}"
+    yield 0.0, ("freeze-at", chance.node(), chance.service(), str(gates), seconds)
+
+
+def _cut(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    node = chance.node()
+    meant = chance.random.choice(((), (chance.service(),)))
+    yield 0.0, ("cut", node, *meant)
+    yield chance.seconds(1, 60), ("heal", node, *meant)
+
+
+def _late(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    node, service = chance.node(), chance.service()
+    yield 0.0, ("late", node, service, f"{chance.seconds(0.1, 8):g}")
+    yield chance.seconds(5, 60), ("late", node, service, "0")
+
+
+def _behind(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("restart-behind", chance.node(), chance.service(), f"{chance.seconds(0.5, 20):g}")
+
+
+def _expire(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("expire", chance.node(), chance.service())
+
+
+def _lose_answer(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    commits, cut_s = str(chance.random.randint(1, 4)), f"{chance.seconds(0.5, 20):g}"
+    yield 0.0, ("lose-answer", chance.node(), chance.service(), commits, cut_s)
+
+
+def _store_down(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("store-down", f"{chance.seconds(0.3, 12):g}")
+
+
+def _skew(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("skew", chance.node(), f"{chance.random.uniform(-300, 300):.1f}")
+
+
+def _libvirt(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    node = chance.node()
+    yield 0.0, ("libvirt", node, "away")
+    yield chance.seconds(1, 40), ("libvirt", node, "back")
+
+
+def _hang(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    node, vm = chance.node(), chance.vm()
+    kind = chance.random.choice(("hang", "hang-late"))
+    yield 0.0, (kind, node, vm, chance.random.choice(VM_VERBS))
+    yield chance.seconds(5, 60), ("unhang", node, vm)
+
+
+def _start_fails(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("start-fails", chance.node(), chance.vm(), str(chance.random.randint(1, 4)))
+
+
+def _guest(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    deed = chance.random.choice(
+        ("guest-crash", "guest-crash", "guest-off", "guest-halts", "vanish")
+    )
+    yield 0.0, (deed, chance.vm())
+
+
+MAKES: tuple[tuple[Make, float], ...] = (
+    (_ask, 6.0),
+    (_create, 1.5),
+    (_delete, 0.7),
+    (_power, 2.5),
+    (_reset, 1.0),
+    (_blackout, 0.3),
+    (_kill, 1.5),
+    (_kill_at, 3.0),
+    (_freeze, 2.0),
+    (_freeze_at, 3.0),
+    (_cut, 3.0),
+    (_late, 1.5),
+    (_behind, 1.5),
+    (_expire, 1.5),
+    (_lose_answer, 1.5),
+    (_store_down, 1.0),
+    (_skew, 0.5),
+    (_libvirt, 1.0),
+    (_hang, 1.5),
+    (_start_fails, 1.0),
+    (_guest, 2.0),
+)
