@@ -155,11 +155,21 @@ VOLUME = (
     *COMMON,
 )
 
+
+def _whose(pool: Any) -> str:
+    """A pool's node; of a shared one how many can use it."""
+    if not pool.spec.shared:
+        return last(pool.spec.node)
+    parts = pool.status.nodes.values()
+    ready = sum(part.ready for part in parts)
+    return "all" if ready == len(parts) else f"{ready} of {len(parts)}"
+
+
 POOL = (
     NAME,
     STATE,
     Column("DRIVER", lambda r, v: r.spec.WhichOneof("driver") or ""),
-    Column("NODE", lambda r, v: last(r.spec.node)),
+    Column("NODE", lambda r, v: _whose(r)),
     Column("SIZE", lambda r, v: size(r.status.capacity_bytes), right=True),
     Column("FREE", lambda r, v: size(r.status.available_bytes), right=True),
     Column("PROMISED", lambda r, v: size(r.status.promised_bytes), right=True),

@@ -9,6 +9,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.drivers.domain_xml import Bridge, Machine, VolumeFile
+from services.compute.parts import mtu_of, network_at, volume_at
 from services.compute.settings import ComputeSettings
 from services.state.store import Snapshot
 
@@ -29,23 +30,26 @@ def machine_for(
         console_log=str(settings.console_log(vm_id)),
         nvram=str(settings.nvram(vm_id)),
         volumes=dict(_files(snapshot, vm)),
-        networks=dict(_bridges(snapshot, vm)),
+        networks=dict(_bridges(snapshot, vm, settings.node)),
         targets=targets,
         cpu_model=settings.cpu_model,
     )
 
 
-def missing(snapshot: Snapshot, vm: vm_pb2.Vm) -> str:
-    """What keeps the VM from being started here, for people; "" when nothing does."""
+def missing(snapshot: Snapshot, vm: vm_pb2.Vm, node: str) -> str:
+    """What keeps the VM from being started on this node, for people; "" when nothing does."""
     for disk in vm.spec.disks:
         volume = snapshot.find(storage_pb2.Volume, disk.volume) if disk.volume else None
         if disk.volume and (volume is None or not _usable(volume)):
             state = "GONE" if volume is None else _volume_state(volume)
             return f"{disk.volume} is {state}; waiting for it"
+        if volume is not None and (why := volume_at(snapshot, volume, node)):
+            return f"{disk.volume} cannot be opened here ({why}); waiting for it"
     for nic in vm.spec.nics:
         network = snapshot.find(network_pb2.Network, nic.network)
-        if network is None or not _reachable(network):
-            why = "" if network is None or not network.status.why else f" ({network.status.why})"
+        here = network_at(network, node) if network is not None else None
+        if here is None or not (here.ready and here.bridge):
+            why = f" ({here.why})" if here is not None and here.why else ""
             return f"{nic.network} is not ready on this node{why}; waiting for it"
     return ""
 
@@ -69,22 +73,17 @@ def _files(snapshot: Snapshot, vm: vm_pb2.Vm) -> list[tuple[str, VolumeFile]]:
     ]
 
 
-def _bridges(snapshot: Snapshot, vm: vm_pb2.Vm) -> list[tuple[str, Bridge]]:
+def _bridges(snapshot: Snapshot, vm: vm_pb2.Vm, node: str) -> list[tuple[str, Bridge]]:
     networks = [snapshot.find(network_pb2.Network, nic.network) for nic in vm.spec.nics]
     return [
-        (network.name, Bridge(network.status.bridge, network.spec.mtu))
+        (network.name, Bridge(here.bridge, mtu_of(network)))
         for network in networks
-        if network is not None and _reachable(network)
+        if network is not None and (here := network_at(network, node)).ready and here.bridge
     ]
 
 
 def _usable(volume: storage_pb2.Volume) -> bool:
     return volume.status.state == storage_pb2.VolumeStatus.STATE_READY and bool(volume.status.path)
-
-
-def _reachable(network: network_pb2.Network) -> bool:
-    ready = network.status.state == network_pb2.NetworkStatus.STATE_READY
-    return ready and bool(network.status.bridge)
 
 
 def _volume_state(volume: storage_pb2.Volume) -> str:

@@ -92,7 +92,7 @@ class Sight:
         self, snapshot: Snapshot, vm: vm_pb2.Vm, live: Observed | None
     ) -> tuple[Observed | None, str]:
         """What the domain would be made of now, or what keeps that from being told."""
-        if gap := missing(snapshot, vm):
+        if gap := missing(snapshot, vm, self._settings.node):
             return None, gap
         targets = live.targets if live is not None else {}
         machine = machine_for(snapshot, vm, self._settings, self._accelerator, targets)

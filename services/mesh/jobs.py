@@ -37,7 +37,7 @@ log = logging.getLogger("pvc.jobs")
 
 
 class TakenOver(PvcError):
-    """The session that the job was begun with is lost, and the operation with it."""
+    """The session that the job was begun with is lost, or another node was given the operation."""
 
 
 class Unwritten(PvcError):
@@ -52,6 +52,7 @@ class Task:
         self.clock = clock
         self.name = operation.name
         self.target = operation.target
+        self.node = operation.node
         self.caller = operation.caller
         self.attempt = operation.attempts
         self.undo = ExitStack()
@@ -99,11 +100,17 @@ class Task:
     def operation(self) -> Operation:
         """The operation as it is now. Raises TakenOver when it is no longer this worker's."""
         operation = self.store.snapshot().find(Operation, self.name)
-        if operation is None or operation.worker != self.store.session():
+        mine = operation is not None and operation.node == self.node
+        if operation is None or not mine or operation.worker != self.store.session():
             raise TakenOver(
                 reason_pb2.REASON_INTERRUPTED, f"{self.name} is no longer this worker's"
             )
         return operation
+
+    def moved(self) -> bool:
+        """Another node was given the operation: this one was held for dead."""
+        operation = self.store.snapshot().find(Operation, self.name)
+        return operation is not None and operation.node != self.node
 
     def _update(self, change: Callable[[Operation], None]) -> None:
         for _ in range(COMMIT_TRIES):
@@ -248,6 +255,10 @@ class Jobs:
         except Exception as error:
             log.exception("%s: %s failed", task.name, method)
             failure = PvcError(reason_pb2.REASON_INTERNAL, f"{task.name} failed: {error}")
+        if task.moved():
+            # The node that has it now goes on from what there is: undoing would take that away.
+            task.undo.pop_all()
+            raise TakenOver(failure.reason, f"{task.name} is another node's now") from failure
         failure = self._undone(task, failure)
         if isinstance(failure, TakenOver) or failure.reason == AWAY:
             raise failure

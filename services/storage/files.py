@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -145,6 +145,19 @@ class Files:
         except BaseException:
             self.written(size_bytes)
             raise
+
+    def take(self, name: str, pieces: Iterable[bytes], check: Callable[[int], None]) -> int:
+        """Writes bytes to where a file of that name lies, without keeping it; gives their number.
+        `drop` it when it is not needed any more. check: told how many came; may raise to stop.
+        Raises OUT_OF_SPACE."""
+        count = 0
+        with _full_disk(), self._path(name, ".data").open("wb") as file:
+            for piece in pieces:
+                self.check_room(len(piece))
+                file.write(piece)
+                count += len(piece)
+                check(count)
+        return count
 
     def written(self, count: int) -> None:
         """So many of the promised bytes are there now, or will never come."""

@@ -23,12 +23,13 @@ from services.storage.core import pools, usage
 from services.storage.core.accept import SERVICE
 from services.storage.drivers.directory import DirectoryDriver
 from services.storage.drivers.driver import Driver
+from services.storage.far_files import NoFarFiles, PeerFiles
 from services.storage.jobs.pools import PoolJobs
 from services.storage.jobs.snapshots import SnapshotJobs
 from services.storage.jobs.volumes import VolumeJobs
 from services.storage.open_volumes import ComputeVolumes
 from services.storage.service import StorageService
-from services.storage.workshop import OpenVolumes, Workshop
+from services.storage.workshop import FarFiles, OpenVolumes, Workshop
 
 JOBS_PERIOD_S = 10.0
 """A look for work without any change: after a session was lost, or another's commit came first."""
@@ -89,17 +90,24 @@ def build(
     settings: StorageSettings, store: Store, clock: Clock, peers: Peers, driver: Driver
 ) -> Parts:
     """The service of one node; open volumes are reached through the compute service of their VM."""
-    return assemble(settings, store, clock, ComputeVolumes(peers), driver)
+    far = PeerFiles(peers)
+    return assemble(settings, store, clock, ComputeVolumes(peers), driver, far)
 
 
 def assemble(
-    settings: StorageSettings, store: Store, clock: Clock, open_volumes: OpenVolumes, driver: Driver
+    settings: StorageSettings,
+    store: Store,
+    clock: Clock,
+    open_volumes: OpenVolumes,
+    driver: Driver,
+    far_files: FarFiles | None = None,
 ) -> Parts:
-    """As `build`, with any way to open volumes."""
+    """As `build`, with any way to open volumes and to other nodes' files."""
     files = kept.Files(
         settings.state_dir / "files", settings.node, clock, settings.files_reserve_bytes
     )
-    shop = Workshop(store, clock, driver, open_volumes, files, settings.node)
+    far = far_files or NoFarFiles()
+    shop = Workshop(store, clock, driver, open_volumes, files, settings.node, far)
     jobs = Jobs(store, clock, SERVICE, settings.node, job_methods(shop), settings.parallel)
     agent = Agent(store, clock, driver, settings.node)
 

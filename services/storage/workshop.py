@@ -4,8 +4,9 @@ way to volumes that a VM has open. It moves rows, and decides nothing that `core
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -15,10 +16,12 @@ from services.mesh.amend import amend
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, refuse
 from services.mesh.jobs import Task
+from services.mesh.members import id_of
 from services.state.store import Delete, Store
 from services.storage.core import layout, usage
 from services.storage.core.accept import Pool, Volume, usable_pool
 from services.storage.drivers.driver import Disk, Driver, Format, Place, PoolFacts
+from services.storage.far_files import NoFarFiles
 from services.storage.files import Files
 
 R = TypeVar("R", bound=Message)
@@ -43,15 +46,24 @@ class OpenVolumes(Protocol):
         ...
 
 
-def place_of(pool: Pool) -> Place:
-    """A pool as a driver knows it."""
-    return Place(pool.spec.directory.path, pool.meta.uid)
+class FarFiles(Protocol):
+    """Files that other nodes keep."""
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """A file's bytes, piece by piece. Raises NOT_FOUND, UNREACHABLE."""
+        ...
 
 
-def disk_of(pool: Pool, volume: Volume) -> Disk:
-    """A volume as a driver knows it."""
+def place_of(pool: Pool, node: str) -> Place:
+    """A pool as the driver of a node knows it."""
+    apart = id_of(node) if pool.spec.shared else ""
+    return Place(pool.spec.directory.path, pool.meta.uid, pool.status.mark, apart)
+
+
+def disk_of(pool: Pool, volume: Volume, node: str) -> Disk:
+    """A volume as the driver of a node knows it."""
     path = layout.volume_path(pool.spec.directory.path, volume.name, volume.spec.format)
-    return Disk(place_of(pool), path, cast(Format, layout.WORDS[volume.spec.format]))
+    return Disk(place_of(pool, node), path, cast(Format, layout.WORDS[volume.spec.format]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +76,28 @@ class Workshop:
     open_volumes: OpenVolumes
     files: Files
     node: str
+    far_files: FarFiles = field(default_factory=NoFarFiles)
 
     def open_pool(self, name: str) -> tuple[Pool, PoolFacts]:
-        """The pool, checked just now to be there. Raises NOT_FOUND, WRONG_STATE, STORAGE_FAILED."""
+        """The pool, checked just now to be there. Raises NOT_FOUND, WRONG_STATE, STORAGE_FAILED,
+        INTERRUPTED when only another node can reach it: the work was begun there."""
         pool = self.store.snapshot().find(Pool, name)
         if pool is None:
             raise PvcError(reason_pb2.REASON_NOT_FOUND, f"{name} does not exist")
         if pool.meta.HasField("delete_time"):
             usable_pool(self.store.snapshot(), name)
-        return pool, self.driver.open_pool(place_of(pool), make=pool.status.generation == 0)
+        if pool.spec.node not in ("", self.node):
+            refuse(
+                reason_pb2.REASON_INTERRUPTED,
+                f"{name} is on {pool.spec.node}, where this was begun: ask again when that node is "
+                "back",
+            )
+        make = pool.status.generation == 0 and not pool.spec.shared
+        return pool, self.driver.open_pool(self.place_of(pool), make)
+
+    def place_of(self, pool: Pool) -> Place:
+        """A pool as our driver knows it."""
+        return place_of(pool, self.node)
 
     def row(self, kind: type[R], name: str) -> R:
         """The row that the request made or found.
@@ -100,7 +125,7 @@ class Workshop:
         """A volume with its pool, checked just now to be there, and its file."""
         volume = self.row(Volume, name)
         pool, _ = self.open_pool(layout.pool_of(name))
-        return volume, pool, disk_of(pool, volume)
+        return volume, pool, disk_of(pool, volume, self.node)
 
     def closed_or_open(self, volume: str, closed: Callable[[], T], opened: Callable[[str], T]) -> T:
         """Does `closed`, or `opened` with the node of the VM that has the volume open.
@@ -109,6 +134,8 @@ class Workshop:
         """
         for last in (False, True):
             vm = usage.open_in(self.store.snapshot(), volume)
+            if vm is not None:
+                usage.check_settled(vm)
             try:
                 return closed() if vm is None else opened(vm.status.node)
             except PvcError:
@@ -116,6 +143,20 @@ class Workshop:
                 if last or (now is None) == (vm is None):
                     raise
         raise AssertionError("not reached")
+
+    @contextmanager
+    def brought(self, task: Task, name: str) -> Iterator[tuple[str, int]]:
+        """The name under which a kept file lies here, and its size; one of another node is fetched
+        first, and removed after."""
+        if layout.node_of_file(name) == self.node:
+            yield name, self.files.find(name, "file").size_bytes
+            return
+        here = layout.file_name_for(self.node, layout.id_of(task.name))
+        task.stage(f"fetching {name} from {layout.node_of_file(name)}")
+        try:
+            yield here, self.files.take(here, self.far_files.read(name), lambda _: task.check())
+        finally:
+            self.files.drop(here)
 
     def follow(self, task: Task) -> Callable[[float], None]:
         """What tells a driver's progress to the operation, and stops the driver when that was

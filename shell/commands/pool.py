@@ -30,10 +30,16 @@ add_list(pool, "pools", "pools", columns.POOL, "pvc pool list -f wide")
 add_info(pool, "pools", columns.POOL, "pvc pool info local")
 
 
-@command(pool, "create", "pvc pool create fast --path /srv/fast")
+@command(
+    pool,
+    "create",
+    "pvc pool create fast --path /srv/fast",
+    "pvc pool create nfs --path /mnt/nfs/pvc --shared",
+)
 @click.argument("name")
 @click.option("--path", required=True, help="The folder: made if missing, else empty.")
 @click.option("--node", default="", help="Its node.", shell_complete=live_names("nodes"))
+@click.option("--shared", is_flag=True, help="All nodes see this same folder.")
 @click.option("--reserve", type=Size("G"), help="Room that new volumes leave free.")
 @click.option("--description", default="", help="A text for people.")
 @waiting_options
@@ -42,6 +48,7 @@ def create(
     name: str,
     path: str,
     node: str,
+    shared: bool,
     reserve: int | None,
     description: str,
     wait: bool,
@@ -55,6 +62,7 @@ def create(
         directory=storage_pb2.DirectoryPool(path=path),
         node=f"nodes/{node}" if node else "",
         reserve_bytes=reserve or 0,
+        shared=shared,
     )
     extra = options(dry_run=dry_run)
     act(

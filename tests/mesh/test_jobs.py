@@ -228,6 +228,30 @@ def test_a_lost_session_ends_the_attempt_and_the_next_begins_anew(make: Make) ->
     assert log == ["do 1", "undo 1", "do 2"]
 
 
+@pytest.mark.parametrize("how", ["it looks", "its work fails"])
+def test_a_job_that_was_given_to_another_node_stops_and_undoes_nothing(
+    make: Make, how: str
+) -> None:
+    store, log = MemoryStore(), list[str]()
+
+    def job(task: Task) -> None:
+        task.undo.callback(log.append, "undo")
+        operation = rows.copied(task.operation())
+        operation.node = "nodes/n2"
+        store.commit([Put(operation)])
+        if how == "its work fails":
+            raise PvcError(reason_pb2.REASON_STORAGE_FAILED, "the tool was killed")
+        task.check()
+        log.append("went on")
+
+    name = accepted(store)
+    jobs = make(store, job)
+    settled(jobs)
+    settled(jobs)
+    assert log == []
+    assert (now(store, name).state, now(store, name).attempts) == (Operation.STATE_RUNNING, 1)
+
+
 def ends(changes: Sequence[Change]) -> bool:
     return any(
         isinstance(x, Put) and isinstance(x.value, Operation) and x.value.state in rows.FINAL

@@ -29,7 +29,7 @@ from services.storage.drivers.directory import DirectoryDriver
 from services.storage.drivers.driver import Disk, Place
 from services.storage.workshop import disk_of
 from tests.storage.benches import MIB, DirectoryBench, call, disk
-from tests.storage.worlds import World, create, name
+from tests.storage.worlds import NODE, World, create, name
 
 pytestmark = pytest.mark.real
 
@@ -124,7 +124,7 @@ def test_nothing_touches_what_an_emulator_has_open(emulated: tuple[World, Emulat
     world, _ = emulated
     volume = world.volume("a")
     assert volume is not None
-    a = disk_of(world.pool(), volume)
+    a = disk_of(world.pool(), volume, NODE)
     b = Disk(a.place, a.path.replace("a.qcow2", "b.qcow2"), "qcow2")
     driver = world.driver
     for change in (

@@ -251,14 +251,6 @@ def test_a_copy_between_nodes_is_refused(world: World) -> None:
     assert refused(world, volumes.create_volume, request).reason_name == "NOT_SUPPORTED"
 
 
-def test_a_file_of_another_node_is_refused(world: World) -> None:
-    file = api.FileInfo(name="files/n2.x", node="nodes/n2", size_bytes=4)
-    request = api.ImportVolumeRequest(parent=POOL, volume_id="v", file=file.name)
-    with pytest.raises(PvcError) as error:
-        volumes.import_volume(world.store.snapshot(), request, world.call(), file)
-    assert (error.value.reason_name, error.value.field) == ("NOT_SUPPORTED", "file")
-
-
 def test_defaults_are_filled_in(world: World) -> None:
     operation = world.create("v")
     volume = world.volume("v")

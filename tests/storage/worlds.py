@@ -4,15 +4,16 @@ that runs by itself.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
-from pvc.core.v1 import meta_pb2, operation_pb2, reason_pb2
+from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as api
 from services.mesh import rows
@@ -26,10 +27,11 @@ from services.storage.agent import Agent
 from services.storage.core import pools, snapshots, volumes
 from services.storage.core.accept import SERVICE
 from services.storage.drivers.driver import Driver
-from services.storage.drivers.fake import Died, FakeDriver
+from services.storage.drivers.fake import Died, FakeDriver, FakeFolder
+from services.storage.far_files import NoFarFiles
 from services.storage.files import Files
 from services.storage.main import job_methods
-from services.storage.workshop import Workshop
+from services.storage.workshop import FarFiles, Workshop
 
 MIB, GIB = 1 << 20, 1 << 30
 NODE = "nodes/n1"
@@ -62,10 +64,11 @@ class FakeOpenVolumes:
 
     def __init__(self, driver: FakeDriver) -> None:
         self._driver = driver
+        self.folder = "/pool"
         self.calls: list[str] = []
 
     def _disk(self, volume: str) -> Any:
-        disk = self._driver.disk_at(f"/pool/volumes/{volume.rpartition('/')[2]}.qcow2")
+        disk = self._driver.disk_at(f"{self.folder}/volumes/{volume.rpartition('/')[2]}.qcow2")
         assert disk is not None
         return disk
 
@@ -135,14 +138,74 @@ class World:
         self.store.commit([Put(pools.new_pool(POOL, pool_path, NODE, meta, MIB))])
         self.agent.step()
 
+    node = NODE
+
+    def beside(self, folder: Path, node: str) -> World:
+        """Another node of the cluster, whose folders are those of this one until they are parted;
+        pools of one node are not there."""
+        other = World.__new__(World)
+        other.node, other.clock, other.cluster = node, self.clock, self.cluster
+        other.fake = FakeDriver(folders=self.fake.folders)
+        other.driver, other.open_volumes = other.fake, FakeOpenVolumes(other.fake)
+        other.folder, other.countdown, other.steps = folder, -1, 0
+        other.start()
+        return other
+
     def start(self) -> None:
         """A process begins."""
         self.store = CutStore(self.cluster, self.tick)
-        self.files = Files(self.folder / "files", NODE, self.clock, reserve_bytes=0)
-        shop = Workshop(self.store, self.clock, self.driver, self.open_volumes, self.files, NODE)
-        self.jobs = Jobs(self.store, self.clock, SERVICE, NODE, job_methods(shop))
+        self.files = Files(self.folder / "files", self.node, self.clock, reserve_bytes=0)
+        self.work()
+
+    def work(self, far: FarFiles | None = None) -> None:
+        """The process's jobs and agent, with a way to other nodes' files or without."""
+        store, clock, driver, node = self.store, self.clock, self.driver, self.node
+        far = far or NoFarFiles()
+        shop = Workshop(store, clock, driver, self.open_volumes, self.files, node, far)
+        self.jobs = Jobs(store, clock, SERVICE, node, job_methods(shop))
         self.jobs._pool = Inline()  # type: ignore[assignment]
-        self.agent = Agent(self.store, self.clock, self.driver, NODE)
+        self.agent = Agent(store, clock, driver, node)
+
+    def look(self) -> None:
+        """The agent looks at every pool."""
+        self.agent._looked.clear()
+        self.agent.step()
+
+    def apart(self, path: str) -> FakeFolder:
+        """From now on this node has a folder of its own there."""
+        self.shared = self.fake.folders
+        self.fake.folders = {**self.shared, path: FakeFolder()}
+        return self.fake.folders[path]
+
+    def together(self, path: str) -> None:
+        """It has the folder again that the others have."""
+        self.fake.folders[path] = self.shared[path]
+
+    def far(self, files: Files) -> None:
+        """Gives the jobs a way to another node's files."""
+
+        class Far:
+            def read(self, name: str) -> Iterator[bytes]:
+                return files.read(name, 0)
+
+        self.work(Far())
+
+    def dies(self, work: Callable[[], object]) -> None:
+        """The node's process ends in the middle of this."""
+        with contextlib.suppress(Died):
+            work()
+        self.die()
+
+    def give(self, operation: str, node: str) -> None:
+        """The coordinator gives an operation to another node."""
+        row = rows.copied(self.operation(operation))
+        row.node = node
+        self.store.commit([Put(row)])
+
+    def events(self, part: str) -> list[event_pb2.Event]:
+        """Those whose message has this part."""
+        found = self.store.snapshot().rows(event_pb2.Event)
+        return [event for event in found if part in event.message]
 
     def tick(self) -> None:
         """One call of a driver or a store; the process dies when its time has come."""
@@ -158,7 +221,7 @@ class World:
         self.start()
 
     def call(self) -> Call:
-        return Call(self.clock.now(), "test", NODE, self.clock.new_id)
+        return Call(self.clock.now(), "test", self.node, self.clock.new_id)
 
     def plan(self, plan: Callable[[Any, Any, Call], Mutation], request: Any) -> str:
         """Accepts a request; returns the operation's name."""

@@ -17,6 +17,7 @@ from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, not_found, refuse
 from services.state.store import Change, Put, Snapshot
 from services.storage.core.layout import pool_of, volume_of
+from services.storage.core.sharing import worker
 
 Pool = storage_pb2.Pool
 Volume = storage_pb2.Volume
@@ -114,9 +115,14 @@ def found_snapshot(snapshot: Snapshot, name: str, field: str = "name") -> storag
 
 
 def node_of(snapshot: Snapshot, name: str) -> str:
-    """The node that holds a volume, from its pool."""
+    """The only node that can reach a volume, from its pool; "" when any can, or none."""
     pool = snapshot.find(Pool, pool_of(volume_of(name)))
     return pool.spec.node if pool is not None else ""
+
+
+def worker_of(snapshot: Snapshot, name: str, call: Call) -> str:
+    """The node that works on a volume."""
+    return worker(snapshot, snapshot.find(Pool, pool_of(volume_of(name))), call.node)
 
 
 def changed(volume: Volume, now: Timestamp) -> Volume:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from pvc.core.v1 import operation_pb2
 from services.mesh import rows
+from services.mesh.members import id_of
 from services.mesh.rows import FINAL
 from services.state.store import Snapshot
-from services.storage.core import layout, usage
+from services.storage.core import layout, sharing, usage
 from services.storage.core.accept import PREFIX, SERVICE, Pool, PoolStatus, Volume, VolumeStatus
 from services.storage.core.room import differs, promised_bytes
 
@@ -36,6 +37,7 @@ class Seen:
     capacity_bytes: int = 0
     available_bytes: int = 0
     files: Mapping[str, int] | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Finding:
     why: str = ""
     removed: bool = False
     """The row is to go, with those of its snapshots."""
+    wrong: bool = False
+    """What is told is an error, though the row as a whole may be well."""
 
 
 def busy_names(snapshot: Snapshot) -> frozenset[str]:
@@ -69,17 +73,36 @@ def never_made(snapshot: Snapshot, pool: Pool) -> bool:
     )
 
 
-def pool_finding(snapshot: Snapshot, pool: Pool, seen: Seen) -> Finding | None:
+def part_finding(pool: Pool, seen: Seen, node: str) -> Finding | None:
+    """The row with this node's part of a shared pool; None when nothing is worth writing."""
+    after = rows.copied(pool)
+    sharing.take_part(after, node, sharing.part_of(seen.why))
+    if after == pool:
+        return None
+    before = pool.status.nodes.get(id_of(node))
+    was, now = before is None or before.ready, not seen.why
+    name = f"pool {layout.id_of(pool.name)}"
+    says = "" if was == now else f"{name} can{'' if now else 'not'} be used on {id_of(node)}"
+    return Finding(after, says, seen.why, wrong=not now)
+
+
+def pool_finding(snapshot: Snapshot, pool: Pool, seen: Seen, node: str) -> Finding | None:
     """The pool's row with its new status; None when nothing is worth writing."""
     after = rows.copied(pool)
+    if pool.spec.shared:
+        sharing.forget_gone(snapshot, after)
+        sharing.take_part(after, node, sharing.part_of(seen.why))
     after.meta.ClearField("delete_time")  # no operation removes it any more
     status = after.status
     status.generation = pool.meta.generation if not seen.why else pool.status.generation
     status.promised_bytes = promised_bytes(snapshot, pool.name)
     if seen.why:
-        status.state, status.why = PoolStatus.STATE_FAILED, seen.why
+        status.state = PoolStatus.STATE_FAILED
+        status.why = sharing.elsewhere(snapshot, after) or seen.why
     else:
-        status.state, status.why = PoolStatus.STATE_READY, _strangers(snapshot, pool, seen)
+        whys = (_strangers(snapshot, pool, seen), sharing.elsewhere(snapshot, after))
+        status.state, status.why = PoolStatus.STATE_READY, "; ".join(filter(None, whys))
+        status.mark = seen.mark
         status.capacity_bytes = seen.capacity_bytes
         if differs(pool.status.available_bytes, seen.available_bytes):
             status.available_bytes = seen.available_bytes

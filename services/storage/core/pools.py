@@ -16,16 +16,19 @@ from services.storage.core import usage
 from services.storage.core.accept import Pool, Volume, accepted, already_exists
 from services.storage.core.layout import id_of, overlaps
 from services.storage.core.room import RESERVE_BYTES
+from services.storage.core.sharing import worker
 
 _CHANGEABLE = ("spec.description", "spec.reserve_bytes", "meta.labels")
 
 
 def new_pool(name: str, path: str, node: str, meta: meta_pb2.Meta, reserve_bytes: int = 0) -> Pool:
-    """A pool that keeps its volumes in a folder of a node; the node's agent makes it usable."""
+    """A pool that keeps its volumes in a folder of a node, or of all without one; the agents make
+    it usable."""
     spec = storage_pb2.PoolSpec(
         directory=storage_pb2.DirectoryPool(path=path),
         node=node,
         reserve_bytes=reserve_bytes or RESERVE_BYTES,
+        shared=not node,
     )
     return Pool(name=name, meta=meta, spec=spec)
 
@@ -42,20 +45,44 @@ def create_pool(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
             "say what keeps the volumes: spec.directory.path",
             "pool.spec.directory",
         )
+    if spec.shared:
+        return _create_shared(snapshot, request, call)
     node = spec.node or call.node
     if node != call.node and snapshot.find(cluster_pb2.Node, node) is None:
         refuse(reason_pb2.REASON_DANGLING_REFERENCE, f"{node} does not exist", "pool.spec.node")
     _check_folder(snapshot, spec.directory.path, node)
-    meta = rows.new_meta(call, request.pool.meta.labels)
-    pool = new_pool(name, spec.directory.path, node, meta, spec.reserve_bytes)
-    pool.spec.description = spec.description
     says = f"make {name} in {spec.directory.path} on {node}"
+    pool = _asked_for(name, request, node, call)
     return accepted(call, request, "CreatePool", name, node, says, [Put(pool)])
 
 
+def _create_shared(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
+    """The node that takes the request takes the folder; the others recognise it."""
+    spec, name = request.pool.spec, f"pools/{request.pool_id}"
+    if spec.node:
+        refuse(
+            reason_pb2.REASON_INVALID_FIELD,
+            "a shared pool is every node's: leave node out, or do not share it",
+            "pool.spec.node",
+        )
+    _check_folder(snapshot, spec.directory.path, "")
+    says = f"make {name} in {spec.directory.path}, which all nodes share"
+    pool = _asked_for(name, request, "", call)
+    return accepted(call, request, "CreatePool", name, call.node, says, [Put(pool)])
+
+
+def _asked_for(name: str, request: Any, node: str, call: Call) -> Pool:
+    spec, meta = request.pool.spec, rows.new_meta(call, request.pool.meta.labels)
+    pool = new_pool(name, spec.directory.path, node, meta, spec.reserve_bytes)
+    pool.spec.description = spec.description
+    return pool
+
+
 def _check_folder(snapshot: Snapshot, path: str, node: str) -> None:
+    """`node` "" for all of them: a shared folder is on each."""
     for other in snapshot.rows(Pool):
-        if other.spec.node == node and overlaps(other.spec.directory.path, path):
+        together = "" in (node, other.spec.node) or other.spec.node == node
+        if together and overlaps(other.spec.directory.path, path):
             refuse(
                 reason_pb2.REASON_IN_USE,
                 f"{path} overlaps with the folder of {other.name} ({other.spec.directory.path}): "
@@ -104,10 +131,12 @@ def _paths(mask: Sequence[str], pool: Pool, wanted: Pool) -> list[str]:
             asked.append("spec.directory")
         if fixed.node not in ("", pool.spec.node):
             asked.append("spec.node")
+        if fixed.shared and not pool.spec.shared:
+            asked.append("spec.shared")
     if "*" in asked or "spec" in asked:
         asked = [*_CHANGEABLE[:2], *(["meta.labels"] if "*" in asked else [])]
     for path in asked:
-        if path.startswith(("spec.directory", "spec.node")):
+        if path.startswith(("spec.directory", "spec.node", "spec.shared")):
             refuse(
                 reason_pb2.REASON_IMMUTABLE_FIELD,
                 f"{path} of a pool never changes: make a new pool and copy the volumes",
@@ -136,7 +165,8 @@ def delete_pool(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
         check_no_volumes(snapshot, pool.name)
     after = rows.copied(pool)
     after.meta.delete_time.CopyFrom(call.now)
-    return accepted(call, request, "DeletePool", pool.name, pool.spec.node, says, [Put(after)])
+    node = worker(snapshot, pool, call.node)
+    return accepted(call, request, "DeletePool", pool.name, node, says, [Put(after)])
 
 
 def check_lost(snapshot: Snapshot, pool: Pool) -> None:

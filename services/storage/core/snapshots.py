@@ -21,8 +21,8 @@ from services.storage.core.accept import (
     accepted,
     already_exists,
     found_snapshot,
-    node_of,
     usable_pool,
+    worker_of,
     writable_volume,
 )
 
@@ -49,7 +49,12 @@ def create_snapshot(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
             "parent",
         )
     return accepted(
-        call, request, "CreateSnapshot", volume.name, node_of(snapshot, name), f"take {name}"
+        call,
+        request,
+        "CreateSnapshot",
+        volume.name,
+        worker_of(snapshot, name, call),
+        f"take {name}",
     )
 
 
@@ -60,7 +65,7 @@ def delete_snapshot(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     volume = _volume(snapshot, layout.volume_of(found.name), "name")
     says = f"remove {found.name}"
     return accepted(
-        call, request, "DeleteSnapshot", volume.name, node_of(snapshot, volume.name), says
+        call, request, "DeleteSnapshot", volume.name, worker_of(snapshot, volume.name, call), says
     )
 
 
@@ -72,7 +77,7 @@ def rollback_snapshot(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     usage.check_closed(snapshot, volume.name, "shut it down first, then roll back")
     says = f"put {volume.name} back to {found.name}"
     return accepted(
-        call, request, "RollbackSnapshot", volume.name, node_of(snapshot, volume.name), says
+        call, request, "RollbackSnapshot", volume.name, worker_of(snapshot, volume.name, call), says
     )
 
 

@@ -53,6 +53,18 @@ def open_in(snapshot: Snapshot, volume: str) -> Vm | None:
     return next((vm for vm in vms_with(snapshot, volume) if vm.status.state in ALIVE), None)
 
 
+def check_settled(vm: Vm) -> None:
+    """Raises BUSY while a running VM is on its way to another node: two emulators have its volumes
+    open."""
+    if vm.decision.HasField("migration"):
+        raise PvcError(
+            reason_pb2.REASON_BUSY,
+            f"{vm.name} is being moved to {vm.decision.migration.target}: ask again when it is "
+            "there",
+            metadata={"vm": vm.name},
+        )
+
+
 def copies_of(snapshot: Snapshot, volume: str) -> Iterator[Volume]:
     """The copies on write of a volume."""
     for other in snapshot.rows(Volume):

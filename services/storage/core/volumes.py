@@ -25,9 +25,11 @@ from services.storage.core.accept import (
     node_of,
     ready_volume,
     usable_pool,
+    worker_of,
     writable_volume,
 )
 from services.storage.core.room import EMPTY_BYTES, amount, check_room, contents_bytes
+from services.storage.core.sharing import worker
 
 
 def create_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
@@ -49,9 +51,9 @@ def create_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     accepted_request = rows.copied(request)
     accepted_request.volume.spec.CopyFrom(spec)
     says = f"make {name}: {_words(volume)}"
-    return accepted(
-        call, accepted_request, "CreateVolume", name, pool.spec.node, says, [Put(volume)]
-    )
+    # A source that only one node can reach has the work done there.
+    node = (node_of(snapshot, source.name) if source else "") or worker(snapshot, pool, call.node)
+    return accepted(call, accepted_request, "CreateVolume", name, node, says, [Put(volume)])
 
 
 def source_of(snapshot: Snapshot, spec: storage_pb2.VolumeSpec, pool: Pool) -> Volume | None:
@@ -84,7 +86,7 @@ def source_of(snapshot: Snapshot, spec: storage_pb2.VolumeSpec, pool: Pool) -> V
             source = ready_volume(snapshot, layout.volume_of(spec.source_snapshot), field)
         case _:
             return None
-    if node_of(snapshot, source.name) != pool.spec.node:
+    if len({node_of(snapshot, source.name), pool.spec.node} - {""}) > 1:
         refuse(
             reason_pb2.REASON_NOT_SUPPORTED,
             f"{source.name} is on {node_of(snapshot, source.name)}, {pool.name} on "
@@ -134,13 +136,6 @@ def import_volume(
     """`file` is the kept file that the request names. Raises as create_volume does."""
     pool = usable_pool(snapshot, request.parent)
     name = _free_name(snapshot, request.parent, request.volume_id)
-    if file.node != pool.spec.node:
-        refuse(
-            reason_pb2.REASON_NOT_SUPPORTED,
-            f"{file.name} was uploaded to {file.node}, {pool.name} is on {pool.spec.node}: upload "
-            "it there",
-            "file",
-        )
     spec = storage_pb2.VolumeSpec(
         description=request.description,
         size_bytes=request.size_bytes,
@@ -151,7 +146,8 @@ def import_volume(
     _check_room(pool, request.size_bytes, EMPTY_BYTES)
     volume = _new_volume(call, name, pool, spec, {})
     says = f"check {file.name} ({amount(file.size_bytes)}) and make {name} of it"
-    return accepted(call, request, "ImportVolume", name, pool.spec.node, says, [Put(volume)])
+    node = worker(snapshot, pool, call.node)
+    return accepted(call, request, "ImportVolume", name, node, says, [Put(volume)])
 
 
 def resize_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
@@ -171,7 +167,8 @@ def resize_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     after.spec.size_bytes = request.size_bytes
     before, wanted = amount(volume.status.size_bytes), amount(request.size_bytes)
     says = f"grow {volume.name} from {before} to {wanted}"
-    return accepted(call, request, "ResizeVolume", volume.name, pool.spec.node, says, [Put(after)])
+    node = worker(snapshot, pool, call.node)
+    return accepted(call, request, "ResizeVolume", volume.name, node, says, [Put(after)])
 
 
 def rename_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
@@ -190,7 +187,8 @@ def rename_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     taken.status.path = ""
     taken.status.why = f"being renamed from {volume.name}"
     says = f"rename {volume.name} to {name}"
-    return accepted(call, request, "RenameVolume", volume.name, pool.spec.node, says, [Put(taken)])
+    node = worker(snapshot, pool, call.node)
+    return accepted(call, request, "RenameVolume", volume.name, node, says, [Put(taken)])
 
 
 def check_movable(snapshot: Snapshot, volume: str, besides: str = "") -> None:
@@ -215,7 +213,7 @@ def delete_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     after.status.state = VolumeStatus.STATE_DELETING
     after.meta.delete_time.CopyFrom(call.now)
     says = f"remove {volume.name}" + (f" and {_counted(snapshots)}" if snapshots else "")
-    node = node_of(snapshot, volume.name) or volume.status.node
+    node = worker_of(snapshot, volume.name, call) or volume.status.node
     return accepted(call, request, "DeleteVolume", volume.name, node, says, [Put(after)])
 
 
@@ -245,7 +243,8 @@ def export_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
             "compress",
         )
     says = f"write {volume.name} as {layout.WORDS[wanted.format]}"
-    return accepted(call, wanted, "ExportVolume", volume.name, node_of(snapshot, volume.name), says)
+    node = worker_of(snapshot, volume.name, call)
+    return accepted(call, wanted, "ExportVolume", volume.name, node, says)
 
 
 def _free_name(snapshot: Snapshot, pool: str, volume_id: str, field: str = "volume_id") -> str:

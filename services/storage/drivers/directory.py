@@ -1,8 +1,9 @@
 """Keeps volumes as files in a folder, with qemu-img. It removes nothing that it did not make
 itself.
 
-A pool's folder holds `.pvc-pool` (whose pool it is), `volumes/` and `tmp/`. Whatever is made is
-made in `tmp/`, synced, and then linked to its place, so that a volume's file is whole or not there.
+A pool's folder holds `.pvc-pool` (whose pool it is), `volumes/` and `tmp/`, or in a folder that
+several nodes use `tmp-NODE/` for each. Whatever is made is made there, synced, and then linked to
+its place, so that a volume's file is whole or not there.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat as modes
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pvc.core.v1 import reason_pb2
@@ -34,8 +37,9 @@ from services.storage.drivers.driver import (
 from services.storage.drivers.process import run, run_long
 
 MARK = ".pvc-pool"
-UNNOTICED = frozenset({MARK, f"{MARK}.new", "lost+found"})
+UNNOTICED = re.compile(rf"{re.escape(MARK)}(\.new.*)?|lost\+found")
 """What may lie in a folder that still counts as empty."""
+TEMPORARY = "tmp"
 
 QUICK_S = 60.0
 """For what takes milliseconds."""
@@ -72,35 +76,40 @@ class DirectoryDriver:
         """See Driver."""
         folder = Path(place.path)
         with self._alone_at(place), _words_for(f"the folder {folder}"):
-            owner = _owner(folder)
-            if owner is None and make:
-                _occupy(folder, place.uid)
-            elif owner is None:
-                refuse(
-                    _STORAGE_FAILED,
-                    f"{folder} does not hold this pool ({MARK} is missing in it): is its file "
-                    "system mounted?",
-                )
-            elif owner != place.uid:
-                refuse(_STORAGE_FAILED, f"{folder} holds another pool (uid {owner})")
-            for name in ("volumes", "tmp"):
-                (folder / name).mkdir(mode=0o711, exist_ok=True)
+            if make and _owner(folder) is None:
+                _occupy(folder, place)
+            mark = _checked_mark(folder, place, make)
+            temporary = _temporary(place)
+            for name in (folder / "volumes", temporary):
+                name.mkdir(mode=0o711, exist_ok=True)
             if place.path not in self._seen:
-                _sweep(folder / "tmp")
-                self._seen[place.path] = _cache_options(folder / "tmp")
-            return _room(folder)
+                _sweep(temporary)
+                self._seen[place.path] = _cache_options(temporary)
+            return _room(folder, mark)
+
+    def clear(self, place: Place, nodes: Collection[str]) -> None:
+        """See Driver."""
+        kept = {f"{TEMPORARY}-{node}" for node in nodes}
+        with self._alone_at(place), _words_for(f"the folder {place.path}"):
+            for left in Path(place.path).glob(f"{TEMPORARY}-*"):
+                if left.name not in kept:
+                    _sweep(left)
+                    with contextlib.suppress(OSError):  # foreign files stay
+                        left.rmdir()
 
     def close_pool(self, place: Place) -> None:
         """See Driver."""
         folder = Path(place.path)
         with self._alone_at(place), _words_for(f"the folder {folder}"):
-            if _owner(folder) != place.uid:
+            owner = _owner(folder)
+            if owner is None or owner.uid != place.uid:
                 return
-            if (folder / "tmp").is_dir():
-                _sweep(folder / "tmp")
-            for name in ("volumes", "tmp"):
+            left = [path for path in folder.glob(f"{TEMPORARY}*") if path.is_dir()]
+            for temporary in left:
+                _sweep(temporary)
+            for made in (folder / "volumes", *left):
                 with contextlib.suppress(FileNotFoundError, OSError):  # foreign files stay
-                    (folder / name).rmdir()
+                    made.rmdir()
             (folder / MARK).unlink()
             _sync(folder)
             self._seen.pop(place.path, None)
@@ -122,7 +131,7 @@ class DirectoryDriver:
             refuse(_STORAGE_FAILED, f"the base {base.path} is gone")
         with self._being_made(disk) as path:
             if path:
-                # tmp/ and volumes/ lie side by side, so the name is right in both.
+                # Both folders lie side by side, so the name is right in either.
                 name = os.path.relpath(base.path, Path(path).parent)
                 run(_ours(qemu_img.clone(path, name, base.format, size_bytes)), QUICK_S)
 
@@ -265,7 +274,7 @@ class DirectoryDriver:
         """
         final = Path(disk.path)
         assert final.parent == Path(disk.place.path, "volumes"), f"{final} is not in its pool"
-        temporary = Path(disk.place.path, "tmp", final.name)
+        temporary = _temporary(disk.place) / final.name
         with _words_for(disk.path):
             if final.is_symlink() or final.exists():
                 yield ""
@@ -295,32 +304,69 @@ def _enlarge(path: str, format: Format, size_bytes: int) -> None:
         run(_ours(qemu_img.resize(path, format, size_bytes)), QUICK_S)
 
 
-def _owner(folder: Path) -> str | None:
-    """The uid of the pool that the folder holds, None if it holds none."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a folder is, and the mark that it was given."""
+
+    uid: str
+    mark: str
+
+
+def _owner(folder: Path) -> Owner | None:
+    """The pool that the folder holds, None if it holds none."""
     try:
-        mark = json.loads((folder / MARK).read_text())
+        said = json.loads((folder / MARK).read_text())
     except FileNotFoundError:
         return None
     except ValueError:
-        mark = None
-    if not isinstance(mark, dict) or not isinstance(mark.get("pool"), str):
+        said = None
+    if not isinstance(said, dict) or not isinstance(said.get("pool"), str):
         refuse(_STORAGE_FAILED, f"{folder / MARK} is damaged: it must name the pool's uid")
-    return str(mark["pool"])
+    return Owner(said["pool"], str(said.get("mark", "")))
 
 
-def _occupy(folder: Path, uid: str) -> None:
+def _checked_mark(folder: Path, place: Place, make: bool) -> str:
+    """The folder's mark. Raises STORAGE_FAILED unless the folder is the pool's."""
+    owner = _owner(folder)
+    if owner is None:
+        refuse(
+            _STORAGE_FAILED,
+            f"{folder} does not hold this pool ({MARK} is missing in it): is its file system "
+            "mounted?",
+        )
+    if owner.uid != place.uid:
+        refuse(_STORAGE_FAILED, f"{folder} holds another pool (uid {owner.uid})")
+    if place.mark and owner.mark != place.mark and not make:
+        refuse(
+            _STORAGE_FAILED,
+            f"{folder} is not the folder that the pool was made in, but another one of that name: "
+            "is the shared file system mounted there?",
+        )
+    return owner.mark
+
+
+def _temporary(place: Place) -> Path:
+    """Where this node makes things."""
+    return Path(place.path, f"{TEMPORARY}-{place.node}" if place.node else TEMPORARY)
+
+
+def _occupy(folder: Path, place: Place) -> None:
+    """Makes the mark, once: another node may be doing the same."""
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    others = sorted({entry.name for entry in folder.iterdir()} - UNNOTICED)
+    others = sorted(entry.name for entry in folder.iterdir() if not UNNOTICED.fullmatch(entry.name))
     if others:
         refuse(
             _STORAGE_FAILED,
             f"{folder} is not empty ({', '.join(others[:3])}{'…' if others[3:] else ''}): "
             "a pool needs a folder of its own",
         )
-    new = folder / f"{MARK}.new"
-    new.write_text(json.dumps({"pool": uid}) + "\n")
+    new = folder / f"{MARK}.new{place.mark}"
+    marked = {"mark": place.mark} if place.mark else {}
+    new.write_text(json.dumps({"pool": place.uid} | marked) + "\n")
     _sync(new)
-    new.replace(folder / MARK)
+    with contextlib.suppress(FileExistsError):  # another was first; whose it is, is looked at now
+        os.link(new, folder / MARK)
+    new.unlink()
     _sync(folder)
 
 
@@ -346,11 +392,11 @@ def _cache_options(folder: Path) -> tuple[str, ...]:
     return ("-t", "none")
 
 
-def _room(folder: Path) -> PoolFacts:
+def _room(folder: Path, mark: str) -> PoolFacts:
     there = os.statvfs(folder)
     if there.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
         refuse(_STORAGE_FAILED, f"{folder} cannot be written")
-    return PoolFacts(there.f_blocks * there.f_frsize, there.f_bavail * there.f_frsize)
+    return PoolFacts(there.f_blocks * there.f_frsize, there.f_bavail * there.f_frsize, mark)
 
 
 def _check_unused(path: Path) -> None:

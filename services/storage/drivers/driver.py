@@ -11,7 +11,7 @@ the work and comes out unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -27,10 +27,16 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A pool: its folder (absolute), and the uid that the folder must carry."""
+    """A pool: its folder (absolute), and the uid that the folder must carry.
+
+    mark: what it must carry besides; "" for whatever it does. node: the id of the node that looks
+    at a folder which others use too; "" for a folder of this node alone. What is being made lies
+    apart for each node."""
 
     path: str
     uid: str
+    mark: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +50,11 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
-    """The file system of a pool, in bytes."""
+    """The file system of a pool, in bytes, and the mark that the folder carries."""
 
     capacity_bytes: int
     available_bytes: int
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +97,17 @@ class Driver(Protocol):
 
     def open_pool(self, place: Place, make: bool) -> PoolFacts:
         """Checks that the folder is this pool's and can be written. `make`: takes an empty or
-        missing folder.
+        missing folder, and gives it the place's mark; one that is this pool's already keeps its
+        own.
 
-        What an earlier process left unfinished is removed the first time. Raises STORAGE_FAILED
-        with the reason why the pool cannot be used.
+        What an earlier process of this node left unfinished is removed the first time. Raises
+        STORAGE_FAILED with the reason why the pool cannot be used.
         """
+        ...
+
+    def clear(self, place: Place, nodes: Collection[str]) -> None:
+        """Removes what other nodes than these left unfinished in a folder that is used by
+        several."""
         ...
 
     def close_pool(self, place: Place) -> None:

@@ -5,7 +5,7 @@ It passes the suite of the real one. Faults are scripted by verb; nothing happen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -54,6 +54,9 @@ class FakeFolder:
     """A folder: whose it is, and what lies in it. Foreign files have no FakeDisk."""
 
     owner: str | None = None
+    mark: str = ""
+    unfinished: set[str] = field(default_factory=set)
+    """Nodes that left something behind which they were making."""
     disks: dict[str, FakeDisk | None] = field(default_factory=dict)
     foreign: bool = False
     mounted: bool = True
@@ -65,10 +68,13 @@ class FakeDriver:
     `faults` maps a verb to what its next calls do; `open_paths` holds disks that a VM has open.
     """
 
-    def __init__(self, capacity_bytes: int = 1 << 40) -> None:
+    def __init__(
+        self, capacity_bytes: int = 1 << 40, folders: dict[str, FakeFolder] | None = None
+    ) -> None:
+        """folders: those of another node's driver too, where a file system is shared."""
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
-        self.folders: dict[str, FakeFolder] = {}
+        self.folders: dict[str, FakeFolder] = {} if folders is None else folders
         self.images: dict[str, tuple[ImageFacts, str]] = {}
         self.faults: dict[str, list[Fault]] = {}
         self.open_paths: set[str] = set()
@@ -82,13 +88,23 @@ class FakeDriver:
         owner = folder.owner if folder.mounted else None
         if owner is None and make and not folder.foreign and folder.mounted:
             folder.owner = owner = place.uid
+            folder.mark = place.mark
             self.folders[place.path] = folder
         if owner is None:
             refuse(reason_pb2.REASON_STORAGE_FAILED, f"{place.path} does not hold this pool")
         if owner != place.uid:
             refuse(reason_pb2.REASON_STORAGE_FAILED, f"{place.path} holds another pool")
+        if place.mark and folder.mark != place.mark and not make:
+            refuse(reason_pb2.REASON_STORAGE_FAILED, f"{place.path} is another folder")
         self._end("open_pool")
-        return PoolFacts(self.capacity_bytes, self.capacity_bytes - self.used_bytes)
+        free = self.capacity_bytes - self.used_bytes
+        return PoolFacts(self.capacity_bytes, free, folder.mark)
+
+    def clear(self, place: Place, nodes: Collection[str]) -> None:
+        """See Driver."""
+        self._begin("clear")
+        self._folder(place).unfinished &= set(nodes)
+        self._end("clear")
 
     def close_pool(self, place: Place) -> None:
         """See Driver."""

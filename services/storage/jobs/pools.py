@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pvc.storage.v1 import storage_service_pb2
 from pvc.storage.v1.storage_pb2 import Snapshot
@@ -11,7 +12,7 @@ from services.mesh.jobs import Job, Outcome, Task
 from services.state.store import Delete, Put
 from services.storage.core import converge, pools
 from services.storage.core.accept import PREFIX, Pool, Volume, packed
-from services.storage.workshop import Workshop, place_of
+from services.storage.workshop import Workshop
 
 
 class PoolJobs:
@@ -29,19 +30,26 @@ class PoolJobs:
         pool = self._shop.row(Pool, task.target)
         task.undo.callback(self._shop.drop, pool.name)
         task.stage(f"taking the folder {pool.spec.directory.path}")
-        task.undo.callback(self._shop.driver.close_pool, place_of(pool))
-        facts = self._shop.driver.open_pool(place_of(pool), make=True)
-        files = self._shop.driver.list(place_of(pool))
+        place = self._shop.place_of(pool)
+        if pool.spec.shared:
+            # Made anew for each attempt: another one may have run on a node where the folder is
+            # not the same one, and that must come to light.
+            place = replace(place, mark=task.clock.new_id())
+        task.undo.callback(self._shop.driver.close_pool, place)
+        facts = self._shop.driver.open_pool(place, make=True)
+        files = self._shop.driver.list(place)
         seen = converge.Seen(
             "",
             facts.capacity_bytes,
             facts.available_bytes,
             {file.path: file.allocated_bytes for file in files},
+            facts.mark,
         )
 
         def ready() -> Pool:
             snapshot = self._shop.store.snapshot()
-            finding = converge.pool_finding(snapshot, self._shop.row(Pool, pool.name), seen)
+            row = self._shop.row(Pool, pool.name)
+            finding = converge.pool_finding(snapshot, row, seen, self._shop.node)
             assert finding is not None and isinstance(finding.row, Pool)
             return finding.row
 
@@ -59,7 +67,7 @@ class PoolJobs:
         else:
             pools.check_no_volumes(store.snapshot(), pool.name)
             task.stage(f"leaving the folder {pool.spec.directory.path}")
-            self._shop.driver.close_pool(place_of(pool))
+            self._shop.driver.close_pool(self._shop.place_of(pool))
         return Outcome(None, lambda: [Delete(pool.name, "*")])
 
     def _forget(self, task: Task, pool: Pool) -> None:
@@ -74,7 +82,7 @@ class PoolJobs:
             gone = [Delete(row.name, row.meta.etag) for row in taken]
             store.commit([*gone, Delete(volume.name, volume.meta.etag)])
         try:
-            self._shop.driver.close_pool(place_of(pool))
+            self._shop.driver.close_pool(self._shop.place_of(pool))
         except PvcError as error:
             task.log(f"its folder is left as it is: {error.message}")
 

@@ -25,7 +25,7 @@ from services.storage.core.accept import (
     usable_pool,
 )
 from services.storage.core.room import amount, check_room
-from services.storage.drivers.driver import Disk, Format
+from services.storage.drivers.driver import Disk, Format, PoolFacts
 from services.storage.workshop import Workshop, disk_of
 
 READY = VolumeStatus.STATE_READY
@@ -70,7 +70,7 @@ class VolumeJobs:
             task.stage(f"making {disk.path}")
             return driver.create(disk, size)
         from_pool, _ = self._shop.open_pool(layout.pool_of(source.name))
-        base = disk_of(from_pool, source)
+        base = disk_of(from_pool, source, self._shop.node)
         if volume.status.parent:
             task.stage(f"making {disk.path} on top of {source.name}")
             return driver.clone(disk, base, size)
@@ -85,12 +85,19 @@ class VolumeJobs:
         task.undo.callback(self._unmake, volume.name)
         usable_pool(self._shop.store.snapshot(), layout.pool_of(volume.name))
         pool, room = self._shop.open_pool(layout.pool_of(volume.name))
+        with self._shop.brought(task, request.file) as (name, file_bytes):
+            return self._imported(task, request, volume, pool, room, name, file_bytes)
+
+    def _imported(
+        self, task: Task, request: storage_service_pb2.ImportVolumeRequest, volume: Volume,
+        pool: Pool, room: PoolFacts, name: str, file_bytes: int,
+    ) -> Outcome:  # fmt: skip
+        """The volume of a file that lies here."""
         task.stage(f"checking {request.file}")
-        file = self._shop.files.find(request.file, "file")
-        head = self._shop.files.head(file.name, images.HEAD_BYTES)
+        head = self._shop.files.head(name, images.HEAD_BYTES)
         format = images.format_of(head, request.source_format)
-        images.check_head(head, format, file.size_bytes)
-        path = self._shop.files.path(file.name)
+        images.check_head(head, format, file_bytes)
+        path = self._shop.files.path(name)
         facts = self._shop.driver.inspect(path, FORMATS[format])
         images.check_facts(facts, format, room.capacity_bytes)
         size = images.volume_size(facts.size_bytes, request.size_bytes)
@@ -105,7 +112,7 @@ class VolumeJobs:
 
         Raises ALREADY_EXISTS when a foreign file lies there.
         """
-        disk = disk_of(pool, volume)
+        disk = disk_of(pool, volume, self._shop.node)
         if volume.status.path:
             return disk
         if any(file.path == disk.path for file in self._shop.driver.list(disk.place)):
@@ -199,7 +206,7 @@ class VolumeJobs:
         self._shop.row(Volume, new)
         volume, pool, disk = self._shop.volume_disk(old)
         volumes.check_movable(self._shop.store.snapshot(), old, besides=task.name)
-        to = disk_of(pool, self._shop.row(Volume, new))
+        to = disk_of(pool, self._shop.row(Volume, new), self._shop.node)
         task.stage(f"moving {disk.path} to {to.path}")
         self._shop.driver.rename(disk, to)
         task.undo.callback(self._shop.driver.rename, to, disk)
