@@ -8,32 +8,48 @@ longer writes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pvc.compute.v1 import vm_pb2
-from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
-from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.decide import decide
 from services.coordinator.core.expire import ROWS_AT_ONCE, expired
+from services.coordinator.core.nodes import is_restless
 from services.coordinator.core.plan import (
     DecideNode,
     DecideVm,
     FailOperation,
+    ForgetNode,
     ForgetVm,
+    Plan,
     Step,
     Unjudged,
     WriteOperation,
 )
-from services.coordinator.core.world import World
+from services.coordinator.evidence import Evidence
+from services.coordinator.lead import LEADER, Lead
+from services.coordinator.picture import Pictures, world_of
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
-from services.state.store import Change, Conflict, Delete, Lease, Put, Snapshot, Store
+from services.state.store import Change, Conflict, Delete, Lease, Put, Store
 
-LEADER = "leader"
+__all__ = ["LEADER", "PERIOD_S", "READS", "Coordinator", "sentence", "world_of"]
+
+PERIOD_S = 0.25
+"""How often it looks whether there is something to do: for what becomes due by time alone. A look
+costs nothing while nothing changed and nothing is due."""
+CALM_S = 5.0
+RESTLESS_S = 0.25
+"""The world is judged anew after this though nothing changed: while all is well, and while time
+brings something about."""
+READS = ("nodes", "vms", "pools", "pools/volumes", "networks", "clusters", "operations")
+TABLES = READS[:-1]
+
 ROUNDS_MAX = 64
 """Rounds of one step until the plan is empty; more would mean that two rules fight."""
+TOGETHER = 16
+"""Decisions about VMs that are written in one commit."""
 EXPIRE_PERIOD_S = 30.0
 EXPIRE_ROUNDS_MAX = 20
 """Commits of one round of tidying: more than the busiest cluster makes rows in a period."""
@@ -49,55 +65,113 @@ class Coordinator:
         self._store = store
         self._clock = clock
         self._node = node
+        self.lead = Lead(store, clock, node)
+        """For others of this process that may act only while it leads."""
+        self.evidence = Evidence()
+        """Since when nodes are gone; for others of this process too."""
+        self._pictures = Pictures()
+        self._seen: tuple[object, ...] = ()
+        self._due = clock.monotonic()
         self._expired_at = -EXPIRE_PERIOD_S
         self._complained: frozenset[tuple[str, str]] = frozenset()
 
     def step(self) -> None:
         """Leads one round, if nobody else leads."""
-        lease = self._store.acquire(LEADER, self._node)
+        snapshot, now = self._store.snapshot(), self._clock.monotonic()
+        self.evidence.observe(snapshot, now, self._store.session())
+        lease = self.lead.take()
         if lease is None:
+            self._seen = ()
             return
+        try:
+            if not self._is_idle(lease):
+                self._lead(lease)
+            self._expire(lease)
+        except PvcError as error:
+            self._seen = ()
+            if error.reason != reason_pb2.REASON_NOT_LEADER:
+                raise
+            self.lead.lost()
+        except BaseException:
+            self._seen = ()
+            raise
+
+    def _is_idle(self, lease: Lease) -> bool:
+        """Nothing that decisions are made from changed, and no time is up."""
+        snapshot = self._store.snapshot()
+        tables = tuple(snapshot.tables.get(table) for table in TABLES)
+        seen = (lease, snapshot.leases, *tables, self._pictures.stages(snapshot))
+        same = len(seen) == len(self._seen) and all(
+            a is b for a, b in zip(seen, self._seen, strict=True)
+        )
+        self._seen = seen
+        return same and self._clock.monotonic() < self._due
+
+    def _lead(self, lease: Lease) -> None:
         for _ in range(ROUNDS_MAX):
-            plan = decide(self._clock.now(), world_of(self._store.snapshot()))
+            plan = self._plan()
             steps = [step for step in plan if not isinstance(step, Unjudged)]
             if not steps:
                 self._complain([step for step in plan if isinstance(step, Unjudged)])
                 break
-            if not all(self._written(step, lease) for step in steps):
-                break  # what came first wakes us: it is decided again then
+            if not all(self._written(some, lease) for some in together(steps)):
+                self._seen = ()
+                return  # what came first wakes us: it is decided again then
         else:
             log.error("the plan is not empty after %d rounds; going on later", ROUNDS_MAX)
-        self._expire(lease)
+
+    def _plan(self) -> Plan:
+        snapshot, monotonic = self._store.snapshot(), self._clock.monotonic()
+        self.evidence.observe(snapshot, monotonic, self._store.session())
+        world = self._pictures.world(snapshot, self.evidence.gone_s(monotonic))
+        restless = is_restless(world)
+        self._due = monotonic + (RESTLESS_S if restless else CALM_S)
+        return decide(self._clock.now(), world)
 
     def _complain(self, unjudged: Sequence[Unjudged]) -> None:
         """Of each row once, until it changes."""
-        now = {(step.vm.name, step.vm.meta.etag): step.error for step in unjudged}
+        now = {(step.row.name, step.row.meta.etag): step.error for step in unjudged}
         for row, error in now.items():
             if row not in self._complained:
                 log.error("%s cannot be judged: a mistake in the rules", row[0], exc_info=error)
         self._complained = frozenset(now)
 
-    def _written(self, step: Step, lease: Lease) -> bool:
-        """False when somebody was quicker. The steps after it must not be written then: one may
+    def _written(self, steps: Sequence[Step], lease: Lease) -> bool:
+        """False when somebody was quicker. The steps after them must not be written then: one may
         say that those before it were done."""
         try:
-            self._store.commit(self._changes(step), held_by=lease)
+            changes = [change for step in steps for change in self._changes(step)]
+            self._store.commit(changes, held_by=lease)
         except Conflict as conflict:
             log.debug("%s; deciding again", conflict)
-            return False
-        log.info("%s", sentence(step))
+            # One row must not keep the others from being written.
+            return len(steps) > 1 and self._each_written(steps, lease)
+        except PvcError as error:
+            if error.reason != reason_pb2.REASON_TOO_LARGE or len(steps) == 1:
+                raise
+            return self._each_written(steps, lease)
+        for step in steps:
+            told = log.info if is_told(step) else log.debug
+            told("%s", sentence(step))
         return True
+
+    def _each_written(self, steps: Sequence[Step], lease: Lease) -> bool:
+        return all([self._written([step], lease) for step in steps])
 
     def _changes(self, step: Step) -> Sequence[Change]:
         match step:
             case DecideVm(row) | DecideNode(row):
-                return [Put(row), *map(Put, step.also), self._event(row.name, step)]
+                event = [self._event(row.name, step)] if is_told(step) else []
+                return [Put(row), *map(Put, step.also), *event]
             case WriteOperation(operation):
                 return [Put(operation)]
             case ForgetVm(vm):
                 kept = self._store.snapshot().rows(vm_pb2.VmSnapshot, vm.name)
                 gone = [Delete(row.name, row.meta.etag) for row in kept]
                 return [Delete(vm.name, vm.meta.etag), *gone]
+            case ForgetNode(node, why, also):
+                left = self._event(node.name, DecideNode(node, "has left the cluster", why))
+                return [Delete(node.name, node.meta.etag), *map(Put, also), left]
             case FailOperation(operation, reason, why):
                 error = PvcError(reason, why)
                 failed = operation_pb2.Operation.STATE_FAILED
@@ -107,6 +181,7 @@ class Coordinator:
 
     def _event(self, subject: str, step: DecideVm | DecideNode) -> Put:
         kind, _, name = subject.partition("/")
+        asked = step.also[0] if step.also else getattr(step, "asked", None)
         return rows.event(
             self._clock.new_id(),
             self._clock.now(),
@@ -115,6 +190,7 @@ class Coordinator:
             step.why,
             cause=f"coordinator {self._node.removeprefix('nodes/')}",
             severity=step.severity,
+            operation=asked.name if asked is not None else "",
         )
 
     def _expire(self, lease: Lease) -> None:
@@ -135,34 +211,45 @@ class Coordinator:
                 return
 
 
-def world_of(snapshot: Snapshot) -> World:
-    """What `decide` is shown of the state."""
-    return World(
-        nodes={node.name: node for node in snapshot.rows(cluster_pb2.Node)},
-        vms={vm.name: vm for vm in snapshot.rows(vm_pb2.Vm)},
-        present=frozenset(name for name in snapshot.leases if name.startswith("nodes/")),
-        volume_nodes=dict(_volume_nodes(snapshot)),
-        operations=tuple(
-            operation
-            for operation in snapshot.rows(operation_pb2.Operation)
-            if operation.state not in rows.FINAL
-        ),
-    )
+def together(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    """The steps in the same order, those that follow each other and may be written in one commit
+    together: no row is in it twice, and none of them says that others were done."""
+    some: list[Step] = []
+    touched: set[str] = set()
+    for step in steps:
+        rows_of_it = _touches(step)
+        alone = not isinstance(step, DecideVm)
+        if some and (alone or touched & rows_of_it or len(some) >= TOGETHER):
+            yield some
+            some, touched = [], set()
+        some, touched = [*some, step], touched | rows_of_it
+        if alone:
+            yield some
+            some, touched = [], set()
+    if some:
+        yield some
 
 
-def _volume_nodes(snapshot: Snapshot) -> Sequence[tuple[str, str]]:
-    pools = {pool.name: pool.spec.node for pool in snapshot.rows(storage_pb2.Pool)}
-    named = [(v.name, v.name.partition("/volumes/")[0]) for v in snapshot.rows(storage_pb2.Volume)]
-    return [(volume, pools[pool]) for volume, pool in named if pools.get(pool)]
+def _touches(step: Step) -> set[str]:
+    match step:
+        case DecideVm(row) | DecideNode(row) | ForgetNode(row):
+            return {row.name, *(operation.name for operation in step.also)}
+        case WriteOperation(row) | FailOperation(row) | ForgetVm(row):
+            return {row.name}
+
+
+def is_told(step: Step) -> bool:
+    """It is worth an event and a line of the log."""
+    return not isinstance(step, DecideVm | DecideNode) or bool(step.what)
 
 
 def sentence(step: Step) -> str:
     """A step as the log tells it."""
     match step:
         case DecideVm(row, what, why) | DecideNode(row, what, why):
-            return f"{row.name} {what} ({why})"
-        case ForgetVm(vm, why):
-            return f"{vm.name} forgotten ({why})"
+            return f"{row.name} {what or 'noted'} ({why})"
+        case ForgetVm(row, why) | ForgetNode(row, why):
+            return f"{row.name} forgotten ({why})"
         case WriteOperation(operation, why):
             return f"{operation.name} {operation.stage} ({why})"
         case FailOperation(operation, reason, why):

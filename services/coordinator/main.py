@@ -5,7 +5,7 @@ from __future__ import annotations
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from services.coordinator.cluster_service import ClusterService
 from services.coordinator.event_service import EventService
-from services.coordinator.loop import Coordinator
+from services.coordinator.loop import PERIOD_S, READS, Coordinator
 from services.coordinator.node_service import NodeService
 from services.coordinator.operation_service import OperationService
 from services.coordinator.placement_service import PlacementService
@@ -15,12 +15,6 @@ from services.mesh.loop import Loop
 from services.mesh.parts import Parts
 from services.mesh.process import Ground
 from services.state.store import Store
-
-PERIOD_S = 5.0
-"""A round without any change: for what becomes due by time alone."""
-READS = ("nodes", "vms", "pools", "pools/volumes")
-"""Not the operations, whose progress comes often: all that is decided of one comes with its VM, or
-can wait for the period."""
 
 
 def build_on(ground: Ground) -> Parts:
@@ -42,4 +36,5 @@ def build(store: Store, clock: Clock, node: str, cluster_name: str) -> Parts:
             (api_grpc.add_PlacementServiceServicer_to_server, PlacementService(desk)),
         ),
         loops=(Loop("coordinator", coordinator.step, PERIOD_S, READS),),
+        close=(coordinator.lead.close,),
     )

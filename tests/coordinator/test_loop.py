@@ -19,9 +19,8 @@ from services.coordinator.core.expire import (
     ROWS_AT_ONCE,
     expired,
 )
-from services.coordinator.core.place import Load
 from services.coordinator.core.plan import Step
-from services.coordinator.core.world import World
+from services.coordinator.core.round import Round
 from services.coordinator.loop import LEADER, Coordinator
 from services.mesh.clock import sortable_id
 from services.state.memory import MemoryCluster, MemoryStore
@@ -195,9 +194,9 @@ def test_a_vm_that_the_rules_fail_on_does_not_stop_the_others(
         agent.commit([Put(vm(name, vm_pb2.POWER_STATE_RUNNING, 1))])
     rule = decide.judge_vm
 
-    def failing(now: Timestamp, world: World, row: vm_pb2.Vm, load: Load) -> Iterable[Step]:
+    def failing(round: Round, row: vm_pb2.Vm) -> Iterable[Step]:
         assert row.name != "vms/bad", "a rule that does not hold"
-        return rule(now, world, row, load)
+        return rule(round, row)
 
     monkeypatch.setattr(decide, "judge_vm", failing)
     coordinator = Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1")

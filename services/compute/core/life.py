@@ -143,7 +143,14 @@ def given_up(vm: vm_pb2.Vm) -> bool:
         and vm.decision.power_request == vm.spec.power_request
         and vm.decision.power not in ON
         and (vm.spec.power in ON or vm.decision.restarts > 0)
+        and not _is_to_start_later(vm.decision)
     )
+
+
+def _is_to_start_later(decision: vm_pb2.VmDecision) -> bool:
+    """It is off only until it is tried on another node, or until others run that it starts
+    after."""
+    return bool(decision.waits_for) or (decision.recoveries > 0 and decision.HasField("not_before"))
 
 
 def _is_on(domain: Domain | None) -> bool:

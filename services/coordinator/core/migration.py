@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.core.vms import IDLE
+from services.coordinator.core.residence import IDLE
 from services.coordinator.core.world import WANT_MEMORY, World
 from services.mesh.rows import copied
 

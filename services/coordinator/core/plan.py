@@ -19,7 +19,8 @@ ERROR = event_pb2.Event.SEVERITY_ERROR
 
 @dataclass(frozen=True, slots=True)
 class DecideVm:
-    """Writes a VM's decision; `vm` is the whole row as it is to be."""
+    """Writes a VM's decision; `vm` is the whole row as it is to be. Without a `what` there is
+    nothing to tell of it."""
 
     vm: vm_pb2.Vm
     what: str
@@ -27,16 +28,29 @@ class DecideVm:
     severity: event_pb2.Event.Severity.ValueType = INFO
     also: tuple[operation_pb2.Operation, ...] = ()
     """Operations as they are to be, written in the same commit: those that asked for it."""
+    asked: operation_pb2.Operation | None = None
+    """The operation that the decision belongs to, where that is not one of `also`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecideNode:
-    """Writes a node's decision; `node` is the whole row as it is to be."""
+    """Writes a node's decision; `node` is the whole row as it is to be. Without a `what` there is
+    nothing to tell of it."""
 
     node: cluster_pb2.Node
     what: str
     why: str
     severity: event_pb2.Event.Severity.ValueType = INFO
+    also: tuple[operation_pb2.Operation, ...] = ()
+    """As in DecideVm."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetNode:
+    """Removes the row of a node that has left the cluster."""
+
+    node: cluster_pb2.Node
+    why: str
     also: tuple[operation_pb2.Operation, ...] = ()
     """As in DecideVm."""
 
@@ -69,11 +83,11 @@ class FailOperation:
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """Nothing to be written: the rules failed on this VM, and went on with the others."""
+    """Nothing to be written: the rules failed on this row, and went on with the others."""
 
-    vm: vm_pb2.Vm
+    row: vm_pb2.Vm | cluster_pb2.Node
     error: Exception
 
 
-Step = DecideVm | DecideNode | ForgetVm | WriteOperation | FailOperation
+Step = DecideVm | DecideNode | ForgetVm | ForgetNode | WriteOperation | FailOperation
 Plan = tuple[Step | Unjudged, ...]

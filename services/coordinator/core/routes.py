@@ -12,7 +12,7 @@ from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core.capacity import Load
 from services.coordinator.core.migration import LIVE, NONE, SHUTDOWN, WORKING, short
 from services.coordinator.core.place import judge, judge_all, why_none
-from services.coordinator.core.vms import IDLE
+from services.coordinator.core.residence import IDLE
 from services.coordinator.core.world import WANT_MEMORY, World
 from services.mesh.errors import PvcError, not_found
 

@@ -10,8 +10,19 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 
+NEW = cluster_pb2.NODE_STATE_UNSPECIFIED
+JOINING = cluster_pb2.NODE_STATE_JOINING
 ONLINE = cluster_pb2.NODE_STATE_ONLINE
 UNKNOWN = cluster_pb2.NODE_STATE_UNKNOWN
+FENCING = cluster_pb2.NODE_STATE_FENCING
+FENCED = cluster_pb2.NODE_STATE_FENCED
+DRAINING = cluster_pb2.NODE_STATE_DRAINING
+DRAINED = cluster_pb2.NODE_STATE_DRAINED
+MAINTENANCE = cluster_pb2.NODE_STATE_MAINTENANCE
+LEAVING = cluster_pb2.NODE_STATE_LEAVING
+
+WORKING = frozenset({ONLINE, DRAINING, DRAINED})
+"""States of nodes whose agents do what is decided."""
 
 WANT_MEMORY = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
 """Powers with which a VM takes memory on its node."""
@@ -31,12 +42,15 @@ class World:
     operations: tuple[operation_pb2.Operation, ...] = ()
     """Those that have not ended."""
     spec: cluster_pb2.ClusterSpec = field(default_factory=cluster_pb2.ClusterSpec)
-    """How the cluster is to behave, as it was asked for; `limits` fills the defaults in."""
+    """How the cluster is to behave, as it was asked for; `limits.limits_of` fills the defaults
+    in."""
     gone_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Node that holds no session → at least how long, counted by clocks that do not jump; see
     services.coordinator.evidence."""
     not_ready: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     """Shared pool or network → node → why it cannot be used there. Nodes that can are not here."""
+    shared_pools: frozenset[str] = frozenset()
+    """Pools whose volumes any node can work on."""
 
 
 def is_online(node: cluster_pb2.Node) -> bool:
@@ -44,7 +58,18 @@ def is_online(node: cluster_pb2.Node) -> bool:
     return node.decision.state == ONLINE
 
 
+def is_working(world: World, name: str) -> bool:
+    """The node's agents do what is decided, as far as anybody knows."""
+    node = world.nodes.get(name)
+    return node is not None and node.decision.state in WORKING and name in world.present
+
+
 def memory_of(vm: vm_pb2.Vm) -> int:
     """What a VM takes on its node, in MiB: all that it may grow to, for a guest gives memory back
     only once its balloon driver runs."""
     return max(vm.spec.memory.memory_mib, vm.spec.memory.max_memory_mib)
+
+
+def short(name: str) -> str:
+    """vms/web → web."""
+    return name.rpartition("/")[2]

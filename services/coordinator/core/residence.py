@@ -1,0 +1,76 @@
+"""Where a VM may be: what proves that it runs nowhere, and the one way to give it another node.
+
+Two nodes must never run the same VM, so `decision.node` changes only where `is_off` says so, or
+where a migration has ended. Pure.
+"""
+
+from __future__ import annotations
+
+from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from services.coordinator.core.world import FENCED, WANT_MEMORY, World
+
+UNSEEN = vm_pb2.VM_STATE_UNSPECIFIED
+IDLE = frozenset({UNSEEN, vm_pb2.VM_STATE_STOPPED, vm_pb2.VM_STATE_CRASHED})
+"""States in which nothing runs, and nothing can begin to before the agent has written another.
+FAILED is none: an emulator whose start was not answered may run all the same."""
+
+ON = frozenset(
+    {
+        vm_pb2.VM_STATE_STARTING,
+        vm_pb2.VM_STATE_RUNNING,
+        vm_pb2.VM_STATE_PAUSED,
+        vm_pb2.VM_STATE_STOPPING,
+    }
+)
+"""States in which something runs, or begins to."""
+
+LET_IN = vm_pb2.VmArrival.STATE_READY
+LANDED = vm_pb2.VmArrival.STATE_RUNNING
+NOT_COMING = frozenset({vm_pb2.VmArrival.STATE_GONE, vm_pb2.VmArrival.STATE_REFUSED})
+"""Arrivals after which the VM cannot run on the target any more."""
+
+
+def is_off(world: World, vm: vm_pb2.Vm) -> bool:
+    """It runs nowhere, and cannot begin to without a new version of its row.
+
+    A status counts only where the node in the decision wrote it: the one that a VM came from may
+    write "STOPPED" of what runs elsewhere by now. While it migrates two nodes have a say, which is
+    not asked for here.
+    """
+    if vm.decision.HasField("migration"):
+        return False
+    if not vm.decision.node or is_dead(world, vm.decision.node):
+        return True
+    status = vm.status
+    return status.state == UNSEEN or (status.state in IDLE and status.node == vm.decision.node)
+
+
+def is_dead(world: World, name: str) -> bool:
+    """Nothing that was started on the node runs any more: its death is proven and it has not come
+    back, or it has left the cluster. One that is back may have VMs that it never lost; they are its
+    own again once it has taken in that it was fenced."""
+    node = world.nodes.get(name)
+    return node is None or (node.decision.state == FENCED and name not in world.present)
+
+
+def assign(vm: vm_pb2.Vm, node: cluster_pb2.Node) -> None:
+    """Gives a copy of a VM's row another node. What that node's fences mean for it begins anew: one
+    that is fenced at the moment has still to be dealt with."""
+    vm.decision.node = node.name
+    owed = 1 if node.decision.state == FENCED else 0
+    vm.decision.fence_seen = node.decision.fences - owed
+    if vm.decision.home == node.name:
+        vm.decision.home = ""
+
+
+def may_run_on(vm: vm_pb2.Vm, node: str) -> bool:
+    """The node is not free of it: it runs there, may come to run there, or is about to arrive."""
+    decision, arrival = vm.decision, vm.arrival
+    if node == decision.node and decision.power in WANT_MEMORY:
+        return True
+    if decision.HasField("migration") and node == decision.migration.target:
+        return True
+    if arrival.state == LET_IN and node == arrival.node != decision.node:
+        return True
+    return vm.status.state in ON and node == (vm.status.node or decision.node)
