@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
+from services.coordinator.core.balancing import judge_balancing
 from services.coordinator.core.drain import judge_drains
 from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_node
@@ -31,6 +32,7 @@ def decide(now: Timestamp, world: World) -> Plan:
     moves = round_of(now, world, load, (s.vm.name for s in steps if isinstance(s, DecideVm)))
     steps += judge_moves(moves)
     steps += judge_drains(moves)
+    steps += judge_balancing(moves)
     decided = moves.taken
     for vm in world.vms.values():
         if vm.name in decided:
