@@ -8,6 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
+from services.coordinator.core.balancing import judge_balancing
+from services.coordinator.core.drain import judge_drains
 from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_nodes
 from services.coordinator.core.plan import DecideNode, Plan, Step, Unjudged
@@ -51,6 +53,8 @@ def _after_boot(round: Round, node: cluster_pb2.Node) -> Iterator[Step | Unjudge
 def _moves(round: Round) -> Iterator[Step | Unjudged]:
     moves = round_of(round.now, round.world, round.load, round.decided)
     yield from judge_moves(moves)
+    yield from judge_drains(moves)
+    yield from judge_balancing(moves)
     round.decided |= moves.taken
 
 

@@ -30,6 +30,7 @@ MIGRATE = method("PlacementService", "MigrateVm")
 MOVE = method("PlacementService", "MoveVm")
 UNMIGRATE = method("PlacementService", "UnmigrateVm")
 DRAIN = method("NodeService", "DrainNode")
+READY = method("NodeService", "ReadyNode")
 REQUESTS: Mapping[str, Callable[[], Wanted]] = {
     MIGRATE: api.MigrateVmRequest,
     MOVE: api.MoveVmRequest,
@@ -66,7 +67,7 @@ def _followed(round: Round, vm: vm_pb2.Vm) -> Iterator[Step]:
         case migration.Stopping(after, why):
             yield round.take(vm, DecideVm(after, "is to stop moving", why))
         case migration.Moved(after, what, starts):
-            _belong(after, vm, operation)
+            belong(after, vm, operation)
             also = _moved_also(round, operation, after, what, starts)
             step = DecideVm(after, f"{short(vm.decision.node)} → {short(after.decision.node)}",
                             what, also=also)  # fmt: skip
@@ -76,7 +77,7 @@ def _followed(round: Round, vm: vm_pb2.Vm) -> Iterator[Step]:
             yield round.take(vm, DecideVm(after, "does not move", why, WARNING, also))
 
 
-def _belong(after: vm_pb2.Vm, vm: vm_pb2.Vm, operation: Operation | None) -> None:
+def belong(after: vm_pb2.Vm, vm: vm_pb2.Vm, operation: Operation | None) -> None:
     """Whether the VM is to come back one day, now that it has left. A move for good, or one that
     evens out the cluster, makes the new node its own."""
     for_a_while = operation is not None and operation.method in (MIGRATE, DRAIN)
@@ -210,7 +211,7 @@ def _begun(round: Round, operation: Operation, vm: vm_pb2.Vm, route: Route) -> S
 def _relocated(round: Round, operation: Operation, vm: vm_pb2.Vm, target: str) -> Step:
     why = f"{operation.caller or 'somebody'} asked for it"
     after = migration.relocated(vm, target, why)
-    _belong(after, vm, operation)
+    belong(after, vm, operation)
     done = rows.enter_operation(operation, Operation.STATE_SUCCEEDED, round.now, result=after)
     what = f"{short(vm.decision.node)} → {short(target)}"
     return round.take(vm, DecideVm(after, what, why, also=(done,)))
@@ -219,7 +220,7 @@ def _relocated(round: Round, operation: Operation, vm: vm_pb2.Vm, target: str) -
 def _there(round: Round, operation: Operation, vm: vm_pb2.Vm) -> Iterator[Step]:
     """It is where it was to go, by whatever way; for good, if that was asked for."""
     after = rows.copied(vm)
-    _belong(after, after, operation)
+    belong(after, after, operation)
     done = rows.enter_operation(operation, Operation.STATE_SUCCEEDED, round.now, result=after)
     if after == vm:
         yield round.write(done, "it is there already")

@@ -188,7 +188,7 @@ def place(world: World, vm: vm_pb2.Vm, load: Load) -> tuple[str, tuple[vm_pb2.No
     one fits, else all."""
     with asking(world, vm, load) as ask:
         table = _table(ask)
-        fitting = [seat for seat in load.seats.values() if not _first_reason(ask, seat)]
+        fitting = [seat for seat in load.seats.values() if not refusal(ask, seat)]
         ranked = heapq.nsmallest(
             VERDICTS_KEPT, ((-_points(ask, seat, table), seat.node.name) for seat in fitting)
         )
@@ -234,7 +234,7 @@ def asking(world: World, vm: vm_pb2.Vm, load: Load) -> Iterator[Ask]:
 
 def fits(ask: Ask, seat: Seat) -> bool:
     """No filter refuses."""
-    return not _first_reason(ask, seat)
+    return not refusal(ask, seat)
 
 
 def _ask(world: World, vm: vm_pb2.Vm, load: Load) -> Ask:
@@ -261,7 +261,8 @@ def _rules(placement: vm_pb2.PlacementSpec) -> Iterable[vm_pb2.NodeRule | vm_pb2
     yield from placement.vm_rules
 
 
-def _first_reason(ask: Ask, seat: Seat) -> str:
+def refusal(ask: Ask, seat: Seat) -> str:
+    """The first filter that refuses, in its words; "" when the node fits."""
     for check in FILTERS:
         if reason := check(ask, seat):
             return reason
