@@ -360,13 +360,18 @@ class ControllerCheck(_message.Message):
     TRUSTED_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
     trusted: _builtins.bool
-    """It answered, and said that the power of the working node is on."""
+    """It answered, and said that the power of the working node is on. That it does not answer at the moment changes
+    nothing about that.
+    """
     why: _builtins.str
-    """Why not."""
+    """What is wrong with it: why it is not trusted, or that it does not answer at the moment."""
+    settings: _builtins.str
+    """The settings that it was asked by, in short: with any others it has yet to be asked."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When that was last found out, by the clock of the leader."""
+        """When that was found out, by the clock of the leader; renewed every hour while it stays the same."""
 
     def __init__(
         self,
@@ -374,10 +379,11 @@ class ControllerCheck(_message.Message):
         trusted: _builtins.bool = ...,
         why: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        settings: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "trusted", b"trusted", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "time", b"time", "trusted", b"trusted", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
