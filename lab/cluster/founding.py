@@ -31,8 +31,11 @@ def found(lab: Lab, say: Callable[[str], None]) -> None:
             say(f"{node.name} has joined")
     say(wait_online(lab))
     if not lab.complete.exists():
+        with client(first) as cluster:
+            there = {row.name for row in cluster.pools.list()}
         for node in others:
-            make_local_pool(first, node)
+            if f"pools/local-{node.name}" not in there:
+                make_local_pool(first, node)
         lab.complete.touch()
         say(f"pools: local on {first.name}, local-NODE on the others")
 
