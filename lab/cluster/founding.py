@@ -4,17 +4,19 @@ until all of it works. May be repeated."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from lab.cluster import inside, orders
-from lab.cluster.site import CONFIG, Lab, LabError, Node
+from lab.cluster.site import CONFIG, SHARED, Lab, LabError, Node
 from pvc.coordinator.v1 import cluster_pb2
+from pvc.storage.v1.storage_pb2 import DirectoryPool, PoolSpec
 from pvc_client import Cluster
 from pvc_client.errors import PvcError
 from services.mesh.identity import Files, new_node
 
 ONLINE_TIMEOUT_S = 60.0
+POOL_TIMEOUT_S = 30.0
 _LOOK_S = 0.1
 
 
@@ -31,10 +33,10 @@ def found(lab: Lab, say: Callable[[str], None]) -> None:
             say(f"{node.name} has joined")
     say(wait_online(lab))
     if not lab.complete.exists():
-        for node in others:
-            make_local_pool(first, node)
+        with client(first) as cluster:
+            make_pools(cluster, others)
         lab.complete.touch()
-        say(f"pools: local on {first.name}, local-NODE on the others")
+        say(f"pools: shared, local on {first.name}, local-NODE on the others")
 
 
 def join(first: Node, node: Node) -> None:
@@ -46,10 +48,24 @@ def join(first: Node, node: Node) -> None:
     (files.folder / "ca.crt").write_bytes(authority.certificate_pem)
 
 
-def make_local_pool(first: Node, node: Node) -> None:
-    """A pool on a node's own disk; the first node's was made with the cluster."""
-    pool, path = f"local-{node.name}", "/var/lib/pvc/pools/local"
-    inside.run(first, ["pvc", "pool", "create", pool, "--node", node.name, "--path", path])
+def make_pools(cluster: Cluster, others: Sequence[Node]) -> None:
+    """One that all nodes share, and one on the own disk of each; the first node's was made with
+    the cluster."""
+    there = {row.name for row in cluster.pools.list()}
+    wanted = {f"local-{node.name}": _own_pool(node) for node in others}
+    wanted["shared"] = PoolSpec(directory=DirectoryPool(path=f"{SHARED}/pool"), shared=True)
+    begun = [
+        cluster.pools.create(name, spec)
+        for name, spec in wanted.items()
+        if f"pools/{name}" not in there
+    ]
+    for pending in begun:
+        pending.result(POOL_TIMEOUT_S)
+
+
+def _own_pool(node: Node) -> PoolSpec:
+    directory = DirectoryPool(path="/var/lib/pvc/pools/local")
+    return PoolSpec(directory=directory, node=f"nodes/{node.name}")
 
 
 def client(node: Node) -> Cluster:

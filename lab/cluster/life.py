@@ -74,7 +74,7 @@ def _install(lab: Lab) -> None:
 def _sweep(lab: Lab) -> None:
     """Ends what runs of the lab, however it was left: by the chassis if that still works, else by
     the control groups, which know every process."""
-    _end_chassis(lab)
+    end_chassis(lab)
     for node in lab.nodes:
         Cgroup.of(node).remove()
     remove_parent(lab.prefix)
@@ -100,9 +100,10 @@ def _start_chassis(lab: Lab, own_qemu: Path) -> None:
         time.sleep(_LOOK_S)
 
 
-def _end_chassis(lab: Lab) -> None:
-    """Tells it to end, and kills it if it does not."""
-    for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+def end_chassis(lab: Lab, gently: bool = True) -> None:
+    """Tells it to end, and kills it if it does not, or at once."""
+    steps = [(signal.SIGTERM, STOP_TIMEOUT_S)] if gently else []
+    for number, patience_s in (*steps, (signal.SIGKILL, 5.0)):
         pid = _chassis_pid(lab)
         if not pid:
             return

@@ -3,6 +3,7 @@ network namespaces. Nothing in it can reach the machine's own network."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lab.cluster.commands import ip_lines, run
@@ -46,7 +47,10 @@ def plug_in(node: Node) -> None:
 
 
 def unplug(node: Node) -> None:
-    """Removes a node's network namespace with all that is in it."""
+    """Removes a node's network namespace with all that is in it. The cable goes first: the kernel
+    takes its time with a namespace, and a dead node must not answer meanwhile."""
+    if node.port in _links(node.lab.switch):
+        run(["ip", "-n", node.lab.switch, "link", "delete", node.port])
     remove_namespace(node.namespace)
 
 
@@ -72,6 +76,12 @@ def left_over(lab: Lab) -> tuple[str, ...]:
     """The network namespaces of the lab that are there."""
     ours = {lab.switch, lab.controllers, *(node.namespace for node in lab.nodes)}
     return tuple(sorted(path.name for path in NAMED.glob("*") if path.name in ours))
+
+
+def _links(namespace: str) -> set[str]:
+    if not (NAMED / namespace).exists():
+        return set()
+    return {row["ifname"] for row in json.loads(run(["ip", "-j", "-n", namespace, "link"]))}
 
 
 def _set_port(node: Node, state: str) -> None:

@@ -1,0 +1,115 @@
+"""Three real nodes: what an administrator sees of them, and what they stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from lab.cluster import founding, inside, life, orders
+from lab.cluster.site import Lab, LabError, Node
+from lab.guests import Guests
+from pvc.coordinator.v1 import cluster_pb2
+from pvc_client.errors import Unavailable
+
+pytestmark = pytest.mark.real
+
+
+def pool_of(node: Node) -> str:
+    return "local" if node.number == 1 else f"local-{node.name}"
+
+
+def wait(done: Callable[[], bool], timeout_s: float, what: str) -> float:
+    began = time.monotonic()
+    while not done():
+        assert time.monotonic() - began < timeout_s, f"{what}: not after {timeout_s} s"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def emulators(lab: Lab, node: Node) -> list[str]:
+    """The processes of the node's VMs."""
+    text = inside.run(node, ["ps", "-C", "qemu-system-x86", "-o", "pid=", "--no-headers"], 10)
+    return text.split()
+
+
+def test_nodes_are_machines_of_their_own(lab: Lab) -> None:
+    with founding.client(lab.nodes[0]) as cluster:
+        rows = {row.name: row for row in cluster.nodes.list()}
+    assert sorted(rows) == ["nodes/n1", "nodes/n2", "nodes/n3"]
+    assert {row.decision.state for row in rows.values()} == {cluster_pb2.NODE_STATE_ONLINE}
+    assert len({row.status.boot_id for row in rows.values()}) == 3
+    for node in lab.nodes:
+        row = rows[f"nodes/{node.name}"]
+        assert row.status.boot_id == node.boot_id
+        assert row.status.emulator_version.startswith("10.")
+        assert row.status.memory_for_vms_mib == 2048
+        assert inside.run(node, ["hostname"]).strip() == node.name
+        assert float(inside.run(node, ["cat", "/proc/uptime"]).split()[0]) < 300
+
+
+def test_a_vm_boots_on_every_node(lab: Lab, guests: Guests) -> None:
+    for node in lab.nodes:
+        guests.make(f"own-{node.name}", pool_of(node), node)
+    for node in lab.nodes:
+        guests.await_ready(f"own-{node.name}")
+        assert guests.node_of(f"own-{node.name}") == node.name
+
+
+def test_a_killed_service_comes_back_and_vms_do_not_notice(lab: Lab, guests: Guests) -> None:
+    node = lab.nodes[1]
+    before = emulators(lab, node)
+    assert len(before) == 1
+    for service in ("compute", "network", "storage"):
+        pid = orders.services(node)[service]["pid"]
+        orders.services(node, "kill", service)
+        wait(lambda s=service, p=pid: orders.services(node)[s]["pid"] not in (0, p), 10, service)
+    wait(lambda: answers(guests), 20, "storage answers")
+    guests.make("after", pool_of(node), node)
+    guests.remove("after")
+    assert emulators(lab, node) == before
+
+
+def test_a_node_without_power_is_gone_at_once_and_boots_anew(lab: Lab, guests: Guests) -> None:
+    node = lab.nodes[2]
+    before = node.boot_id
+    began = time.monotonic()
+    orders.chassis(lab, "kill", [node.name])
+    assert time.monotonic() - began < 2
+    with pytest.raises(LabError):
+        orders.services(node)
+    orders.chassis(lab, "on", [node.name])
+    assert node.boot_id != before
+    founding.wait_online(lab)
+    wait(lambda: guests.node_of(f"own-{node.name}") == node.name, 30, "its VM runs again")
+    assert len(emulators(lab, node)) == 1
+
+
+def test_a_node_that_hangs_or_is_cut_off_comes_back(lab: Lab) -> None:
+    for node, verb, undo in ((lab.nodes[0], "pause", "resume"), (lab.nodes[2], "cut", "heal")):
+        with founding.client(lab.nodes[1]) as cluster:
+            orders.chassis(lab, verb, [node.name])
+            wait(lambda n=node: not is_online(cluster, n), 30, f"{node.name} is missed")
+            orders.chassis(lab, undo, [node.name])
+            wait(lambda n=node: is_online(cluster, n), 30, f"{node.name} is back")
+
+
+def test_the_lab_is_found_again_after_its_chassis_died(lab: Lab, guests: Guests) -> None:
+    life.end_chassis(lab, gently=False)
+    assert not orders.answers(lab)
+    life.switch_on(lab)
+    founding.found(lab, lambda _: None)
+    wait(lambda: all(guests.node_of(f"own-{n.name}") == n.name for n in lab.nodes), 60, "VMs run")
+
+
+def answers(guests: Guests) -> bool:
+    try:
+        return bool(list(guests.cluster.volumes.list()))
+    except Unavailable:
+        return False
+
+
+def is_online(cluster: founding.Cluster, node: Node) -> bool:
+    row = cluster.nodes.get(node.name)
+    return bool(row.decision.state == cluster_pb2.NODE_STATE_ONLINE)
