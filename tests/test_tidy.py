@@ -31,7 +31,8 @@ BANNED_NAMES = re.compile(
 )
 CORE_STDLIB = {
     "__future__", "base64", "collections", "collections.abc", "dataclasses", "difflib", "enum",
-    "email", "email.message", "email.parser", "functools", "hashlib", "heapq", "io", "ipaddress",
+    "email", "email.message", "email.parser", "functools", "hashlib", "heapq", "hmac", "io",
+    "ipaddress",
     "itertools", "json", "math", "operator", "pathlib", "re", "shlex", "stat", "string", "struct",
     "textwrap", "tomllib", "types", "typing", "unicodedata", "urllib.parse", "zlib", "bisect",
     "datetime", "contextlib", "uuid",
@@ -106,6 +107,7 @@ def test_cores_are_pure() -> None:
 
 PURE_PARTS = {
     "services.mesh.errors",
+    "services.mesh.masks",
     "services.mesh.rows",
     "services.mesh.desk",
     "services.mesh.validate",

@@ -49,11 +49,16 @@ def settings_of(config: Config) -> ComputeSettings:
         node=config.node_name,
         directory=Path(config.node.state_dir) / "compute",
         version=VERSION,
-        addresses=config.public_addresses() or config.addresses(),
+        addresses=(config.public_addresses() or config.addresses()) | _doors(config),
         memory_reserve_mib=config.compute.reserved_memory_mib,
         cpu_model=config.compute.cpu_model,
         parallel=config.compute.parallel,
     )
+
+
+def _doors(config: Config) -> dict[str, str]:
+    """Where machines that join can ask, for those who tell them."""
+    return {"door": config.door} if config.door else {}
 
 
 def daemon_of(config: Config) -> Daemon | None:

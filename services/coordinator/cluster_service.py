@@ -6,18 +6,19 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
-from pvc.core.v1 import operation_pb2, reason_pb2
+from pvc.core.v1 import operation_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
-from services.coordinator.core import health
+from services.coordinator.core import cluster_edits, health
+from services.coordinator.core.asked import THIS_CLUSTER
 from services.coordinator.loop import LEADER
 from services.mesh import rows
 from services.mesh.desk import Context, Desk
-from services.mesh.errors import PvcError
 from services.state.store import Snapshot
 
 Operation = operation_pb2.Operation
+Identity = cluster_pb2.ClusterIdentity
 
 
 class ClusterService(api_grpc.ClusterServiceServicer):
@@ -37,7 +38,12 @@ class ClusterService(api_grpc.ClusterServiceServicer):
         self, request: api.UpdateClusterRequest, context: Context
     ) -> cluster_pb2.Cluster:
         """See the contract."""
-        raise PvcError(reason_pb2.REASON_NOT_SUPPORTED, "this version cannot do that yet")
+        answer = await self._desk.mutate(request, Identity, cluster_edits.update, context)
+        snapshot = self._desk.store.snapshot()
+        cluster = cluster_of(snapshot, self._name)
+        if request.validate_only:
+            cluster.spec.CopyFrom(cluster_edits.filled(answer.spec))
+        return cluster
 
 
 def cluster_of(snapshot: Snapshot, name: str) -> cluster_pb2.Cluster:
@@ -52,6 +58,8 @@ def cluster_of(snapshot: Snapshot, name: str) -> cluster_pb2.Cluster:
         networks=sum(1 for _ in snapshot.rows(network_pb2.Network)),
         running_operations=sum(x.state not in rows.FINAL for x in snapshot.rows(Operation)),
     )
+    identity = snapshot.find(Identity, THIS_CLUSTER) or Identity()
+    cluster.spec.CopyFrom(cluster_edits.filled(identity.spec))
     health.count_nodes(cluster, nodes)
     health.count_vms(cluster, vms)
     pools, networks = snapshot.rows(storage_pb2.Pool), snapshot.rows(network_pb2.Network)

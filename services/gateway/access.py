@@ -36,6 +36,8 @@ class Caller:
 
 LOCAL_ROOT = Caller("local root", options_pb2.ROLE_ADMIN)
 """Whoever may open the root-only socket."""
+BEARER = Caller("bearer of a secret", options_pb2.ROLE_VIEWER)
+"""Whoever calls what needs no credentials: the service looks at the secret in the request."""
 
 
 def secret_hash(secret: str) -> bytes:

@@ -21,8 +21,9 @@ TARGET_FIELDS = (
     "network_id",
     "image_id",
     "token_id",
+    "node_id",
 )
-NESTED_TARGETS = ("vm", "pool", "network", "volume")
+NESTED_TARGETS = ("vm", "pool", "network", "volume", "node")
 SHOWN_MAX = 200
 """Characters of what a caller wrote: it is written down before it is checked."""
 

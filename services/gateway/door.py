@@ -20,6 +20,7 @@ from pvc.gateway.v1 import token_pb2
 from services.gateway import access, audit
 from services.gateway.access import Caller
 from services.gateway.methods import Method
+from services.gateway.rates import Rates
 from services.gateway.routing import node_for
 from services.mesh.clock import Clock
 from services.mesh.desk import CALLER, MIN_REVISION
@@ -42,6 +43,8 @@ TIMEOUT_MAX_S = 3660.0
 RECHECK_S = 5.0
 """Whoever streams is asked again so often whether they still may: a token that is revoked or
 expires ends its streams too."""
+
+TRIES_PER_S = 3.0
 
 NOBODY = Caller("nobody", options_pb2.ROLE_UNSPECIFIED)
 Pair = tuple[str, str | bytes]
@@ -83,7 +86,11 @@ class Visit:
 class Door:
     """Lets calls in."""
 
-    def __init__(self, store: Store, clock: Clock, peers: Peers) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, peers: Peers, tries_per_s: float = TRIES_PER_S
+    ) -> None:
+        """tries_per_s: how often one address may call what needs no credentials."""
+        self._rates = Rates(tries_per_s)
         self._store = store
         self._clock = clock
         self._peers = peers
@@ -97,12 +104,15 @@ class Door:
             call.cancel()
 
     def admit(self, visit: Visit) -> None:
-        """Finds out who calls and whether they may. Raises UNAUTHENTICATED, PERMISSION_DENIED, and
-        UNREACHABLE while the door closes."""
+        """Finds out who calls and whether they may. Raises UNAUTHENTICATED, PERMISSION_DENIED,
+        RATE_LIMITED, and UNREACHABLE while the door closes."""
         if self._closing:
             raise _leaving()
         if visit.local:
             visit.caller = access.LOCAL_ROOT
+        elif visit.method.by_secret:
+            visit.caller = access.BEARER
+            self._rates.admit(visit.peer, self._clock.monotonic())
         else:
             find = self._find_token
             now = self._clock.now()
@@ -215,6 +225,8 @@ class Door:
 
     @staticmethod
     def _write_down(visit: Visit, duration_s: float) -> None:
+        if visit.outcome == "RATE_LIMITED":
+            return  # whoever tries without end shall not fill the log as well
         refused = visit.outcome in ("UNAUTHENTICATED", "PERMISSION_DENIED")
         if visit.method.mutates or refused:
             audit.write(

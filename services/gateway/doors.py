@@ -1,6 +1,5 @@
 """The doors themselves: gRPC and REST on their addresses, and the root-only socket. Opens and
-closes
-them in the process's event loop; who may come in is decided elsewhere.
+closes them in the process's event loop; who may come in is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pvc.core.v1 import reason_pb2
+from services.gateway.certificate import DoorCertificate
 from services.gateway.door import Door
 from services.gateway.proxy import Proxy
 from services.gateway.rest import Rest
@@ -43,6 +43,8 @@ class Settings:
     certificate: str = ""
     """PEM files. Without them the doors speak plainly, and only on loopback addresses."""
     key: str = ""
+    tries_per_s: float = 3.0
+    """How often one address may call what needs no credentials but a secret in the request."""
 
     @property
     def tls(self) -> bool:
@@ -59,6 +61,8 @@ class Doors:
         self._settings = settings
         self._door = door
         self._servers: list[grpc.aio.Server] = []
+        files = Path(settings.certificate), Path(settings.key)
+        self._certificate = DoorCertificate(*files) if settings.tls else None
         self._rest = _QuietServer(self._uvicorn_config())
         self._rest_task: asyncio.Task[None] | None = None
         self.grpc_port = 0
@@ -95,9 +99,8 @@ class Doors:
         servicer = health.aio.HealthServicer()
         await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        if self._settings.tls:
-            pair = (Path(self._settings.key).read_bytes(), _certificate(self._settings))
-            credentials = grpc.ssl_server_credentials([pair])
+        if self._certificate is not None:
+            credentials = self._certificate.grpc_credentials()
             self.grpc_port = _bound(server.add_secure_port, address, credentials)
         else:
             self.grpc_port = _bound(server.add_insecure_port, address)
@@ -105,6 +108,11 @@ class Doors:
         log.info("gateway: gRPC on %s%s", address, ", TLS" if self._settings.tls else "")
 
     async def _open_rest(self, address: str) -> None:
+        config = self._rest.config
+        config.load()
+        if self._certificate is not None:
+            assert config.ssl is not None
+            self._certificate.keep_fresh(config.ssl)
         listener = listening(address)
         self.rest_port = listener.getsockname()[1]
         self._rest_task = asyncio.create_task(self._rest.serve(sockets=[listener]))
@@ -211,10 +219,6 @@ def _bound(add: object, address: str, *credentials: object) -> int:
         return int(add(address, *credentials))
     except RuntimeError as error:
         raise _invalid(f"the gateway cannot listen on {address}: {error}") from None
-
-
-def _certificate(settings: Settings) -> bytes:
-    return Path(settings.certificate).read_bytes()
 
 
 def _invalid(problem: str) -> PvcError:

@@ -60,5 +60,5 @@ def build(
     access = AccessService(Desk(store, clock, node), cluster_name, version)
     return Parts(
         servicers=((api_grpc.add_AccessServiceServicer_to_server, access),),
-        doors=(Doors(settings, Door(store, clock, peers)),),
+        doors=(Doors(settings, Door(store, clock, peers, settings.tries_per_s)),),
     )

@@ -48,6 +48,8 @@ class Method:
     """The least role that may call; ROLE_UNSPECIFIED for nobody."""
     internal: bool
     """Never called from outside."""
+    by_secret: bool
+    """Needs no credentials: the request itself carries a secret."""
     routed_by: str
     """Field of the request with the resource whose node must answer; "" when any node may."""
     http: http_pb2.HttpRule | None
@@ -61,6 +63,8 @@ class Method:
     @property
     def mutates(self) -> bool:
         """Whether it may change something."""
+        if self.by_secret:
+            return True
         reading = self.role == options_pb2.ROLE_VIEWER
         return not reading and (self.http is None or self.http.WhichOneof("pattern") != "get")
 
@@ -80,6 +84,7 @@ def read_method(method: MethodDescriptor) -> Method:
         server_streaming=method.server_streaming,
         role=access.role,
         internal=access.internal,
+        by_secret=access.by_secret,
         routed_by=access.routed_by,
         http=http if options.HasExtension(annotations_pb2.http) else None,
     )

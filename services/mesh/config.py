@@ -239,6 +239,14 @@ class Config:
         """The folder of the node's certificate and key."""
         return Path(self.mesh.tls_dir or f"{self.node.state_dir}/tls")
 
+    @property
+    def door(self) -> str:
+        """Where callers from other machines come in by gRPC, host:port; "" when they cannot."""
+        host, _, port = self.gateway.grpc_listen.rpartition(":")
+        if host in ("0.0.0.0", "[::]"):
+            host = f"[{self.mesh.listen}]" if ":" in self.mesh.listen else self.mesh.listen
+        return f"{host}:{port}" if host and not _is_loopback(host.strip("[]")) else ""
+
     def socket(self, service: str) -> Path:
         """The socket that a service of this node listens on."""
         assert service in SERVICES
@@ -373,6 +381,10 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _is_network(text: str) -> bool:

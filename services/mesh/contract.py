@@ -102,7 +102,9 @@ def method(path: str) -> MethodDescriptor | None:
     return found.methods_by_name.get(name)
 
 
-READING = ("Get", "List", "Watch", "Read", "Wait", "Download", "WhoAmI", "Check")
+READING = (
+    "Get", "List", "Watch", "ReadConsole", "Wait", "Download", "WhoAmI", "Check", "Explain", "Plan"
+)  # fmt: skip
 """What the names of methods that change nothing begin with."""
 
 

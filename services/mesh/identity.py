@@ -28,6 +28,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pvc.core.v1 import reason_pb2
 from services.mesh.errors import PvcError, shown
 
+LOCAL_NAMES = ("localhost", "127.0.0.1")
+"""In every node's certificate: its own programs come in by these."""
 CA_LIFE = timedelta(days=3650)
 NODE_LIFE = timedelta(days=365)
 SKEW = timedelta(hours=1)
@@ -51,11 +53,7 @@ class Pair:
     @property
     def key_pem(self) -> bytes:
         """As it is kept."""
-        return self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        return key_pem(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +85,15 @@ class Files:
                 "different clusters; copy both from the same one"
             )
         if now is not None:
-            check_valid(authority, self.folder / "ca.crt", _moment(now))
-            check_valid(pair.certificate, self.folder / "node.crt", _moment(now))
+            check_valid(authority, self.folder / "ca.crt", moment_of(now))
+            check_valid(pair.certificate, self.folder / "node.crt", moment_of(now))
         pem = authority.public_bytes(serialization.Encoding.PEM)
         return pem, pair.certificate_pem, pair.key_pem
 
     def pair(self, name: str) -> Pair:
         """A certificate with its key: "node" or "ca". Raises INVALID_CONFIG."""
         certificate = _certificate(self.folder / f"{name}.crt")
-        key = _key(self.folder / f"{name}.key")
+        key = read_key(self.folder / f"{name}.key")
         if certificate.public_key() != key.public_key():
             raise _invalid(
                 f"{self.folder}/{name}.key is not the key of {self.folder}/{name}.crt; "
@@ -132,7 +130,7 @@ def create_cluster(
     third of its life left, or other addresses, is made anew. Raises INVALID_CONFIG.
     """
     files = Files(folder)
-    moment = _moment(now)
+    moment = moment_of(now)
     if not (folder / "ca.crt").exists():
         files.write("ca", new_authority(cluster_name, moment))
     authority = files.pair("ca")
@@ -151,12 +149,12 @@ def renew(folder: Path, now: Timestamp) -> bool:
 
     Raises INVALID_CONFIG when it has expired and the authority's key is not here.
     """
-    files, moment = Files(folder), _moment(now)
+    files, moment = Files(folder), moment_of(now)
     certificate = _certificate(folder / "node.crt")
     if not (folder / "ca.key").exists():
         files.checked(now)
         return False
-    name, hosts = _names_of(certificate)
+    name, hosts = names_of(certificate)
     authority = files.pair("ca")
     if _fits(files, authority, name, hosts, moment):
         return False
@@ -178,19 +176,30 @@ def new_authority(cluster_name: str, now: datetime) -> Pair:
 
 
 def new_node(authority: Pair, node_name: str, addresses: Sequence[str], now: datetime) -> Pair:
-    """A node's certificate. node_name: "n1"; addresses: IP addresses and host names.
+    """A node's certificate and key. node_name: "n1"; addresses: IP addresses and host names.
 
     Raises INVALID_CONFIG for a name that is none.
     """
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Pair(issued(authority, key.public_key(), node_name, addresses, now), key)
+
+
+def issued(
+    authority: Pair,
+    public_key: ec.EllipticCurvePublicKey,
+    node_name: str,
+    addresses: Sequence[str],
+    now: datetime,
+) -> x509.Certificate:
+    """A node's certificate for a key that it has. Raises INVALID_CONFIG for a name that is none."""
     if not _HOST.fullmatch(node_name):
         raise _invalid(f"{shown(node_name)} cannot be a node's name in a certificate")
-    key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node_name)])
     names = [_general_name(one) for one in dict.fromkeys((node_name, *addresses))]
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     issuer = authority.certificate.subject
     builder = (
-        _certificate_of(name, issuer, key.public_key(), now, NODE_LIFE)
+        _certificate_of(name, issuer, public_key, now, NODE_LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         # Not critical: libvirt and QEMU of Debian 12 refuse a critical one that does not allow what
         # RSA keys are used for, which keys like ours never are.
@@ -198,7 +207,7 @@ def new_node(authority: Pair, node_name: str, addresses: Sequence[str], now: dat
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
-    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 def wants_renewal(certificate: x509.Certificate, now: datetime) -> bool:
@@ -260,13 +269,13 @@ def _fits(
     except PvcError:
         # Not there, or a writer died between key and certificate: both are made anew.
         return False
-    name, hosts = _names_of(certificate)
+    name, hosts = names_of(certificate)
     same = name == node_name and set(hosts) >= set(addresses)
     signed = _signed_by(certificate, authority.certificate)
     return same and signed and not wants_renewal(certificate, now)
 
 
-def _names_of(certificate: x509.Certificate) -> tuple[str, list[str]]:
+def names_of(certificate: x509.Certificate) -> tuple[str, list[str]]:
     """The node's name, and its other names and addresses."""
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     hosts = [str(name.value) for name in names]
@@ -335,7 +344,17 @@ def _certificate(path: Path) -> x509.Certificate:
         raise _invalid(f"{path} is not a certificate in PEM form: {error}") from error
 
 
-def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A key as it is kept."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """A key in PEM form. Raises INVALID_CONFIG."""
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
@@ -347,7 +366,8 @@ def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _moment(now: Timestamp) -> datetime:
+def moment_of(now: Timestamp) -> datetime:
+    """A moment as certificates have it."""
     return now.ToDatetime(UTC)
 
 

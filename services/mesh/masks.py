@@ -36,6 +36,23 @@ def cut(row: R, paths: Sequence[str]) -> R:
     return other
 
 
+def take(source: Any, target: Any, path: str) -> None:
+    """Makes one field of the target what it is in the source; unset where it is unset there."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        source, target = getattr(source, parent), getattr(target, parent)
+    field = source.DESCRIPTOR.fields_by_name[name]
+    target.ClearField(name)
+    if field.is_repeated:
+        getattr(target, name).MergeFrom(getattr(source, name))
+    elif field.has_presence and not source.HasField(name):
+        return
+    elif field.message_type is not None:
+        getattr(target, name).CopyFrom(getattr(source, name))
+    else:
+        setattr(target, name, getattr(source, name))
+
+
 def check_mask(kind: Descriptor, paths: Sequence[str], where: str) -> None:
     """Raises INVALID_FIELD at field `where` for a path that the kind does not have."""
     _branch(kind, tuple(paths), where)

@@ -37,12 +37,12 @@ def ensemble(config: Config) -> Ensemble:
         ",".join(config.state.hosts),
         session_timeout_s=config.state.session_timeout_s,
         tick_s=config.state.tick_ms / 1000,
-        credentials=_credentials(config.state.credentials_file),
+        credentials=credentials(config.state.credentials_file),
         tls=files if config.state.tls else None,
     )
 
 
-def _credentials(file: str) -> str:
+def credentials(file: str) -> str:
     if not file:
         return ""
     try:

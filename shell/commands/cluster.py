@@ -4,6 +4,9 @@ it."""
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from shell.waiting import finish
 PAGE_MAX = 1000
 INIT = "services.pvcd.init"
 """Where a new cluster is made; only on a machine that runs the services."""
+JOIN = "services.pvcd.join"
+"""Where a machine becomes a node."""
 
 
 @click.group(cls=Group, aliases={"info": "status"})
@@ -56,26 +61,71 @@ def status(session: Any, format: str) -> None:
     session.show_one(session.cluster.status(), columns.CLUSTER, format)
 
 
-@command(cluster, "init", "sudo pvc cluster init", "sudo pvc cluster init --config lab.toml")
-@click.option("--config", type=click.Path(dir_okay=False, exists=True), help="Its configuration.")
-@yes_option
-def init(session: Any, config: str | None, yes: bool) -> None:
-    """Make a new cluster on this machine: state, CA, first token. Needs no server."""
+config_option = click.option(
+    "--config", type=click.Path(dir_okay=False), help="This machine's configuration."
+)
+
+
+def _here(module: str) -> Any:
+    """A module of the services, which only machines that run them have."""
     try:
-        make = importlib.import_module(INIT).init
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         problem = f"this installation has no services, only the client ({error})"
         raise click.ClickException(problem) from None
-    session.confirm("Make a new cluster on this machine?", yes=yes)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Has the services' own refusals told like any other."""
     try:
-        begun = make(Path(config) if config else None)
+        yield
     except Exception as error:
-        if not hasattr(error, "reason_name"):  # one of the services' own refusals
+        if not hasattr(error, "reason_name"):
             raise
         raise click.ClickException(str(error)) from None
+
+
+@command(cluster, "init", "sudo pvc cluster init", "sudo pvc cluster init --config lab.toml")
+@config_option
+@yes_option
+def init(session: Any, config: str | None, yes: bool) -> None:
+    """Make a new cluster on this machine: state, CA, first token. Needs no server."""
+    make = _here(INIT).init
+    if config and not Path(config).exists():
+        raise click.BadParameter(f"{config} does not exist", param_hint="--config")
+    session.confirm("Make a new cluster on this machine?", yes=yes)
+    with _told():
+        begun = make(Path(config) if config else None)
     for name in begun.made:
         click.echo(f"made {name}")
     click.echo(f"cluster {begun.cluster} is on {begun.node}; its first token: {begun.token_file}")
+
+
+@command(cluster, "join", "sudo pvc cluster join", "sudo pvc cluster join --config lab.toml")
+@click.argument("token", required=False)
+@config_option
+def join(session: Any, token: str | None, config: str | None) -> None:
+    """Make this machine a node of the cluster that expects it (pvc node add).
+
+    Without TOKEN it is asked for, or read from standard input: other users of the machine can see
+    what is on a command line. May be repeated if it broke off.
+    """
+    make = _here(JOIN).join
+    if not token and sys.stdin.isatty():
+        token = click.prompt("Token", hide_input=True, err=True)
+    given = token or sys.stdin.readline()
+    with _told():
+        joined = make(given, Path(config) if config else None)
+    for path in joined.made:
+        click.echo(f"made {path}")
+    role = ", a coordinator" if joined.coordinator else ""
+    click.echo(f"this machine is {joined.node} of the cluster {joined.cluster}{role}")
+    click.echo(
+        f"next: start PVC's services with --config {joined.config}, then see it come: "
+        "pvc node list",
+        err=True,
+    )
 
 
 add_list(node, "nodes", "nodes", columns.NODE, "pvc node list -f wide")

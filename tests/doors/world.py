@@ -53,7 +53,7 @@ class OnePeer:
 class World:
     """What a test can reach. Everything asynchronous runs in a loop of its own thread."""
 
-    def __init__(self, folder: Path, work_s: float) -> None:
+    def __init__(self, folder: Path, work_s: float, tries_per_s: float) -> None:
         self.store = MemoryStore()
         self.clock = SystemClock()
         self.socket = folder / "pvc.sock"
@@ -61,6 +61,7 @@ class World:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.secrets = {name: self._token(name, role) for name, role in ROLES.items()}
+        self._tries_per_s = tries_per_s
         self.run(self._start(work_s))
 
     def run(self, work: Awaitable[T], timeout_s: float = 20) -> T:
@@ -74,7 +75,9 @@ class World:
         self.vms, self.storage = Vms(desk, work_s), Storage(desk)
         self.provisioner = Provisioner(desk, self.vms)
         self.peers = OnePeer(f"unix:{self.socket.parent}/inner.sock")
-        self.settings = Settings("127.0.0.1:0", "127.0.0.1:0", str(self.socket))
+        self.settings = Settings(
+            "127.0.0.1:0", "127.0.0.1:0", str(self.socket), tries_per_s=self._tries_per_s
+        )
         gateway = build_gateway(
             self.settings,
             self.store,
@@ -145,8 +148,8 @@ class World:
 
 
 @contextmanager
-def world_in(folder: Path, work_s: float = 0.02) -> Iterator[World]:
-    world = World(folder, work_s)
+def world_in(folder: Path, work_s: float = 0.02, tries_per_s: float = 1000.0) -> Iterator[World]:
+    world = World(folder, work_s, tries_per_s)
     try:
         yield world
     finally:

@@ -7,6 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from pvc.core.v1 import options_pb2
 from pvc.gateway.v1 import token_pb2
 from services.gateway import access
 from services.gateway.methods import METHODS, Method
+from services.gateway.rates import REMEMBERED_MAX, Rates, host_of
 from services.mesh.errors import PvcError
 from tests.doors.world import World, world_in
 
@@ -75,9 +77,11 @@ def test_a_right_one_comes_in_until_it_expires() -> None:
 def test_every_method_says_who_may_call_it(method: Method) -> None:
     assert method.role in (VIEWER, OPERATOR, ADMIN)
     writes = not method.short.partition("/")[2].startswith(
-        ("Get", "List", "Watch", "Read", "Wait", "WhoAmI", "Download")
+        ("Get", "List", "Watch", "ReadConsole", "Wait", "WhoAmI", "Download", "Explain", "Plan")
     )
-    if writes:
+    if method.by_secret:
+        assert method.mutates and not method.internal
+    elif writes:
         assert method.role >= OPERATOR, "a mutation for viewers"
         assert method.mutates
     for role in (options_pb2.ROLE_UNSPECIFIED, VIEWER, OPERATOR, ADMIN):
@@ -107,7 +111,11 @@ def call(address: str, method: Method, token: str) -> tuple[grpc.StatusCode, str
     return grpc.StatusCode.OK, ""
 
 
-@EVERY
+WITH_CREDENTIALS = [method for method in METHODS.values() if not method.by_secret]
+"""All but those whose request carries a secret."""
+
+
+@pytest.mark.parametrize("method", WITH_CREDENTIALS, ids=lambda m: m.short)
 def test_grpc_refuses_strangers(method: Method, world: World) -> None:
     asked = len(world.peers.asked)
     for token in ("", "nobody~x", world.secrets["ann"] + "x"):
@@ -144,7 +152,7 @@ def http(world: World, verb: str, path: str, token: str = "", body: bytes = b"")
 
 
 @pytest.mark.parametrize(
-    "method", [m for m in METHODS.values() if m.http is not None], ids=lambda m: m.short
+    "method", [m for m in WITH_CREDENTIALS if m.http is not None], ids=lambda m: m.short
 )
 def test_rest_refuses_strangers_and_the_wrong_role(method: Method, world: World) -> None:
     rule = method.http
@@ -152,7 +160,7 @@ def test_rest_refuses_strangers_and_the_wrong_role(method: Method, world: World)
     kind = rule.WhichOneof("pattern")
     assert kind is not None
     path = getattr(rule, kind)
-    for field in ("name", "parent", "vm.name", "pool.name", "network.name"):
+    for field in ("name", "parent", "vm.name", "pool.name", "network.name", "node.name"):
         path = path.replace("{" + field + "=", "").replace("}", "")
     path = path.replace("*", "x")
     status, body, headers = http(world, kind.upper(), path)
@@ -163,6 +171,42 @@ def test_rest_refuses_strangers_and_the_wrong_role(method: Method, world: World)
         if role < method.role:
             status, body, _ = http(world, kind.upper(), path, world.secrets[name])
             assert (status, json.loads(body)["details"][0]["reason"]) == (403, "PERMISSION_DENIED")
+
+
+JOIN = METHODS["/pvc.coordinator.v1.NodeService/JoinNode"]
+
+
+def test_whoever_has_a_secret_needs_no_token_and_cannot_guess_it(tmp_path: Path) -> None:
+    with world_in(tmp_path, tries_per_s=2.0) as world:
+        asked = len(world.peers.asked)
+        code, words = call(world.grpc_address, JOIN, "")
+        assert code == grpc.StatusCode.INVALID_ARGUMENT and "name" in words, "the service answers"
+        assert len(world.peers.asked) == asked + 1
+        tries = [call(world.grpc_address, JOIN, "")[0] for _ in range(20)]
+        assert tries.count(grpc.StatusCode.RESOURCE_EXHAUSTED) > 10
+        status, body, _ = http(world, "POST", "/v1/nodes/n9:join", body=b"{}")
+        assert status == 429 and b"ask again in" in body
+        token = world.secrets["ann"]
+        assert http(world, "GET", "/v1/whoami", token)[0] == 200, "those who say who they are may"
+
+
+def test_an_address_is_the_same_at_all_doors() -> None:
+    assert host_of("ipv6:%5B::1%5D:9") == host_of("::1:80") == "::1"
+    assert host_of("ipv4:10.0.0.1:9") == host_of("10.0.0.1:80") == "10.0.0.1"
+
+
+def test_tries_come_back_with_time_and_addresses_are_forgotten() -> None:
+    rates = Rates(2.0)
+    for _ in range(5):
+        rates.admit("ipv4:10.0.0.1:1", 100.0)
+    with pytest.raises(PvcError, match=r"ask again in 0\.5 s") as refused:
+        rates.admit("ipv4:10.0.0.1:2", 100.0)
+    assert refused.value.reason_name == "RATE_LIMITED"
+    rates.admit("ipv4:10.0.0.2:1", 100.0)
+    rates.admit("ipv4:10.0.0.1:3", 100.5)
+    for number in range(REMEMBERED_MAX + 5):
+        rates.admit(f"ipv4:{number}:1", 101.0)
+    assert len(rates._buckets) == REMEMBERED_MAX
 
 
 def test_a_stranger_learns_nothing_from_a_bad_body(world: World) -> None:

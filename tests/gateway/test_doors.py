@@ -208,6 +208,30 @@ def test_doors_with_the_clusters_certificate(tls: Path, tmp_path: Path) -> None:
             urllib.request.urlopen(request, timeout=5)
 
 
+def shown_at(port: int) -> bytes:
+    """The certificate that a door shows."""
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=5).encode()
+
+
+def test_a_renewed_certificate_is_shown_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "tls"
+    create_cluster(folder, "test", "n1", ["127.0.0.1"], CLOCK.now())
+    files = {"certificate": str(folder / "node.crt"), "key": str(folder / "node.key")}
+    with world_in(tmp_path) as world:
+        world.settings = replace(world.settings, **files)
+        world.reopen()
+        ports = world.doors.grpc_port, world.doors.rest_port
+        first = (folder / "node.crt").read_bytes()
+        assert [shown_at(port) for port in ports] == [first, first]
+        create_cluster(folder, "test", "n1", ["127.0.0.1", "10.0.0.9"], CLOCK.now())
+        second = (folder / "node.crt").read_bytes()
+        shown_at(world.doors.rest_port)
+        assert [shown_at(port) for port in ports] == [second, second] and second != first
+        (folder / "node.crt").write_bytes(first)  # not the certificate of this key
+        for _ in range(2):
+            assert [shown_at(port) for port in ports] == [second, second]
+
+
 @pytest.mark.parametrize(
     ("section", "certificate"),
     [

@@ -73,7 +73,7 @@ def test_renewal_when_less_than_a_third_remains(tmp_path: Path) -> None:
     assert renew(tmp_path, OLD)
     assert not renew(tmp_path, OLD)
     assert content(tmp_path)["node.crt"] != before["node.crt"]
-    assert identity._names_of(Files(tmp_path).pair("node").certificate)[1] == ["n1", "10.0.0.1"]
+    assert identity.names_of(Files(tmp_path).pair("node").certificate)[1] == ["n1", "10.0.0.1"]
 
 
 def test_without_the_authoritys_key_nothing_is_renewed_and_expiry_is_told(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_does_not_belong_together_is_told(tmp_path: Path) -> None:
 
 def test_a_writer_that_died_between_key_and_certificate_is_mended(tmp_path: Path) -> None:
     made(tmp_path)
-    fresh = identity.new_node(Files(tmp_path).pair("ca"), "n1", [], identity._moment(BEGIN))
+    fresh = identity.new_node(Files(tmp_path).pair("ca"), "n1", [], identity.moment_of(BEGIN))
     write_private(tmp_path / "node.key", fresh.key_pem)
     assert renew(tmp_path, LATER)
     Files(tmp_path).checked(LATER)
@@ -157,7 +157,7 @@ def test_expired_certificates_are_not_let_in_and_renewed_ones_are_taken_up(tmp_p
     with served(MemoryStore(), on_tls(files)) as running:
         good = grpc.ssl_channel_credentials(authority, key, certificate)
         assert called(running.address, good) == grpc.StatusCode.NOT_FOUND
-        past = identity._moment(at("2020-01-01T00:00:00Z"))
+        past = identity.moment_of(at("2020-01-01T00:00:00Z"))
         expired = identity.new_node(files.pair("ca"), "n1", ["127.0.0.1"], past)
         bad = grpc.ssl_channel_credentials(authority, expired.key_pem, expired.certificate_pem)
         assert called(running.address, bad) == grpc.StatusCode.UNAVAILABLE

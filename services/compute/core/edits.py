@@ -34,6 +34,7 @@ from services.compute.core.status import state_name
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, refuse
+from services.mesh.masks import take
 from services.state.store import Change, Delete, Put, Snapshot
 
 SUPERSEDED_AT_ONCE = 32
@@ -77,7 +78,7 @@ def update(snapshot: Snapshot, request: api.UpdateVmRequest, call: Call) -> Muta
     paths = mask.paths_to_take(request.vm, request.update_mask)
     after = rows.copied(vm)
     for path in paths:
-        mask.take(request.vm, after, path)
+        take(request.vm, after, path)
     _keep(after, vm)
     return _changed(snapshot, call, request, "UpdateVm", vm, after, paths=paths)
 

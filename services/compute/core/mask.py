@@ -6,7 +6,6 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import reason_pb2
@@ -26,23 +25,6 @@ def paths_to_take(vm: vm_pb2.Vm, mask: FieldMask) -> list[str]:
     for path in paths:
         check_path(path)
     return [deep for path in paths for deep in (_spec_paths() if path == "spec" else (path,))]
-
-
-def take(source: Message, target: Message, path: str) -> None:
-    """Makes one field of the target what it is in the source; unset where it is unset there."""
-    *parents, name = path.split(".")
-    for parent in parents:
-        source, target = getattr(source, parent), getattr(target, parent)
-    field = source.DESCRIPTOR.fields_by_name[name]
-    target.ClearField(name)
-    if _is_list(field):
-        getattr(target, name).MergeFrom(getattr(source, name))
-    elif field.has_presence and not source.HasField(name):
-        return
-    elif field.message_type is not None:
-        getattr(target, name).CopyFrom(getattr(source, name))
-    else:
-        setattr(target, name, getattr(source, name))
 
 
 def check_path(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
@@ -10,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as coordinator_pb
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as coordinator_grpc_pb
@@ -24,6 +26,7 @@ from pvc.provisioner.v1 import image_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2 as provision_pb
 from pvc.provisioner.v1 import provisioner_service_pb2_grpc as provision_grpc_pb
 from pvc_client.names import full_name
+from pvc_client.nodes import Nodes
 from pvc_client.operations import Operations, Pending
 from pvc_client.resources import Options, Resources, filled
 from pvc_client.storage import Files, Pools, Volumes
@@ -32,6 +35,7 @@ from pvc_client.vms import Vms
 
 LOCAL_SOCKET = "unix:/run/pvc/pvc.sock"
 Operation = operation_pb2.Operation
+SELECTOR = vm_pb2.NODE_SELECTOR_UNSPECIFIED
 
 
 class Networks(Resources[network_pb2.Network]):
@@ -198,16 +202,50 @@ class Cluster:
         self.networks = Networks(t, self.operations)
         self.images = Images(t, self.operations)
         self.tokens = Tokens(t)
-        nodes, events = coordinator.NodeServiceStub(channel), coordinator.EventServiceStub(channel)
-        self.nodes = Resources(t, nodes, coordinator_pb, cluster_pb2.Node, "nodes")
+        self.nodes = Nodes(t, self.operations)
+        events = coordinator.EventServiceStub(channel)
         self.events = Resources(t, events, coordinator_pb, event_pb2.Event, "events")
         self._cluster = coordinator.ClusterServiceStub(channel)
+        self._placement = coordinator.PlacementServiceStub(channel)
         self._access = access_grpc_pb.AccessServiceStub(channel)
 
     def status(self) -> cluster_pb2.Cluster:
         """Who leads, how many of what in which state, what is wrong."""
         request = coordinator_pb.GetClusterRequest()
         return self.transport.unary(self._cluster.GetCluster, request, cluster_pb2.Cluster)
+
+    def update(
+        self,
+        spec: cluster_pb2.ClusterSpec,
+        update_mask: Sequence[str] = (),
+        **options: Unpack[Options],
+    ) -> cluster_pb2.Cluster:
+        """Takes over how the cluster is to behave: the fields of the mask ("maintenance"), all that
+        are set without one."""
+        mask = FieldMask(paths=update_mask)
+        request = coordinator_pb.UpdateClusterRequest(spec=spec, update_mask=mask)
+        method = self._cluster.UpdateCluster
+        return self.transport.unary(method, filled(request, options), cluster_pb2.Cluster)
+
+    def plan_balance(
+        self, selector: vm_pb2.NodeSelector.ValueType = SELECTOR, max_moves: int = 0
+    ) -> coordinator_pb.BalancePlan:
+        """The moves that would make the nodes evenly used. Changes nothing."""
+        request = coordinator_pb.PlanBalanceRequest(selector=selector, max_moves=max_moves)
+        method = self._placement.PlanBalance
+        return self.transport.unary(method, request, coordinator_pb.BalancePlan)
+
+    def balance(
+        self,
+        selector: vm_pb2.NodeSelector.ValueType = SELECTOR,
+        max_moves: int = 0,
+        **options: Unpack[Options],
+    ) -> Pending[coordinator_pb.BalancePlan]:
+        """Makes the moves that make the nodes evenly used."""
+        request = coordinator_pb.BalanceClusterRequest(selector=selector, max_moves=max_moves)
+        method = self._placement.BalanceCluster
+        started = self.transport.unary(method, filled(request, options), Operation)
+        return Pending(self.operations, started, coordinator_pb.BalancePlan)
 
     def whoami(self) -> access_pb.WhoAmIResponse:
         """Who the cluster takes this connection for."""

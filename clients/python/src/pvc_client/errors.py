@@ -224,6 +224,12 @@ class Unreachable(Unavailable):
     reason = "UNREACHABLE"
 
 
+class RateLimited(PvcError):
+    """This caller asks too often."""
+
+    reason = "RATE_LIMITED"
+
+
 class AccessRefused(PvcError):
     """The caller may not."""
 
@@ -272,6 +278,18 @@ class VmCrashed(Failed):
     """The VM's emulator ended without being asked to."""
 
     reason = "VM_CRASHED"
+
+
+class MigrationFailed(Failed):
+    """The VM could not be moved while it runs; it goes on where it was."""
+
+    reason = "MIGRATION_FAILED"
+
+
+class PowerFailed(Unavailable):
+    """The controller of a node's power refused or did not answer."""
+
+    reason = "POWER_FAILED"
 
 
 class Internal(Failed):

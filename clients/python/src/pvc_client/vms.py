@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as pb
 from pvc.compute.v1 import vm_service_pb2_grpc as grpc_pb
+from pvc.coordinator.v1 import coordinator_service_pb2 as place_pb
+from pvc.coordinator.v1 import coordinator_service_pb2_grpc as place_grpc_pb
 from pvc.core.v1 import operation_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2 as provision_pb
@@ -25,6 +27,9 @@ Vm = vm_pb2.Vm
 VmSpec = vm_pb2.VmSpec
 VmSnapshot = vm_pb2.VmSnapshot
 Operation = operation_pb2.Operation
+Method: TypeAlias = "vm_pb2.MigrationMethod.ValueType"
+METHOD = vm_pb2.MIGRATION_METHOD_UNSPECIFIED
+"""As the VM's own spec says."""
 R = TypeVar("R", bound=Message)
 
 
@@ -75,6 +80,7 @@ class Vms(Resources[Vm]):
         stub = grpc_pb.VmServiceStub(transport.channel)
         super().__init__(transport, stub, pb, Vm, "vms")
         self._vms = stub
+        self._placement = place_grpc_pb.PlacementServiceStub(transport.channel)
         self._provisioner = provision_grpc_pb.ProvisionerServiceStub(transport.channel)
         self._operations = operations
         self.snapshots = VmSnapshots(transport, operations)
@@ -230,6 +236,32 @@ class Vms(Resources[Vm]):
         request = pb.DetachNicRequest(name=self.name(vm), nic_id=nic_id)
         return self._begin(self._vms.DetachNic, filled(request, options), Vm)
 
+    def migrate(
+        self, vm: str, to: str = "", *, method: Method = METHOD, **options: Unpack[Options]
+    ) -> Pending[Vm]:
+        """Moves it to another node for a while; to the best when `to` is empty."""
+        request = place_pb.MigrateVmRequest(name=self.name(vm), node=_node(to), method=method)
+        return self._begin(self._placement.MigrateVm, filled(request, options), Vm)
+
+    def move(
+        self, vm: str, to: str = "", *, method: Method = METHOD, **options: Unpack[Options]
+    ) -> Pending[Vm]:
+        """Moves it to another node for good; to the best when `to` is empty."""
+        request = place_pb.MoveVmRequest(name=self.name(vm), node=_node(to), method=method)
+        return self._begin(self._placement.MoveVm, filled(request, options), Vm)
+
+    def unmigrate(
+        self, vm: str, *, method: Method = METHOD, **options: Unpack[Options]
+    ) -> Pending[Vm]:
+        """Brings it back to the node that it had to leave."""
+        request = place_pb.UnmigrateVmRequest(name=self.name(vm), method=method)
+        return self._begin(self._placement.UnmigrateVm, filled(request, options), Vm)
+
+    def explain(self, vm: str) -> place_pb.ExplainVmResponse:
+        """Why it is where it is, and why not elsewhere."""
+        request = place_pb.ExplainVmRequest(name=self.name(vm))
+        return self.transport.unary(self._placement.ExplainVm, request, place_pb.ExplainVmResponse)
+
     def domain_xml(self, vm: str) -> str:
         """The libvirt domain that the VM is on its node."""
         request = pb.GetDomainXmlRequest(name=self.name(vm))
@@ -250,3 +282,7 @@ class Vms(Resources[Vm]):
 
     def _begin(self, method: Any, request: Message, kind: type[R]) -> Pending[R]:
         return Pending(self._operations, self.transport.unary(method, request, Operation), kind)
+
+
+def _node(name: str) -> str:
+    return full_name("nodes", name, "node") if name else ""

@@ -125,7 +125,9 @@ class Node(_message.Message):
 
     @_builtins.property
     def decision(self) -> Global___NodeDecision:
-        """What the coordinator decided about it. Written by the coordinator that leads."""
+        """What the coordinator decided about it. Written by the coordinator that leads; the service makes it when it adds
+        the node, and writes decision.proof alone when an administrator confirms the node's death.
+        """
 
     @_builtins.property
     def status(self) -> Global___NodeStatus:
@@ -666,7 +668,7 @@ class ServiceAddress(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
-    """The service: "compute"."""
+    """The service: "compute"; or "door": where callers from outside come in by gRPC, if other machines can."""
     address: _builtins.str
     """host:port, or unix:/path."""
     def __init__(

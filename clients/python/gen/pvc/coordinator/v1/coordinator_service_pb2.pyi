@@ -731,6 +731,10 @@ class JoinNodeResponse(_message.Message):
     STATE_HOSTS_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     FIRST_PORT_FIELD_NUMBER: _builtins.int
+    STATE_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    STATE_TLS_FIELD_NUMBER: _builtins.int
+    STATE_SESSION_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    STATE_TICK_MS_FIELD_NUMBER: _builtins.int
     certificate: _builtins.str
     """Its certificate in PEM."""
     authority: _builtins.str
@@ -743,6 +747,14 @@ class JoinNodeResponse(_message.Message):
     """The cluster's name."""
     first_port: _builtins.int
     """The first of the ports that services listen on."""
+    state_credentials: _builtins.str
+    """What the state store wants to hear, "user:password"; empty when it asks nobody."""
+    state_tls: _builtins.bool
+    """The state store is spoken to in TLS, with the node's certificate."""
+    state_session_timeout_s: _builtins.int
+    """After how many seconds without a sign of life a session with the state store ends: the same on all nodes."""
+    state_tick_ms: _builtins.int
+    """The tick of the state store's servers, in milliseconds; 0 when it is not known."""
     @_builtins.property
     def state_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The servers of the state store, host:port each."""
@@ -757,14 +769,74 @@ class JoinNodeResponse(_message.Message):
         state_hosts: _abc.Iterable[_builtins.str] | None = ...,
         cluster: _builtins.str = ...,
         first_port: _builtins.int = ...,
+        state_credentials: _builtins.str = ...,
+        state_tls: _builtins.bool = ...,
+        state_session_timeout_s: _builtins.int = ...,
+        state_tick_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "authority_key", b"authority_key", "certificate", b"certificate", "cluster", b"cluster", "cluster_key", b"cluster_key", "first_port", b"first_port", "state_hosts", b"state_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "authority_key", b"authority_key", "certificate", b"certificate", "cluster", b"cluster", "cluster_key", b"cluster_key", "first_port", b"first_port", "state_credentials", b"state_credentials", "state_hosts", b"state_hosts", "state_session_timeout_s", b"state_session_timeout_s", "state_tick_ms", b"state_tick_ms", "state_tls", b"state_tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinNodeResponse: _TypeAlias = JoinNodeResponse  # noqa: Y015
+
+@_typing.final
+class RenewNodeRequest(_message.Message):
+    """Asks for a new certificate. Whose it is, the present one tells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
+    certificate_request: _builtins.str
+    """A certificate request in PEM, signed with the node's key."""
+    def __init__(
+        self,
+        *,
+        certificate_request: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewNodeRequest: _TypeAlias = RenewNodeRequest  # noqa: Y015
+
+@_typing.final
+class RenewNodeResponse(_message.Message):
+    """A node's new certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    AUTHORITY_KEY_FIELD_NUMBER: _builtins.int
+    CLUSTER_KEY_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.str
+    """The certificate in PEM."""
+    authority: _builtins.str
+    """The cluster's authority in PEM."""
+    authority_key: _builtins.str
+    """The authority's key in PEM, for a coordinator; else empty."""
+    cluster_key: _builtins.bytes
+    """The key that secrets in the state are sealed with, for a coordinator; else empty."""
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.str = ...,
+        authority: _builtins.str = ...,
+        authority_key: _builtins.str = ...,
+        cluster_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "authority_key", b"authority_key", "certificate", b"certificate", "cluster_key", b"cluster_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewNodeResponse: _TypeAlias = RenewNodeResponse  # noqa: Y015
 
 @_typing.final
 class UpdateNodeRequest(_message.Message):

@@ -62,6 +62,11 @@ class NodeServiceStub:
                 request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeRequest.SerializeToString,
                 response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeResponse.FromString,
                 _registered_method=True)
+        self.RenewNode = channel.unary_unary(
+                '/pvc.coordinator.v1.NodeService/RenewNode',
+                request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RenewNodeRequest.SerializeToString,
+                response_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RenewNodeResponse.FromString,
+                _registered_method=True)
         self.UpdateNode = channel.unary_unary(
                 '/pvc.coordinator.v1.NodeService/UpdateNode',
                 request_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateNodeRequest.SerializeToString,
@@ -143,6 +148,14 @@ class NodeServiceServicer:
 
     def JoinNode(self, request, context):
         """Lets the machine that holds the token of AddNode into the cluster: issues its certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewNode(self, request, context):
+        """Renews the certificate of the node that asks with its present one, and gives a coordinator what makes it one.
+        Answered by nodes that hold the authority's key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,6 +252,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.JoinNode,
                     request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeRequest.FromString,
                     response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeResponse.SerializeToString,
+            ),
+            'RenewNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewNode,
+                    request_deserializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RenewNodeRequest.FromString,
+                    response_serializer=pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RenewNodeResponse.SerializeToString,
             ),
             'UpdateNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateNode,
@@ -422,6 +440,33 @@ class NodeService:
             '/pvc.coordinator.v1.NodeService/JoinNode',
             pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeRequest.SerializeToString,
             pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.JoinNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.coordinator.v1.NodeService/RenewNode',
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RenewNodeRequest.SerializeToString,
+            pvc_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RenewNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

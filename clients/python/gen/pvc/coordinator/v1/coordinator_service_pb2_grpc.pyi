@@ -45,6 +45,10 @@ class NodeServiceStub:
     """Expects a new node. The answer carries the token that lets its machine join, once; it is shown nowhere else."""
     JoinNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.JoinNodeRequest, _coordinator_service_pb2.JoinNodeResponse]
     """Lets the machine that holds the token of AddNode into the cluster: issues its certificate."""
+    RenewNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RenewNodeRequest, _coordinator_service_pb2.RenewNodeResponse]
+    """Renews the certificate of the node that asks with its present one, and gives a coordinator what makes it one.
+    Answered by nodes that hold the authority's key.
+    """
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateNodeRequest, _cluster_pb2.Node]
     """Changes what the administrator wants of a node."""
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RemoveNodeRequest, _operation_pb2.Operation]
@@ -81,6 +85,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """Expects a new node. The answer carries the token that lets its machine join, once; it is shown nowhere else."""
     JoinNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.JoinNodeRequest, _coordinator_service_pb2.JoinNodeResponse]  # type: ignore[assignment]
     """Lets the machine that holds the token of AddNode into the cluster: issues its certificate."""
+    RenewNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RenewNodeRequest, _coordinator_service_pb2.RenewNodeResponse]  # type: ignore[assignment]
+    """Renews the certificate of the node that asks with its present one, and gives a coordinator what makes it one.
+    Answered by nodes that hold the authority's key.
+    """
     UpdateNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
     """Changes what the administrator wants of a node."""
     RemoveNode: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RemoveNodeRequest, _operation_pb2.Operation]  # type: ignore[assignment]
@@ -144,6 +152,16 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.JoinNodeResponse, _abc.Awaitable[_coordinator_service_pb2.JoinNodeResponse]]:
         """Lets the machine that holds the token of AddNode into the cluster: issues its certificate."""
+
+    @_abc_1.abstractmethod
+    def RenewNode(
+        self,
+        request: _coordinator_service_pb2.RenewNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.RenewNodeResponse, _abc.Awaitable[_coordinator_service_pb2.RenewNodeResponse]]:
+        """Renews the certificate of the node that asks with its present one, and gives a coordinator what makes it one.
+        Answered by nodes that hold the authority's key.
+        """
 
     @_abc_1.abstractmethod
     def UpdateNode(

@@ -98,6 +98,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The live migration did not succeed; the VM goes on where it was, and the message says why."""
     REASON_POWER_FAILED: _Reason.ValueType  # 37
     """The controller of a node's power refused or did not answer; the message carries its words."""
+    REASON_RATE_LIMITED: _Reason.ValueType  # 38
+    """The caller asks too often: wait a moment and ask again."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The reason of an error, carried in google.rpc.ErrorInfo.reason (domain "pvc") beside a sentence for people. The
@@ -180,4 +182,6 @@ REASON_MIGRATION_FAILED: Reason.ValueType  # 36
 """The live migration did not succeed; the VM goes on where it was, and the message says why."""
 REASON_POWER_FAILED: Reason.ValueType  # 37
 """The controller of a node's power refused or did not answer; the message carries its words."""
+REASON_RATE_LIMITED: Reason.ValueType  # 38
+"""The caller asks too often: wait a moment and ask again."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
