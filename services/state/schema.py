@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.message import DecodeError, Message
@@ -111,6 +112,7 @@ def _is_name(name: str) -> bool:
     )
 
 
+@lru_cache
 def schema_of(collection: str) -> int:
     """The schema that this build writes for a collection."""
     options = TYPES[collection].DESCRIPTOR.GetOptions()

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from services.mesh.errors import PvcError
 from services.mesh.loop import BACKOFF_DOUBLINGS_MAX, BACKOFF_FIRST_S, BACKOFF_MAX_S
@@ -83,7 +84,7 @@ class Engine:
         """The step that is being done stands still for so long. Only on a strand."""
         strand = self.strand
         assert strand is not None, "a step on the engine's own thread cannot stand still"
-        self.after(seconds, strand.resume)
+        self.after(seconds, strand.resumer())
         strand.suspend()
 
     def sleep_until(self, when: float, sleepers: list[Event]) -> None:
@@ -91,7 +92,7 @@ class Engine:
         `sleepers`."""
         strand = self.strand
         assert strand is not None, "a step on the engine's own thread cannot stand still"
-        event = self.at(when, strand.resume)
+        event = self.at(when, strand.resumer())
         sleepers.append(event)
         strand.suspend()
 
@@ -109,7 +110,7 @@ class Engine:
 
     def on_strand(self, work: Callable[[], None]) -> None:
         """Does the work where it may stand still; returns when it ended or first stood still."""
-        strand = Strand(self, work)
+        strand = Strand.given(self, work)
         self._strands.add(strand)
         strand.resume()
 
@@ -131,24 +132,36 @@ class Engine:
 
 
 class Strand:
-    """A thread that runs only while the engine waits for it."""
+    """Work on a thread that runs only while the engine waits for it. Threads are used again: to
+    start one costs more than most steps."""
 
-    def __init__(self, engine: Engine, work: Callable[[], None]) -> None:
-        self._engine = engine
-        self._work = work
-        self._process = engine.current
+    _idle: ClassVar[list[Strand]] = []
+
+    def __init__(self) -> None:
         self._go = threading.Semaphore(0)
         self._back = threading.Semaphore(0)
+        self._engine: Engine | None = None
+        self._process: Process | None = None
+        self._work: Callable[[], None] = lambda: None
         self._killed = False
-        self.done = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._stop = 0
+        self.done = True
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @classmethod
+    def given(cls, engine: Engine, work: Callable[[], None]) -> Strand:
+        """One that will do the work when it is resumed."""
+        strand = cls._idle.pop() if cls._idle else cls()
+        strand._engine, strand._process, strand._work = engine, engine.current, work
+        strand._killed = strand.done = False
+        strand._stop += 1
+        return strand
 
     def resume(self) -> None:
         """Hands the baton over until the strand stands still or ends. From the engine's thread."""
-        if self.done:
-            return
         engine = self._engine
+        if self.done or engine is None:
+            return
         before = (engine.strand, engine.current)
         engine.strand, engine.current = self, self._process
         self._go.release()
@@ -156,6 +169,19 @@ class Strand:
         engine.strand, engine.current = before
         if self.done:
             engine.ended(self)
+            self._engine = None
+            self._idle.append(self)
+
+    def resumer(self) -> Callable[[], None]:
+        """Resumes it where it is about to stand still; does nothing once it went on from there."""
+        self._stop += 1
+        stop = self._stop
+
+        def resume() -> None:
+            if self._stop == stop:
+                self.resume()
+
+        return resume
 
     def suspend(self) -> None:
         """Hands the baton back. From the strand itself."""
@@ -169,15 +195,16 @@ class Strand:
         self.resume()
 
     def _run(self) -> None:
-        self._go.acquire()
-        try:
-            if not self._killed:
-                self._work()
-        except ProcessDied:
-            pass
-        finally:
-            self.done = True
-            self._back.release()
+        while True:
+            self._go.acquire()
+            try:
+                if not self._killed:
+                    self._work()
+            except ProcessDied:
+                pass
+            finally:
+                self.done = True
+                self._back.release()
 
 
 class Process:

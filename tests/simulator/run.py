@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from tests.simulator import calm, deeds, users
 from tests.simulator.cluster import SimCluster
 from tests.simulator.engine import Process
+from tests.simulator.fast import remembered
 from tests.simulator.invariants import Watch
 from tests.simulator.world import Script, World
 
@@ -83,7 +84,7 @@ def run(world: World, script: Script, stop_early: bool = True) -> Result:
     cluster = SimCluster(world)
     watch = Watch(cluster)
     cluster.engine.mistake = lambda process, error: mistaken(watch, process, error)
-    with listening(cluster, watch):
+    with listening(cluster, watch), remembered():
         try:
             _tell_story(cluster, watch, script, stop_early)
         finally:

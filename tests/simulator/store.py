@@ -8,7 +8,8 @@ here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.mesh.errors import PvcError
@@ -22,6 +23,8 @@ LATENCY_S = 0.005
 """From a commit to its being seen by the others, about."""
 PATIENCE_S = 10.0
 """How long a call waits for a connection, as in services.state.zookeeper."""
+PROOF_LAG_S = 1.1
+"""How late the server that decides about sessions may hear of a sign of life; see Store."""
 RECONNECT_S = 0.2
 """From the end of a cut to a connection."""
 
@@ -36,6 +39,8 @@ class Moment:
 
     time: float
     snapshot: Snapshot
+    holdings: Mapping[str, Lease]
+    """Lease → which holding of it is the one that is there."""
 
 
 class Ensemble:
@@ -53,7 +58,8 @@ class Ensemble:
         self.session_began: Callable[[str, str], None] = lambda process, session: None
         self.session_ended: Callable[[str, str], None] = lambda process, session: None
         """Told of a process's name and session."""
-        self.history: list[Moment] = [Moment(0.0, self.snapshot)]
+        self._holdings: dict[str, Lease] = {}
+        self.history: list[Moment] = [Moment(0.0, self.snapshot, {})]
         self.cluster.mirror.on_change(self._changed)
 
     @property
@@ -61,13 +67,23 @@ class Ensemble:
         """The truth."""
         return self.cluster.mirror.snapshot
 
-    def past(self, seconds: float) -> Snapshot:
+    @property
+    def newest(self) -> Moment:
+        return self.history[-1]
+
+    def past(self, seconds: float) -> Moment:
         """The truth so long ago."""
         then = self.engine.now - seconds
         for moment in reversed(self.history):
             if moment.time <= then:
-                return moment.snapshot
-        return self.history[0].snapshot
+                return moment
+        return self.history[0]
+
+    def held(self, lease: Lease) -> None:
+        """A lease was acquired."""
+        self._holdings[lease.name] = lease
+        before = self.history[-1]
+        self.history[-1] = Moment(before.time, before.snapshot, dict(self._holdings))
 
     def go_down(self, seconds: float) -> None:
         """The servers elect another leader: nobody is answered, no session ends meanwhile."""
@@ -92,7 +108,10 @@ class Ensemble:
 
     def _changed(self) -> None:
         snapshot = self.snapshot
-        self.history.append(Moment(self.engine.now, snapshot))
+        leases = snapshot.leases
+        if any(name not in leases for name in self._holdings):
+            self._holdings = {k: v for k, v in self._holdings.items() if k in leases}
+        self.history.append(Moment(self.engine.now, snapshot, dict(self._holdings)))
         for client in self.clients:
             client.news()
 
@@ -107,7 +126,10 @@ class SimStore:
         self._process = process
         self._random = random.Random(f"{ensemble.seed}/{process.name}/{len(ensemble.clients)}")
         self._inner = MemoryStore(ensemble.cluster)
-        self._view = ensemble.past(behind_s) if behind_s else ensemble.snapshot
+        first = ensemble.past(behind_s)
+        self._view, self._holdings = first.snapshot, first.holdings
+        self._contacts: deque[float] = deque(maxlen=64)
+        """When it was last answered."""
         self._arriving: Event | None = None
         self._expiry: Event | None = None
         self._expired = False
@@ -118,7 +140,6 @@ class SimStore:
         """How much later than usual it hears of what others wrote."""
         self._lose: dict[int, float] = {}
         self._commits = 0
-        self.last_contact = self._engine.now
         self._held: dict[str, Lease] = {}
         self._listeners: list[Callable[[], None]] = []
         self._sleepers: list[Event] = []
@@ -190,9 +211,9 @@ class SimStore:
     def news(self) -> None:
         """The truth changed: this process hears of it after a while."""
         if self.late_s:
-            snapshot = self._ensemble.snapshot
+            moment = self._ensemble.newest
             delay_s = self.late_s + self._latency()
-            self._engine.after(delay_s, lambda: self._arrives(snapshot))
+            self._engine.after(delay_s, lambda: self._arrives(moment))
         elif self._arriving is None:
             self._arriving = self._engine.after(self._latency(), self._newest)
 
@@ -202,15 +223,20 @@ class SimStore:
     def _newest(self) -> None:
         self._arriving = None
         if not self.late_s:
-            self._arrives(self._ensemble.snapshot)
+            self._arrives(self._ensemble.newest)
 
-    def _arrives(self, snapshot: Snapshot) -> None:
+    def _arrives(self, moment: Moment) -> None:
         if not self.reachable or self._closed or self._process.frozen:
             return  # the connection brings it when it is back
-        if snapshot.revision >= self._view.revision:
-            self._see(snapshot)
+        if moment.snapshot.revision >= self._view.revision:
+            self._see(moment)
+        else:  # its own commits brought newer rows, but no leases
+            old = moment.snapshot.leases
+            view = Snapshot(self._view.revision, self._view.tables, old)
+            self._see(Moment(moment.time, view, moment.holdings))
 
-    def _see(self, snapshot: Snapshot) -> None:
+    def _see(self, moment: Moment) -> None:
+        snapshot, self._holdings = moment.snapshot, moment.holdings
         before, self._view = self._view, snapshot
         if before is snapshot:
             return
@@ -225,12 +251,14 @@ class SimStore:
         self._engine.hasten(self._sleepers)
 
     def _start_expiry(self) -> None:
-        """Its last sign of life was up to a third of the timeout ago."""
+        """It sends a sign of life every third of the timeout, and the server that decides hears of
+        one after a while: it counts from the last that it has heard of."""
         if self._expiry is None and not self._expired:
-            timeout_s = self._ensemble.timeout_s
-            ago_s = min(self._random.random() * timeout_s / 3,
-                        self._engine.now - self.last_contact)  # fmt: skip
-            self._expiry = self._engine.after(timeout_s - max(ago_s, 0.0), self.expire)
+            now, timeout_s = self._engine.now, self._ensemble.timeout_s
+            lag_s = PROOF_LAG_S * min(1.0, self._random.random() * 1.5)
+            known = now - lag_s - self._random.random() * timeout_s / 3
+            heard = max((at for at in self._contacts if at <= now - lag_s), default=known)
+            self._expiry = self._engine.at(max(known, heard) + timeout_s, self.expire)
 
     def _cancel_expiry(self) -> None:
         if self._expiry is not None:
@@ -247,7 +275,8 @@ class SimStore:
             self._expired = False
             self._inner = MemoryStore(self._ensemble.cluster)
             self._ensemble.session_began(self._process.name, self._inner.session())
-        self._see(self._ensemble.snapshot)
+        self._contacts.append(self._engine.now)
+        self._see(self._ensemble.newest)
         self._engine.hasten(self._sleepers)
 
     def _gone(self) -> None:
@@ -292,7 +321,7 @@ class SimStore:
             self.catch_up()
             raise
         finally:
-            self.last_contact = self._engine.now
+            self._contacts.append(self._engine.now)
         if revision > before.revision:
             self._tell(before, changes, revision)
         self.catch_up()
@@ -303,16 +332,41 @@ class SimStore:
         return revision
 
     def acquire(self, name: str, holder: str) -> Lease | None:
-        """See Store."""
+        """See Store. What this process has heard of is answered at once, as in
+        services.state.zookeeper_lease; it may be out of date."""
+        mine, known = self._held.get(name), self._holdings.get(name)
+        fresh = mine is None or mine.session == self._inner.session()
+        if known is not None and fresh and self.reachable:
+            return mine if mine is known and mine.holder == holder else None
         self._call("acquire")
         lease = self._inner.acquire(name, holder)
+        self._contacts.append(self._engine.now)
         if lease is not None:
             self._held[name] = lease
-        self.last_contact = self._engine.now
-        if self._view.leases != self._ensemble.snapshot.leases:
-            view = self._view
-            self._view = Snapshot(view.revision, view.tables, self._ensemble.snapshot.leases)
+            self._ensemble.held(lease)
+        newest = self._ensemble.newest
+        self._holdings = newest.holdings
+        if self._view.leases != newest.snapshot.leases:
+            self._view = Snapshot(self._view.revision, self._view.tables, newest.snapshot.leases)
+        self._process.gate("acquire done")
         return lease
+
+    def prove(self, lease: Lease, timeout_s: float) -> None:
+        """See Store."""
+        self._call("prove", timeout_s)
+        self._inner.prove(lease, timeout_s)
+        self._contacts.append(self._engine.now)
+        self._process.gate("prove done")
+
+    @property
+    def session_timeout_s(self) -> float:
+        """See Store."""
+        return self._ensemble.timeout_s
+
+    @property
+    def proof_lag_s(self) -> float:
+        """See Store."""
+        return PROOF_LAG_S
 
     def session(self) -> str:
         """See Store."""
@@ -352,10 +406,10 @@ class SimStore:
             self._ensemble.session_ended(self._process.name, self._inner.session())
             self._inner.close()
 
-    def _call(self, what: str) -> None:
+    def _call(self, what: str, patience_s: float = PATIENCE_S) -> None:
         """Returns once the servers can be asked. Raises STORE_UNAVAILABLE."""
         self._process.gate(what)
-        deadline = self._engine.now + PATIENCE_S
+        deadline = self._engine.now + patience_s
         while not self.reachable:
             if self._closed or self._engine.now >= deadline or not self._engine.can_sleep():
                 raise unavailable("the store does not answer, so nothing was written")
@@ -364,7 +418,8 @@ class SimStore:
 
     def catch_up(self) -> None:
         """It sees the newest state."""
-        self._view = self._ensemble.snapshot
+        newest = self._ensemble.snapshot
+        self._view = Snapshot(newest.revision, newest.tables, self._view.leases)
 
     def _tell(self, before: Snapshot, changes: Sequence[Change], revision: int) -> None:
         after = self._ensemble.snapshot
