@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core.balance import plan_balance
+from services.coordinator.core.balancing import BALANCE
+from services.coordinator.core.balancing import TARGET as BALANCED
 from services.coordinator.core.capacity import load_of
+from services.coordinator.core.explain import explain
 from services.coordinator.core.migration import NONE, short
 from services.coordinator.core.moves import MIGRATE, MOVE, UNMIGRATE
 from services.coordinator.core.rounds import HOLDS, SERVICE
@@ -20,7 +26,7 @@ from services.coordinator.core.routes import Route, route_of, why_wait
 from services.coordinator.loop import world_of
 from services.mesh import rows
 from services.mesh.desk import Call, Context, Desk, Mutation
-from services.mesh.errors import PvcError, not_found, refuse
+from services.mesh.errors import not_found, refuse
 from services.state.store import Put, Snapshot
 
 Operation = operation_pb2.Operation
@@ -48,23 +54,24 @@ class PlacementService(api_grpc.PlacementServiceServicer):
         self, request: api.ExplainVmRequest, context: Context
     ) -> api.ExplainVmResponse:
         """See the contract."""
-        raise _absent()
+        snapshot = await self._desk.fresh(context)
+        vm = snapshot.find(vm_pb2.Vm, request.name)
+        if vm is None:
+            raise not_found(request.name)
+        world = world_of(snapshot)
+        return explain(world, load_of(world), vm)
 
     async def PlanBalance(
         self, request: api.PlanBalanceRequest, context: Context
     ) -> api.BalancePlan:
         """See the contract."""
-        raise _absent()
+        return planned(await self._desk.fresh(context), request, self._desk.clock.now())
 
     async def BalanceCluster(
         self, request: api.BalanceClusterRequest, context: Context
     ) -> Operation:
         """See the contract."""
-        raise _absent()
-
-
-def _absent() -> PvcError:
-    return PvcError(reason_pb2.REASON_NOT_SUPPORTED, "this version cannot do that")
+        return await self._desk.mutate(request, Operation, balance, context)
 
 
 def migrate(snapshot: Snapshot, request: api.MigrateVmRequest, call: Call) -> Mutation:
@@ -80,6 +87,39 @@ def move(snapshot: Snapshot, request: api.MoveVmRequest, call: Call) -> Mutation
 def unmigrate(snapshot: Snapshot, request: api.UnmigrateVmRequest, call: Call) -> Mutation:
     """Back to the node that it had to leave."""
     return _accepted(snapshot, request, call, UNMIGRATE)
+
+
+def planned(
+    snapshot: Snapshot,
+    request: api.PlanBalanceRequest | api.BalanceClusterRequest,
+    now: Timestamp,
+) -> api.BalancePlan:
+    """The moves that would make the nodes evenly used."""
+    world = world_of(snapshot)
+    return plan_balance(now, world, load_of(world), request.selector, request.max_moves)
+
+
+def balance(snapshot: Snapshot, request: api.BalanceClusterRequest, call: Call) -> Mutation:
+    """One at a time. A dry run's result is the plan."""
+    for there in snapshot.rows(Operation):
+        if there.method == BALANCE and there.state not in rows.FINAL:
+            refuse(
+                reason_pb2.REASON_BUSY,
+                f"the cluster is being balanced ({there.name}); wait for it, or cancel it",
+            )
+    plan = planned(snapshot, request, call.now)
+    what = f"{len(plan.moves)} moves: spread {plan.spread_before} → {plan.spread_after} %"
+    operation = rows.new_operation(
+        call, request, method=BALANCE, target=BALANCED, service=SERVICE, node=""
+    )
+    operation.stage = f"would be accepted: {what}" if request.validate_only else "accepted"
+    if request.validate_only:
+        operation.name = ""
+        operation.result.Pack(plan)
+    rows.log_line(operation, what, call.now)
+    woken = snapshot.named(BALANCED)
+    waking = () if woken is None else (Put(rows.copied(woken)),)
+    return Mutation((*waking, Put(operation)), operation)
 
 
 def _accepted(snapshot: Snapshot, request: Any, call: Call, method: str) -> Mutation:

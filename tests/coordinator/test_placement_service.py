@@ -175,3 +175,31 @@ def test_a_cancel_wakes_the_leader(site: Site) -> None:
     site.coordinator.step()
     assert site.operation(asked.name).state == Operation.STATE_CANCELLED
     assert not site.vm().decision.HasField("migration")
+
+
+def test_explain_answers_from_the_newest_state(site: Site) -> None:
+    answer = site.placement.ExplainVm(api.ExplainVmRequest(name="vms/web"))
+    assert (answer.node, answer.verdicts[0].node) == ("nodes/n1", "nodes/n1")
+    assert refused(site.placement.ExplainVm, api.ExplainVmRequest(name="vms/x"))[0] == "NOT_FOUND"
+
+
+def test_balancing_is_planned_tried_dry_and_done(tmp_path: Path) -> None:
+    vms = [
+        f"vm v{n} memory=500 power=RUNNING asked=1 | node=n1 power=RUNNING | RUNNING"
+        for n in range(4)
+    ]
+    site = Site(tmp_path, "\n".join(["node n1 online 2000", "node n2 online 2000", *vms]))
+    try:
+        plan = site.placement.PlanBalance(api.PlanBalanceRequest())
+        assert [x.vm for x in plan.moves] == ["vms/v0", "vms/v1"]
+        dry = site.placement.BalanceCluster(api.BalanceClusterRequest(validate_only=True))
+        result = api.BalancePlan()
+        assert dry.result.Unpack(result) and result == plan
+        asked = site.placement.BalanceCluster(api.BalanceClusterRequest())
+        call = site.placement.BalanceCluster
+        assert refused(call, api.BalanceClusterRequest())[0] == "BUSY"
+        site.coordinator.step()
+        assert site.operation(asked.name).parts_begun == 2
+        assert site.vm("vms/v0").decision.migration.operation == asked.name
+    finally:
+        site.close()

@@ -264,9 +264,8 @@ class Table:
                 cannot_receive(self._world, vm, target.node, LIVE)
             )
             if not why and ask.wishes:
-                here, _ = wishes_met(vm, source, self._load)
-                there, _ = wishes_met(vm, target, self._load)
-                why = "meets fewer of its wishes" if there < here else ""
+                fewer = wishes_met(ask.rules, target) < wishes_met(ask.rules, source)
+                why = "meets fewer of its wishes" if fewer else ""
         if why:
             self._refused[vm.name] = f"{short(candidate.target)} {why}"
         return not why

@@ -15,7 +15,7 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
 from services.coordinator.core.capacity import slot_short
-from services.coordinator.core.migration import NONE, SHUTDOWN, WORKING, short
+from services.coordinator.core.migration import NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
 from services.coordinator.core.moves import DRAIN, READY, belong
 from services.coordinator.core.place import judge, why_none
 from services.coordinator.core.plan import DecideVm, FailOperation, Step
@@ -40,7 +40,6 @@ TOLD_MAX = 8
 """VMs whose reasons a stage tells; a failure tells all."""
 AWAY = frozenset({cluster_pb2.NODE_STATE_UNKNOWN, cluster_pb2.NODE_STATE_FENCING})
 """States of nodes that may be back soon."""
-STAYS = "its spec.migration.method says that it stays where it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def _ways(round: Round, vm: vm_pb2.Vm) -> Method | Wait | Stuck:
     """How it moves, if nothing keeps it wherever it should go."""
     how = usual_method(vm)
     if how == NONE:
-        return Stuck(STAYS)
+        return Stuck(ONLY_WHEN_OFF[NONE])
     if vm.meta.HasField("delete_time"):
         return Wait("is being deleted")
     if wait := why_wait(vm, round.busy.get(vm.name)):

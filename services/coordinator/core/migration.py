@@ -22,6 +22,12 @@ SHUTDOWN = vm_pb2.MIGRATION_METHOD_SHUTDOWN
 NONE = vm_pb2.MIGRATION_METHOD_NONE
 RUNNING = vm_pb2.POWER_STATE_RUNNING
 
+ONLY_WHEN_OFF = {
+    SHUTDOWN: "its spec.migration.method is to be shut down for a move",
+    NONE: "its spec.migration.method says that it stays where it is",
+}
+"""Method → why the VM does not move while it runs."""
+
 Phase = vm_pb2.MigrationStatus
 Arrival = vm_pb2.VmArrival
 

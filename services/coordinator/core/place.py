@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.capacity import Load, Seat, load_of
-from services.coordinator.core.rules import company_refused, node_refused, wishes_met
+from services.coordinator.core.rules import Rules, refused, rules_of, wishes_met
 from services.coordinator.core.world import WANT_MEMORY, World, memory_of
 
 __all__ = ["Load", "Seat", "judge", "load_of", "place", "why_none"]
@@ -41,11 +41,11 @@ class Ask:
     """Volume → the only node that can open it."""
     shared: tuple[tuple[str, Mapping[str, str]], ...]
     """Shared pool or network → node → why it cannot be used there."""
+    rules: Rules
     ruled: bool
-    """It has rules about nodes."""
-    social: bool
-    """It, or another about it, has rules about VMs."""
-    wishes: bool
+    """There are rules, its own or those of others about it."""
+    wishes: int
+    """How many wishes it has."""
 
 
 def not_open(ask: Ask, seat: Seat) -> str:
@@ -53,9 +53,9 @@ def not_open(ask: Ask, seat: Seat) -> str:
     return seat.closed
 
 
-def node_rule(ask: Ask, seat: Seat) -> str:
-    """The VM's musts about nodes."""
-    return node_refused(ask.vm, seat) if ask.ruled else ""
+def rule_broken(ask: Ask, seat: Seat) -> str:
+    """The musts about nodes and VMs, its own and those of others about it."""
+    return refused(ask.rules, seat) if ask.ruled or seat.shunning else ""
 
 
 def volume_elsewhere(ask: Ask, seat: Seat) -> str:
@@ -103,21 +103,15 @@ def full(ask: Ask, seat: Seat) -> str:
     return f"has its {seat.max_vms} VMs already"
 
 
-def vm_rule(ask: Ask, seat: Seat) -> str:
-    """The musts about VMs, its own and those of others about it."""
-    return company_refused(ask.vm, seat, ask.load) if ask.social else ""
-
-
 FILTERS: tuple[Callable[[Ask, Seat], str], ...] = (
     not_open,
-    node_rule,
+    rule_broken,
     volume_elsewhere,
     not_ready,
     model_unknown,
     processors_short,
     memory_short,
     full,
-    vm_rule,
 )
 
 
@@ -158,8 +152,7 @@ def at_home(ask: Ask, seat: Seat) -> float:
 
 def wishes(ask: Ask, seat: Seat) -> float:
     """The share of its wishes that the node meets."""
-    met, of = wishes_met(ask.vm, seat, ask.load) if ask.wishes else (0, 0)
-    return met / of if of else 0.0
+    return wishes_met(ask.rules, seat) / ask.wishes if ask.wishes else 0.0
 
 
 Score = Callable[[Ask, Seat], float]
@@ -238,10 +231,10 @@ def fits(ask: Ask, seat: Seat) -> bool:
 
 
 def _ask(world: World, vm: vm_pb2.Vm, load: Load) -> Ask:
-    placement = vm.spec.placement
     volumes = [disk.volume for disk in vm.spec.disks if disk.volume]
     used = dict.fromkeys(volume.partition("/volumes/")[0] for volume in volumes)
     used |= dict.fromkeys(nic.network for nic in vm.spec.nics)
+    rules = rules_of(vm, load)
     return Ask(
         vm=vm,
         load=load,
@@ -250,15 +243,12 @@ def _ask(world: World, vm: vm_pb2.Vm, load: Load) -> Ask:
         model=vm.spec.cpu.model,
         pinned=tuple((v, world.volume_nodes[v]) for v in volumes if v in world.volume_nodes),
         shared=tuple((x, world.not_ready[x]) for x in used if x in world.not_ready),
-        ruled=bool(placement.nodes or placement.node_rules),
-        social=bool(placement.vm_rules or vm.spec.tags),
-        wishes=any(not rule.required for rule in _rules(placement)),
+        rules=rules,
+        ruled=bool(
+            rules.nodes or rules.node_musts or rules.apart_musts or rules.with_musts or rules.needed
+        ),
+        wishes=rules.wishes,
     )
-
-
-def _rules(placement: vm_pb2.PlacementSpec) -> Iterable[vm_pb2.NodeRule | vm_pb2.VmRule]:
-    yield from placement.node_rules
-    yield from placement.vm_rules
 
 
 def refusal(ask: Ask, seat: Seat) -> str:

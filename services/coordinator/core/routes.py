@@ -10,7 +10,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core.capacity import Load
-from services.coordinator.core.migration import LIVE, NONE, SHUTDOWN, WORKING, short
+from services.coordinator.core.migration import LIVE, NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
 from services.coordinator.core.place import judge, judge_all, why_none
 from services.coordinator.core.residence import IDLE
 from services.coordinator.core.world import WANT_MEMORY, World
@@ -128,7 +128,7 @@ def why_bound(world: World, vm: vm_pb2.Vm, how: Method) -> list[str]:
     """What keeps the VM where it is, wherever it should go."""
     reasons = []
     if usual_method(vm) == NONE:
-        reasons.append("its spec.migration.method says that it stays where it is")
+        reasons.append(ONLY_WHEN_OFF[NONE])
     if may_just_change(vm):
         return reasons
     source = world.nodes.get(vm.decision.node)

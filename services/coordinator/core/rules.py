@@ -8,43 +8,93 @@ the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 
 from pvc.compute.v1 import vm_pb2
-from services.coordinator.core.capacity import Load, Names, Seat
+from services.coordinator.core.capacity import Load, Seat
+
+NodeTags = tuple[tuple[str, bool], ...]
+"""Tag, and whether the node should lack it."""
+Company = Mapping[str, Set[str]]
+"""Tag → nodes where VMs with it are bound to be."""
+NOBODY: Set[str] = frozenset()
 
 
-def node_refused(vm: vm_pb2.Vm, seat: Seat) -> str:
-    """The nodes it may be on, and its musts about nodes' tags."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A VM's rules, and those of others about it, in the form that they are looked up in."""
+
+    nodes: Set[str]
+    """The only nodes that it may be on; empty for all."""
+    tags: tuple[str, ...]
+    node_musts: NodeTags
+    node_wishes: NodeTags
+    apart_musts: tuple[str, ...]
+    apart_wishes: tuple[str, ...]
+    with_musts: Company
+    with_wishes: Company
+    needed: tuple[tuple[str, str], ...]
+    """Node, and who must be together with this VM there."""
+
+    @property
+    def wishes(self) -> int:
+        """How many there are."""
+        return len(self.node_wishes) + len(self.apart_wishes) + len(self.with_wishes)
+
+
+def rules_of(vm: vm_pb2.Vm, load: Load) -> Rules:
+    """The VM itself does not count in `load`."""
     placement = vm.spec.placement
-    if placement.nodes and seat.node.name not in placement.nodes:
-        return f"is none of {listed(placement.nodes)}, the only nodes that it may be on"
-    for rule in placement.node_rules:
-        if rule.required and (rule.tag in seat.tags) == rule.avoid:
-            return f"{'has' if rule.avoid else 'lacks'} the tag {rule.tag}"
+    about_nodes, about_vms = list(placement.node_rules), list(placement.vm_rules)
+    return Rules(
+        nodes=frozenset(placement.nodes),
+        tags=tuple(vm.spec.tags),
+        node_musts=tuple((rule.tag, rule.avoid) for rule in about_nodes if rule.required),
+        node_wishes=tuple((rule.tag, rule.avoid) for rule in about_nodes if not rule.required),
+        apart_musts=tuple(rule.tag for rule in about_vms if rule.apart and rule.required),
+        apart_wishes=tuple(rule.tag for rule in about_vms if rule.apart and not rule.required),
+        with_musts=_company(load, [rule.tag for rule in about_vms if _binds(rule)]),
+        with_wishes=_company(
+            load, [rule.tag for rule in about_vms if not rule.apart and not rule.required]
+        ),
+        needed=tuple(_needed(vm, load)) if load.followers else (),
+    )
+
+
+def refused(rules: Rules, seat: Seat) -> str:
+    """The first must that the node breaks; "" when it breaks none."""
+    if rules.nodes and seat.node.name not in rules.nodes:
+        return f"is none of {listed(rules.nodes)}, the only nodes that it may be on"
+    for tag, avoid in rules.node_musts:
+        if (tag in seat.tags) == avoid:
+            return f"{'has' if avoid else 'lacks'} the tag {tag}"
+    for tag in rules.apart_musts:
+        if tag in seat.tagged:
+            return f"has {listed(seat.tagged[tag])} with the tag {tag}, to be apart from"
+    for tag, nodes in rules.with_musts.items():
+        if nodes and seat.node.name not in nodes:
+            return f"has no VM with the tag {tag} to be together with; {listed(nodes)} has"
+    if seat.shunning:
+        for tag in rules.tags:
+            if tag in seat.shunning:
+                return f"has {listed(seat.shunning[tag])}, to be apart from VMs with the tag {tag}"
+    for node, lonely in rules.needed:
+        if node != seat.node.name:
+            return f"is not {listed([node])}, where {lonely} must be together with it"
     return ""
 
 
-def company_refused(vm: vm_pb2.Vm, seat: Seat, load: Load) -> str:
-    """Its musts about other VMs, then the others' about it."""
-    for rule in vm.spec.placement.vm_rules:
-        if rule.required and (why := _broken(rule, seat, load)):
-            return why
-    for tag in vm.spec.tags:
-        if shunning := seat.shunning.get(tag):
-            return f"has {listed(shunning)}, to be apart from VMs with the tag {tag}"
-        if why := _deserting(tag, vm, seat, load):
-            return why
-    return ""
-
-
-def wishes_met(vm: vm_pb2.Vm, seat: Seat, load: Load) -> tuple[int, int]:
-    """How many of its wishes the node meets, of how many."""
-    nodes = [rule for rule in vm.spec.placement.node_rules if not rule.required]
-    others = [rule for rule in vm.spec.placement.vm_rules if not rule.required]
-    met = sum((rule.tag in seat.tags) != rule.avoid for rule in nodes)
-    met += sum(not _broken(rule, seat, load) for rule in others)
-    return met, len(nodes) + len(others)
+def wishes_met(rules: Rules, seat: Seat) -> int:
+    """How many wishes the node meets."""
+    met = 0
+    for tag, avoid in rules.node_wishes:
+        met += (tag in seat.tags) != avoid
+    for tag in rules.apart_wishes:
+        met += tag not in seat.tagged
+    for nodes in rules.with_wishes.values():
+        met += not nodes or seat.node.name in nodes
+    return met
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
@@ -54,23 +104,20 @@ def listed(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(short) if rest <= 0 else f"{', '.join(short[:most])} and {rest} more"
 
 
-def _broken(rule: vm_pb2.VmRule, seat: Seat, load: Load) -> str:
-    if rule.apart:
-        there = seat.tagged.get(rule.tag)
-        return f"has {listed(there)} with the tag {rule.tag}, to be apart from" if there else ""
-    anchors = load.anchors.get(rule.tag)
-    if not anchors or seat.node.name in anchors:
-        return ""
-    return f"has no VM with the tag {rule.tag} to be together with; {listed(anchors)} has"
+def _binds(rule: vm_pb2.VmRule) -> bool:
+    return rule.required and not rule.apart
 
 
-def _deserting(tag: str, vm: vm_pb2.Vm, seat: Seat, load: Load) -> str:
-    """Somebody elsewhere must be with a VM of this tag, and there is no other one with it."""
-    for node, followers in load.followers.get(tag, {}).items():
-        if node == seat.node.name:
-            continue
-        company = load.anchors.get(tag, Names()).get(node, set())
-        lonely = sorted(name for name in followers if not company - {name})
-        if lonely:
-            return f"is not {listed([node])}, where {listed(lonely)} must be together with it"
-    return ""
+def _company(load: Load, tags: Iterable[str]) -> Company:
+    return {tag: load.anchors.get(tag, {}).keys() for tag in tags}
+
+
+def _needed(vm: vm_pb2.Vm, load: Load) -> Iterable[tuple[str, str]]:
+    """Somebody must be with a VM of one of its tags, and there is no other one with it."""
+    for tag in vm.spec.tags:
+        company = load.anchors.get(tag, {})
+        for node, followers in load.followers.get(tag, {}).items():
+            there = company.get(node, NOBODY)
+            lonely = [name for name in followers if not there - {name}]
+            if lonely:
+                yield node, listed(lonely)
