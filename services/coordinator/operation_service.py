@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
@@ -82,10 +82,4 @@ def cancel(snapshot: Snapshot, request: api.CancelOperationRequest, call: Call) 
     after = rows.copied(operation)
     after.cancel_requested = True
     rows.log_line(after, f"{call.caller} asked to cancel it", call.now)
-    return Mutation((Put(after), *_waking(snapshot, operation)), after)
-
-
-def _waking(snapshot: Snapshot, operation: Operation) -> Sequence[Put]:
-    """The coordinator that leads is woken by the rows that it decides on, not by operations."""
-    target = snapshot.named(operation.target) if operation.service == "coordinator" else None
-    return () if target is None else (Put(rows.copied(target)),)
+    return Mutation((Put(after),), after)

@@ -1,7 +1,7 @@
 """Answers about where VMs are, and takes requests to move them: the leading coordinator does it.
 
-A request writes the VM's row as it was beside the operation: that wakes the leader, and keeps two
-requests from being taken for the same VM at the same moment.
+A request writes the VM's row as it was beside the operation: that keeps two requests from being
+taken for the same VM at the same moment.
 """
 
 from __future__ import annotations
@@ -117,9 +117,7 @@ def balance(snapshot: Snapshot, request: api.BalanceClusterRequest, call: Call) 
         operation.name = ""
         operation.result.Pack(plan)
     rows.log_line(operation, what, call.now)
-    woken = snapshot.named(BALANCED)
-    waking = () if woken is None else (Put(rows.copied(woken)),)
-    return Mutation((*waking, Put(operation)), operation)
+    return Mutation((Put(operation),), operation)
 
 
 def _accepted(snapshot: Snapshot, request: Any, call: Call, method: str) -> Mutation:

@@ -65,9 +65,24 @@ def test_it_ends_once_the_node_is_drained() -> None:
     now = settled(0, world("\n".join([NODES, vm("a"), DRAIN])))
     arrive(now, "a")
     now = settled(1, now)
-    assert now.operations, "the node is not said to be drained yet"
-    now.nodes["nodes/n1"].decision.state = cluster_pb2.NODE_STATE_DRAINED
-    assert told(decide(at(2), now)) == ["operations/1 SUCCEEDED: n1 is empty"]
+    assert now.operations, "its status says that it runs there"
+    assert now.nodes["nodes/n1"].decision.state == cluster_pb2.NODE_STATE_DRAINING
+    now.vms["vms/a"].status.node = "nodes/n2"
+    plan = decide(at(2), now)
+    assert told(plan) == ["nodes/n1 DRAINING → DRAINED (no VM runs on it any more)"]
+    assert told(decide(at(2), applied(now, plan))) == ["operations/1 SUCCEEDED: n1 is empty"]
+
+
+def test_what_is_off_and_bound_to_the_node_is_told_and_no_failure() -> None:
+    now = world("\n".join([NODES, "vm off how=NONE | node=n1 | STOPPED", DRAIN]))
+    now = settled(0, now)
+    assert now.nodes["nodes/n1"].decision.state == cluster_pb2.NODE_STATE_DRAINED
+    assert not now.operations
+    again = world("\n".join([NODES, "vm off how=NONE | node=n1 | STOPPED", f"{DRAIN} RUNNING"]))
+    again.nodes["nodes/n1"].decision.state = cluster_pb2.NODE_STATE_DRAINED
+    assert told(decide(at(0), again)) == [
+        "operations/1 SUCCEEDED: nothing runs on n1; off, and bound to it: off"
+    ]
 
 
 def test_what_is_off_moves_too_and_at_once() -> None:
@@ -199,7 +214,7 @@ def test_a_node_that_is_not_there_yet_is_waited_for() -> None:
     absent = "\n".join([absent, away("a"), READY])
     before = world(absent)
     before.nodes["nodes/n1"].spec.drained = False
-    assert the_operation(settled(0, before)).stage.startswith("waits: n1 is MAINTENANCE")
+    assert the_operation(settled(0, before)).stage.startswith("waits: n1 is UNKNOWN")
 
 
 def test_limits_hold_for_all_that_moves_together() -> None:

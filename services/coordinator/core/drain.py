@@ -237,7 +237,8 @@ class Convoy:
             for vm in self._vms:
                 yield from self._moved(vm)
         if self._stuck and len(self._stuck) == len(self._vms):
-            yield self._failed()
+            drained = self._node.decision.state == cluster_pb2.NODE_STATE_DRAINED
+            yield self._left_behind() if drained else self._failed()
         else:
             yield from self._told()
 
@@ -298,6 +299,14 @@ class Convoy:
         for vm, why in self._stuck.items():
             if (line := f"vm {short(vm)} cannot move: {why}") not in there:
                 rows.log_line(after, line, self._round.now)
+
+    def _left_behind(self) -> Step:
+        """Nothing runs on the node, which is all that a drain is for; what is off stays."""
+        after = rows.copied(self._operation)
+        self._note_stuck(after)
+        names = ", ".join(map(short, self._stuck))
+        line = f"nothing runs on {short(self._node.name)}; off, and bound to it: {names}"
+        return _succeeded(self._round, after, self._node, line)
 
     def _failed(self) -> Step:
         left = "; ".join(f"vm {short(vm)}: {why}" for vm, why in self._stuck.items())
