@@ -12,7 +12,9 @@ from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core import cluster_edits, health
 from services.coordinator.core.asked import THIS_CLUSTER
+from services.coordinator.core.capacity import load_of
 from services.coordinator.loop import LEADER
+from services.coordinator.picture import world_of
 from services.mesh import rows
 from services.mesh.desk import Context, Desk
 from services.state.store import Snapshot
@@ -62,8 +64,10 @@ def cluster_of(snapshot: Snapshot, name: str) -> cluster_pb2.Cluster:
     cluster.spec.CopyFrom(cluster_edits.filled(identity.spec))
     health.count_nodes(cluster, nodes)
     health.count_vms(cluster, vms)
+    health.count_room(cluster, load_of(world_of(snapshot)))
     pools, networks = snapshot.rows(storage_pb2.Pool), snapshot.rows(network_pb2.Network)
-    found = sorted(health.faults(cluster.leader, nodes, vms, pools, networks), reverse=True)
+    faults = health.faults(cluster.leader, nodes, vms, pools, networks)
+    found = sorted([*faults, *health.no_room(cluster)], reverse=True)
     cluster.health = found[0][0] if found else cluster_pb2.Cluster.HEALTH_OK
     cluster.faults.extend(text for _, text in found)
     return cluster

@@ -22,6 +22,7 @@ from services.coordinator.core.plan import (
     DecideNode,
     DecideVm,
     FailOperation,
+    ForgetNode,
     ForgetVm,
     Plan,
     Unjudged,
@@ -70,6 +71,9 @@ def applied(before: World, plan: Plan) -> World:
                 operations |= {x.name: x for x in also}
             case ForgetVm(vm):
                 del vms[vm.name]
+            case ForgetNode(node, _, also):
+                del nodes[node.name]
+                operations |= {x.name: x for x in also}
             case WriteOperation(operation):
                 operations[operation.name] = operation
             case FailOperation(operation):
@@ -100,6 +104,9 @@ def told(plan: Plan) -> list[str]:
             case DecideVm(row, what, why) | DecideNode(row, what, why):
                 lines.append(f"{row.name} {what} ({why})")
                 lines += [_told(operation) for operation in step.also]
+            case ForgetNode(node, why, also):
+                lines.append(f"{node.name} forgotten ({why})")
+                lines += [_told(operation) for operation in also]
             case WriteOperation(operation):
                 lines.append(_told(operation))
             case FailOperation(operation, _, why):

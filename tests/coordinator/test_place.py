@@ -9,6 +9,7 @@ import pytest
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
+from services.coordinator.core import health
 from services.coordinator.core.capacity import Load, load_of
 from services.coordinator.core.place import judge, place, why_none
 from services.coordinator.core.reserve import room_of, start_refused
@@ -256,3 +257,13 @@ def test_thousands_of_placements_in_a_second() -> None:
     for _ in range(100):
         assert place(asked, vm, load)[0]
     assert time.process_time() - began < 0.5
+
+
+def test_the_room_is_told_of_the_cluster() -> None:
+    tight = full(1, *(runs(f"v{n}", "memory=700", f"n{n}") for n in (1, 2, 3)))
+    cluster = cluster_pb2.Cluster(spec=tight.spec)
+    health.count_room(cluster, load_of(tight))
+    assert (cluster.memory_reserved_mib, cluster.memory_free_mib) == (1000, -100)
+    assert [text for _, text in health.no_room(cluster)] == [
+        "100 MiB of memory are missing to restart the VMs of 1 failed nodes (reserve_nodes)"
+    ]

@@ -10,6 +10,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.balancing import judge_balancing
 from services.coordinator.core.drain import judge_drains
+from services.coordinator.core.leaving import judge_leaving
 from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_nodes
 from services.coordinator.core.plan import DecideNode, Plan, Step, Unjudged
@@ -55,6 +56,7 @@ def _moves(round: Round) -> Iterator[Step | Unjudged]:
     yield from judge_moves(moves)
     yield from judge_drains(moves)
     yield from judge_balancing(moves)
+    yield from judge_leaving(moves)
     round.decided |= moves.taken
 
 

@@ -9,6 +9,8 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
+from services.coordinator.core.capacity import Load
+from services.coordinator.core.reserve import room_of
 from services.coordinator.core.world import ONLINE, WANT_MEMORY, is_online, memory_of
 
 Health = cluster_pb2.Cluster
@@ -37,6 +39,22 @@ def count_vms(cluster: cluster_pb2.Cluster, vms: Sequence[vm_pb2.Vm]) -> None:
     wanted = [vm for vm in vms if vm.decision.power in WANT_MEMORY]
     cluster.memory_promised_mib = sum(memory_of(vm) for vm in wanted)
     cluster.vcpus_promised = sum(vm.spec.cpu.vcpus for vm in wanted)
+
+
+def count_room(cluster: cluster_pb2.Cluster, load: Load) -> None:
+    """Fills in what is kept free for the VMs of nodes that fail, as cluster.spec promises."""
+    room = room_of(load, cluster.spec.reserve_nodes)
+    cluster.memory_reserved_mib, cluster.memory_free_mib = room.reserved_mib, room.free_mib
+
+
+def no_room(cluster: cluster_pb2.Cluster) -> Iterable[tuple[Health.Health.ValueType, str]]:
+    """What `count_room` found that wants a person's attention."""
+    if cluster.spec.reserve_nodes and cluster.memory_free_mib < 0:
+        yield (
+            Health.HEALTH_WARNING,
+            f"{-cluster.memory_free_mib} MiB of memory are missing to restart the VMs of "
+            f"{cluster.spec.reserve_nodes} failed nodes (reserve_nodes)",
+        )
 
 
 def faults(
