@@ -53,16 +53,14 @@ def _vm(cluster: SimCluster, vm: vm_pb2.Vm) -> Iterator[str]:
             yield f"{name} has not taken in request {vm.decision.power_request}: {vm.status.why}"
     elif runners:
         yield f"{name} should be off and runs on {runners}"
-    elif vm.spec.power == RUNNING and not _may_be_off(vm):
+    elif vm.spec.power == RUNNING and not _may_be_off(cluster, vm):
         yield f"{name} was asked to run and is off: {vm.decision.why}"
 
 
-def _may_be_off(vm: vm_pb2.Vm) -> bool:
+def _may_be_off(cluster: SimCluster, vm: vm_pb2.Vm) -> bool:
     """It was given up after failures, its guest ended it, or its rules say so."""
-    return bool(
-        vm.decision.restarts or vm.status.state in GIVEN_UP or vm.status.guest_shutdown
-        or "guest shut itself down" in vm.decision.why
-    )  # fmt: skip
+    excused = cluster.excused.get(vm.name) == vm.decision.power_request
+    return excused or vm.status.state in GIVEN_UP
 
 
 def _power(cluster: SimCluster, node: str, vm: str) -> Power:

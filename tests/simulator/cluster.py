@@ -175,6 +175,8 @@ class SimCluster:
         self.ensemble.session_ended = self._session_ended
         self._leader = ""
         self.log: list[str] = []
+        self.excused: dict[str, int] = {}
+        """VM → the request to run after which it may be off all the same."""
         self.began = 0
         self.began_at = 0.0
         """The line of the log, and the time, at which the script begins."""

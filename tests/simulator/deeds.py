@@ -236,6 +236,10 @@ def reboot(cluster: SimCluster, words: list[str]) -> None:
     users.reboot(cluster, words[0])
 
 
+def _move(verb: str) -> Do:
+    return lambda cluster, words: users.migrate(cluster, verb, words)
+
+
 def _power(verb: str) -> Do:
     return lambda cluster, words: users.power(cluster, verb, words[0])
 
@@ -275,6 +279,7 @@ DEEDS: Mapping[str, Do] = {
     "delete": delete,
     "reboot": reboot,
     **{verb: _power(verb) for verb in users.POWER},
+    **{verb: _move(verb) for verb in users.MOVES},
 }
 
 

@@ -99,6 +99,12 @@ def _delete(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     yield 0.0, ("delete", chance.vm())
 
 
+def _move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    verb = chance.random.choice(("migrate", "migrate", "move", "unmigrate"))
+    there = (chance.node(),) if verb != "unmigrate" and chance.random.random() < 0.6 else ()
+    yield 0.0, (verb, chance.vm(), *there)
+
+
 def _power(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     node = chance.node()
     yield 0.0, ("power-cut", node)
@@ -199,6 +205,7 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_ask, 6.0),
     (_create, 1.5),
     (_delete, 0.7),
+    (_move, 5.0),
     (_power, 2.5),
     (_reset, 1.0),
     (_blackout, 0.3),

@@ -10,8 +10,10 @@ from google.protobuf.message import Message
 
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
+from pvc.coordinator.v1 import coordinator_service_pb2 as placement_api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import edits, requests
+from services.coordinator import placement_service as placement
 from services.mesh.desk import Call
 from services.mesh.errors import PvcError
 from services.state.store import Conflict
@@ -112,3 +114,19 @@ def reboot(cluster: SimCluster, vm: str) -> None:
 
 def delete(cluster: SimCluster, vm: str) -> None:
     ask(cluster, edits.delete, api.DeleteVmRequest(name=f"vms/{vm}", force=True))
+
+
+def migrate(cluster: SimCluster, verb: str, words: list[str]) -> None:
+    """migrate web [n2]; move; unmigrate web."""
+    plan, kind = MOVES[verb]
+    request = kind(name=f"vms/{words[0]}")
+    if len(words) > 1:
+        request.node = f"nodes/{words[1]}"
+    ask(cluster, plan, request)
+
+
+MOVES: dict[str, tuple[Callable[..., Any], Any]] = {
+    "migrate": (placement.migrate, placement_api.MigrateVmRequest),
+    "move": (placement.move, placement_api.MoveVmRequest),
+    "unmigrate": (placement.unmigrate, placement_api.UnmigrateVmRequest),
+}
