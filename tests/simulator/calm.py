@@ -28,9 +28,18 @@ def unlike(cluster: SimCluster) -> Iterator[str]:
 def _nodes(cluster: SimCluster) -> Iterator[str]:
     for node in cluster.ensemble.snapshot.rows(cluster_pb2.Node):
         state = node.decision.state
-        if state != cluster_pb2.NODE_STATE_ONLINE:
+        drained = cluster_pb2.NODE_STATE_DRAINED
+        if node.spec.drained and state == drained and _is_empty(cluster, node.name):
+            continue
+        if node.spec.drained and state == cluster_pb2.NODE_STATE_DRAINING:
+            continue  # what cannot move is told by its operation, which has ended
+        if node.spec.drained or state != cluster_pb2.NODE_STATE_ONLINE:
             name = cluster_pb2.NodeState.Name(state).removeprefix("NODE_STATE_")
             yield f"{node.name} is {name}: {node.decision.why}"
+
+
+def _is_empty(cluster: SimCluster, node: str) -> bool:
+    return not cluster.nodes[node.removeprefix("nodes/")].machine.running()
 
 
 def _vm(cluster: SimCluster, vm: vm_pb2.Vm) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.compute.core.status import TRANSITIONS as VM_TRANSITIONS
 from services.coordinator.core.nodes import TRANSITIONS as NODE_TRANSITIONS
-from services.coordinator.core.vms import IDLE
+from services.coordinator.core.residence import IDLE
 from services.mesh import rows
 from services.state.store import Row
 from tests.simulator.cluster import SimCluster

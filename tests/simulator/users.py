@@ -14,6 +14,7 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as placement_api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import edits, requests
 from services.coordinator import placement_service as placement
+from services.coordinator.core import cluster_edits, death, node_edits, node_tasks
 from services.mesh.desk import Call
 from services.mesh.errors import PvcError
 from services.state.store import Conflict
@@ -123,6 +124,33 @@ def migrate(cluster: SimCluster, verb: str, words: list[str]) -> None:
     if len(words) > 1:
         request.node = f"nodes/{words[1]}"
     ask(cluster, plan, request)
+
+
+def drain(cluster: SimCluster, node: str, shutdown: bool) -> None:
+    request = placement_api.DrainNodeRequest(name=f"nodes/{node}", shutdown=shutdown)
+    ask(cluster, node_tasks.drain, request)
+
+
+def ready(cluster: SimCluster, node: str, leave: bool) -> None:
+    request = placement_api.ReadyNodeRequest(name=f"nodes/{node}", leave_vms=leave)
+    ask(cluster, node_tasks.ready, request)
+
+
+def confirm_dead(cluster: SimCluster, node: str) -> None:
+    request = placement_api.ConfirmNodeDeadRequest(name=f"nodes/{node}", why="both plugs are out")
+    ask(cluster, death.confirm, request)
+
+
+def setting(cluster: SimCluster, field: str, value: int) -> None:
+    request = placement_api.UpdateClusterRequest()
+    setattr(request.spec, field, type(getattr(request.spec, field))(value))
+    request.update_mask.paths.append(field)
+    ask(cluster, cluster_edits.update, request)
+
+
+def lead(cluster: SimCluster, node: str, away: bool) -> None:
+    request = placement_api.LeadNodeRequest(name=f"nodes/{node}", away=away)
+    ask(cluster, node_edits.lead, request)
 
 
 MOVES: dict[str, tuple[Callable[..., Any], Any]] = {
