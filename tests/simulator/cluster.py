@@ -96,7 +96,7 @@ class SimNode:
     def _build_compute(self, process: Process, store: SimStore) -> None:
         hypervisor = Gated(self.machine.hypervisor, process, VERBS)
         settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0)
-        booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s) - 60)
+        booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s))
         facts = hypervisor.facts()
         hardware = Hardware(
             int(self.thing.facts["cpus"]),
