@@ -28,9 +28,18 @@ def unlike(cluster: SimCluster) -> Iterator[str]:
 def _nodes(cluster: SimCluster) -> Iterator[str]:
     for node in cluster.ensemble.snapshot.rows(cluster_pb2.Node):
         state = node.decision.state
-        if state != cluster_pb2.NODE_STATE_ONLINE:
+        drained = cluster_pb2.NODE_STATE_DRAINED
+        if node.spec.drained and state == drained and _is_empty(cluster, node.name):
+            continue
+        if node.spec.drained and state == cluster_pb2.NODE_STATE_DRAINING:
+            continue  # what cannot move is told by its operation, which has ended
+        if node.spec.drained or state != cluster_pb2.NODE_STATE_ONLINE:
             name = cluster_pb2.NodeState.Name(state).removeprefix("NODE_STATE_")
             yield f"{node.name} is {name}: {node.decision.why}"
+
+
+def _is_empty(cluster: SimCluster, node: str) -> bool:
+    return not cluster.nodes[node.removeprefix("nodes/")].machine.running()
 
 
 def _vm(cluster: SimCluster, vm: vm_pb2.Vm) -> Iterator[str]:
@@ -53,16 +62,14 @@ def _vm(cluster: SimCluster, vm: vm_pb2.Vm) -> Iterator[str]:
             yield f"{name} has not taken in request {vm.decision.power_request}: {vm.status.why}"
     elif runners:
         yield f"{name} should be off and runs on {runners}"
-    elif vm.spec.power == RUNNING and not _may_be_off(vm):
+    elif vm.spec.power == RUNNING and not _may_be_off(cluster, vm):
         yield f"{name} was asked to run and is off: {vm.decision.why}"
 
 
-def _may_be_off(vm: vm_pb2.Vm) -> bool:
+def _may_be_off(cluster: SimCluster, vm: vm_pb2.Vm) -> bool:
     """It was given up after failures, its guest ended it, or its rules say so."""
-    return bool(
-        vm.decision.restarts or vm.status.state in GIVEN_UP or vm.status.guest_shutdown
-        or "guest shut itself down" in vm.decision.why
-    )  # fmt: skip
+    excused = cluster.excused.get(vm.name) == vm.decision.power_request
+    return excused or vm.status.state in GIVEN_UP
 
 
 def _power(cluster: SimCluster, node: str, vm: str) -> Power:

@@ -6,7 +6,7 @@ system does. What is done to it is in `deeds`; what must always be so in `invari
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from services.compute.agent import Agent
 from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
 from services.compute.presence import Hardware, Presence
 from services.compute.settings import ComputeSettings
+from services.coordinator.loop import PERIOD_S as COORDINATOR_PERIOD_S
+from services.coordinator.loop import READS as COORDINATOR_READS
 from services.coordinator.loop import Coordinator
-from services.coordinator.main import PERIOD_S as COORDINATOR_PERIOD_S
-from services.coordinator.main import READS as COORDINATOR_READS
 from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.simulator.clock import EPOCH_S, SimClock
@@ -86,6 +86,7 @@ class SimNode:
                     self._build_compute(process, store)
                 case "coordinator":
                     coordinator = Coordinator(store, self.clock, self.name)
+                    process.on_end.append(coordinator.lead.close)
                     process.add(
                         "coordinator", coordinator.step, COORDINATOR_PERIOD_S, COORDINATOR_READS
                     )
@@ -95,7 +96,7 @@ class SimNode:
     def _build_compute(self, process: Process, store: SimStore) -> None:
         hypervisor = Gated(self.machine.hypervisor, process, VERBS)
         settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0)
-        booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s) - 60)
+        booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s))
         facts = hypervisor.facts()
         hardware = Hardware(
             int(self.thing.facts["cpus"]),
@@ -125,6 +126,28 @@ class SimNode:
         process = self.processes.get(service)
         if process is not None:
             process.die()
+
+    def end_in_order(self, service: str, back_s: float) -> None:
+        """The process is asked to end, does what it does then, and is started again later."""
+        process, store = self.processes.get(service), self.stores.get(service)
+        if process is None or store is None or not process.alive:
+            return
+        self.stopped.add(service)
+        engine = self.cluster.engine
+
+        def ending() -> None:
+            for deed in process.on_end:
+                deed()
+            store.close()
+            process.die()
+
+        def again() -> None:
+            self.stopped.discard(service)
+            self.start(service)
+
+        with engine.as_process(process):
+            engine.on_strand(ending)
+        engine.after(back_s, again)
 
     def power_off(self, why: str) -> None:
         """Everything in the machine ends at once."""
@@ -175,6 +198,8 @@ class SimCluster:
         self.ensemble.session_ended = self._session_ended
         self._leader = ""
         self.log: list[str] = []
+        self.excused: dict[str, int] = {}
+        """VM → the request to run after which it may be off all the same."""
         self.began = 0
         self.began_at = 0.0
         """The line of the log, and the time, at which the script begins."""
@@ -194,7 +219,22 @@ class SimCluster:
     def _first_rows(self) -> list[Put]:
         pool = storage_pb2.Pool(name=POOL)
         pool.spec.shared = True
-        return [Put(pool)]
+        cluster = cluster_pb2.ClusterIdentity(name="clusters/this", display_name="sim")
+        for field in cluster.spec.DESCRIPTOR.fields:
+            if (value := self.world.options.get(field.name)) is not None:
+                setattr(
+                    cluster.spec, field.name, type(getattr(cluster.spec, field.name))(int(value))
+                )
+        return [Put(pool), Put(cluster), *map(Put, self._node_rows())]
+
+    def _node_rows(self) -> Iterator[cluster_pb2.Node]:
+        """The nodes as they are when they were added and have not come yet."""
+        for node in self.nodes.values():
+            row = cluster_pb2.Node(name=node.name, meta=meta_pb2.Meta(uid=node.name, generation=1))
+            row.decision.state = cluster_pb2.NODE_STATE_JOINING
+            row.spec.coordinator = node.thing.facts.get("coordinator", "yes") == "yes"
+            row.spec.tags.extend(filter(None, node.thing.facts.get("tags", "").split(",")))
+            yield row
 
     def add_volume(self, vm: str) -> str:
         """A volume that any node can open."""

@@ -59,6 +59,14 @@ def kill_at(cluster: SimCluster, words: list[str]) -> None:
         process.arm(gates, deed)
 
 
+def stop(cluster: SimCluster, words: list[str]) -> None:
+    """restart n1 compute 3: it ends in order, and is started 3 s later."""
+    node, back_s = cluster.nodes[words[0]], float(words[-1])
+    for service in services(words[1:-1]):
+        cluster.tell(f"{node.id}/{service}", "is asked to end")
+        node.end_in_order(service, back_s)
+
+
 def freeze(cluster: SimCluster, words: list[str]) -> None:
     """freeze n1 compute 20: the process stands still for 20 s; without a service the machine."""
     node, seconds = cluster.nodes[words[0]], float(words[-1])
@@ -236,6 +244,38 @@ def reboot(cluster: SimCluster, words: list[str]) -> None:
     users.reboot(cluster, words[0])
 
 
+def drain(cluster: SimCluster, words: list[str]) -> None:
+    """drain n1 [shutdown]."""
+    users.drain(cluster, words[0], "shutdown" in words[1:])
+
+
+def ready(cluster: SimCluster, words: list[str]) -> None:
+    """ready n1 [leave]."""
+    users.ready(cluster, words[0], "leave" in words[1:])
+
+
+def confirm_dead(cluster: SimCluster, words: list[str]) -> None:
+    """Only of a machine that is truly off, and stays so until everybody knows: it is chained."""
+    if cluster.nodes[words[0]].machine.on:
+        cluster.tell("user", f"sees that {words[0]} is not dead")
+    else:
+        users.confirm_dead(cluster, words[0])
+
+
+def setting(cluster: SimCluster, words: list[str]) -> None:
+    """set maintenance 1: a field of the cluster's spec."""
+    users.setting(cluster, words[0], int(words[1]))
+
+
+def lead(cluster: SimCluster, words: list[str]) -> None:
+    """lead n2: the lead is asked to go there; lead away n1: away from there."""
+    users.lead(cluster, words[-1], words[0] == "away")
+
+
+def _move(verb: str) -> Do:
+    return lambda cluster, words: users.migrate(cluster, verb, words)
+
+
 def _power(verb: str) -> Do:
     return lambda cluster, words: users.power(cluster, verb, words[0])
 
@@ -251,6 +291,7 @@ DEEDS: Mapping[str, Do] = {
     "reset": reset,
     "kill": kill,
     "kill-at": kill_at,
+    "restart": stop,
     "freeze": freeze,
     "freeze-at": freeze_at,
     "restart-behind": start_old,
@@ -274,7 +315,13 @@ DEEDS: Mapping[str, Do] = {
     "create": create,
     "delete": delete,
     "reboot": reboot,
+    "drain": drain,
+    "ready": ready,
+    "confirm-dead": confirm_dead,
+    "set": setting,
+    "lead": lead,
     **{verb: _power(verb) for verb in users.POWER},
+    **{verb: _move(verb) for verb in users.MOVES},
 }
 
 

@@ -223,6 +223,8 @@ class Process:
         self.frozen_until = 0.0
         self.loops: list[SimLoop] = []
         self.on_death: list[Callable[[], None]] = []
+        self.on_end: list[Callable[[], None]] = []
+        """What it does when it is asked to end."""
         self.gates = 0
         self.last_gate = ""
         self._armed: dict[int, Callable[[], None]] = {}

@@ -99,6 +99,44 @@ def _delete(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     yield 0.0, ("delete", chance.vm())
 
 
+def _move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    verb = chance.random.choice(("migrate", "migrate", "move", "unmigrate"))
+    there = (chance.node(),) if verb != "unmigrate" and chance.random.random() < 0.6 else ()
+    yield 0.0, (verb, chance.vm(), *there)
+
+
+def _drain(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """Mostly they are made ready again before it is over."""
+    node = chance.node()
+    yield 0.0, ("drain", node, *chance.random.choice(((), (), ("shutdown",))))
+    if chance.random.random() < 0.8:
+        leave = chance.random.choice(((), (), ("leave",)))
+        yield chance.seconds(1, 120), ("ready", node, *leave)
+
+
+def _maintenance(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    field = chance.random.choice(("maintenance", "ha_disarmed"))
+    yield 0.0, ("set", field, "1")
+    yield chance.seconds(1, 90), ("set", field, "0")
+
+
+def _lead(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    yield 0.0, ("lead", *chance.random.choice(((), ("away",))), chance.node())
+
+
+def _confirm(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """A machine whose death an administrator sees."""
+    node = chance.node()
+    yield 0.0, ("power-cut", node)
+    yield chance.seconds(3, 40), ("confirm-dead", node)
+    yield 45 + chance.seconds(1, 60), ("power-on", node, f"{chance.seconds(3, 40):g}")
+
+
+def _restart(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    meant = chance.random.choice(((), (chance.service(),)))
+    yield 0.0, ("restart", chance.node(), *meant, f"{chance.seconds(0.5, 90):g}")
+
+
 def _power(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     node = chance.node()
     yield 0.0, ("power-cut", node)
@@ -199,6 +237,12 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_ask, 6.0),
     (_create, 1.5),
     (_delete, 0.7),
+    (_move, 5.0),
+    (_drain, 2.0),
+    (_maintenance, 0.6),
+    (_lead, 1.0),
+    (_confirm, 0.0),
+    (_restart, 2.0),
     (_power, 2.5),
     (_reset, 1.0),
     (_blackout, 0.3),

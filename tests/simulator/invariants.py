@@ -12,16 +12,16 @@ from typing import Any
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from pvc.core.v1 import event_pb2, operation_pb2
 from services.compute.core.status import TRANSITIONS as VM_TRANSITIONS
 from services.coordinator.core.nodes import TRANSITIONS as NODE_TRANSITIONS
-from services.coordinator.core.vms import IDLE
+from services.coordinator.core.residence import IDLE
 from services.mesh import rows
 from services.state.store import Row
 from tests.simulator.cluster import SimCluster
 
 Check = Callable[["Watch", str, Row], Iterator[str]]
 FENCED = cluster_pb2.NODE_STATE_FENCED
+ON = (vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED)
 
 
 class Watch:
@@ -211,6 +211,31 @@ def fenced_is_dead(watch: Watch, writer: str, row: Row) -> Iterator[str]:
         yield f"{row.name} was fenced ({decision.proof.text}) and its machine is alive"
 
 
+def off_for_a_cause(watch: Watch, writer: str, row: Row) -> Iterator[str]:
+    """A VM that somebody wants to run is decided to be off only for a cause; one after which it may
+    stay off is remembered for the calm."""
+    before: Any = row.before
+    after: Any = row.value
+    if before is None or after is None or before.meta.HasField("delete_time"):
+        return
+    turned_off = before.decision.power in ON and after.decision.power not in ON
+    same = before.decision.power_request == after.decision.power_request
+    if not (turned_off and same and after.spec.power in ON):
+        return
+    status, decision, spec = before.status, after.decision, after.spec
+    for_good = (
+        status.guest_shutdown
+        or status.state in (vm_pb2.VM_STATE_CRASHED, vm_pb2.VM_STATE_FAILED)
+        or spec.autostart == vm_pb2.AUTOSTART_NEVER
+        or spec.ha.policy == vm_pb2.NODE_FAILURE_POLICY_STOP
+    )
+    for_now = decision.HasField("migration") or decision.waits_for or decision.recoveries
+    if for_good:
+        watch.cluster.excused[row.name] = decision.power_request
+    elif not for_now:
+        yield f"{row.name} is wanted and was decided to be off: {decision.why}"
+
+
 # --- Operations.
 
 
@@ -231,10 +256,7 @@ def operation_lives(watch: Watch, writer: str, row: Row) -> Iterator[str]:
 
 
 CHECKS: dict[str, tuple[Check, ...]] = {
-    "vms": (vm_fields, vm_moves, recovered_with_proof),
+    "vms": (vm_fields, vm_moves, recovered_with_proof, off_for_a_cause),
     "nodes": (node_fields, node_moves, fenced_is_dead),
     "operations": (operation_lives,),
 }
-
-LOUD = event_pb2.Event.SEVERITY_ERROR
-Operation = operation_pb2.Operation

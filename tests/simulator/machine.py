@@ -112,7 +112,7 @@ class Machine:
         self.changed = changed
         self.on = True
         self.boots = 1
-        self.booted_at = 0.0
+        self.booted_at = -60.0
         self.fenced_off = False
         """The storage refuses its addresses."""
         self.hypervisor = SimHypervisor(engine, self)

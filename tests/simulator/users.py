@@ -10,8 +10,11 @@ from google.protobuf.message import Message
 
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
+from pvc.coordinator.v1 import coordinator_service_pb2 as placement_api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import edits, requests
+from services.coordinator import placement_service as placement
+from services.coordinator.core import cluster_edits, death, node_edits, node_tasks
 from services.mesh.desk import Call
 from services.mesh.errors import PvcError
 from services.state.store import Conflict
@@ -112,3 +115,46 @@ def reboot(cluster: SimCluster, vm: str) -> None:
 
 def delete(cluster: SimCluster, vm: str) -> None:
     ask(cluster, edits.delete, api.DeleteVmRequest(name=f"vms/{vm}", force=True))
+
+
+def migrate(cluster: SimCluster, verb: str, words: list[str]) -> None:
+    """migrate web [n2]; move; unmigrate web."""
+    plan, kind = MOVES[verb]
+    request = kind(name=f"vms/{words[0]}")
+    if len(words) > 1:
+        request.node = f"nodes/{words[1]}"
+    ask(cluster, plan, request)
+
+
+def drain(cluster: SimCluster, node: str, shutdown: bool) -> None:
+    request = placement_api.DrainNodeRequest(name=f"nodes/{node}", shutdown=shutdown)
+    ask(cluster, node_tasks.drain, request)
+
+
+def ready(cluster: SimCluster, node: str, leave: bool) -> None:
+    request = placement_api.ReadyNodeRequest(name=f"nodes/{node}", leave_vms=leave)
+    ask(cluster, node_tasks.ready, request)
+
+
+def confirm_dead(cluster: SimCluster, node: str) -> None:
+    request = placement_api.ConfirmNodeDeadRequest(name=f"nodes/{node}", why="both plugs are out")
+    ask(cluster, death.confirm, request)
+
+
+def setting(cluster: SimCluster, field: str, value: int) -> None:
+    request = placement_api.UpdateClusterRequest()
+    setattr(request.spec, field, type(getattr(request.spec, field))(value))
+    request.update_mask.paths.append(field)
+    ask(cluster, cluster_edits.update, request)
+
+
+def lead(cluster: SimCluster, node: str, away: bool) -> None:
+    request = placement_api.LeadNodeRequest(name=f"nodes/{node}", away=away)
+    ask(cluster, node_edits.lead, request)
+
+
+MOVES: dict[str, tuple[Callable[..., Any], Any]] = {
+    "migrate": (placement.migrate, placement_api.MigrateVmRequest),
+    "move": (placement.move, placement_api.MoveVmRequest),
+    "unmigrate": (placement.unmigrate, placement_api.UnmigrateVmRequest),
+}

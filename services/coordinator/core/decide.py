@@ -18,7 +18,7 @@ from services.coordinator.core.recover import recover
 from services.coordinator.core.round import Round
 from services.coordinator.core.rounds import round_of
 from services.coordinator.core.vms import autostart, judge_vm
-from services.coordinator.core.world import World, is_online
+from services.coordinator.core.world import World, is_working
 
 Rule = Callable[[Round], Iterable[Step | Unjudged]]
 
@@ -36,7 +36,7 @@ def _started(round: Round) -> Iterator[Step | Unjudged]:
     """Autostart, once for every start of a machine: the node's row is written last and says that
     it was done."""
     for node in round.world.nodes.values():
-        if is_online(node) and node.status.boot_id != node.decision.boot_id:
+        if is_working(round.world, node.name) and node.status.boot_id != node.decision.boot_id:
             yield from _after_boot(round, node)
 
 
