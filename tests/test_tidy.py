@@ -108,6 +108,7 @@ def test_cores_are_pure() -> None:
 PURE_PARTS = {
     "services.mesh.errors",
     "services.mesh.masks",
+    "services.mesh.members",
     "services.mesh.rows",
     "services.mesh.desk",
     "services.mesh.validate",

@@ -16,11 +16,14 @@ from services.network.core.plan import (
     MakeNamespace,
     Namespace,
     PutBridge,
+    PutOverlay,
     RemoveBridge,
     RemoveNamespace,
+    RemoveOverlay,
     RunServer,
     Seen,
     SeenLink,
+    SeenOverlay,
     SeenServer,
     SeenSysctl,
     SetSysctl,
@@ -30,7 +33,7 @@ from services.network.core.plan import (
     bridge_at,
     sentence,
 )
-from services.network.drivers.fabric import Fabric, FabricError
+from services.network.drivers.fabric import Fabric, FabricError, Link
 
 ROUNDS = 4
 """How often is looked again: the settings of a namespace that was just made show only then."""
@@ -65,12 +68,7 @@ def observe(fabric: Fabric, namespaced: bool) -> Seen:
         namespace = Namespace.OURS if ours else Namespace.FOREIGN
     return Seen(
         namespace=namespace,
-        links={
-            name: SeenLink(
-                name, row.kind, row.alias, row.mac, row.mtu, row.up, row.addresses, row.ports
-            )
-            for name, row in links.items()
-        },
+        links={name: _seen(row) for name, row in links.items()},
         servers={
             row.bridge: SeenServer(row.bridge, row.config, row.tables, row.fresh, row.answers)
             for row in fabric.servers()
@@ -78,6 +76,15 @@ def observe(fabric: Fabric, namespaced: bool) -> Seen:
         rules=fabric.ruleset(),
         sysctls={key: SeenSysctl(row.value, row.before) for key, row in settings.items() if row},
     )
+
+
+def _seen(link: Link) -> SeenLink:
+    there = link.overlay
+    overlay = SeenOverlay(there.vni, there.local, there.port, there.peers) if there else None
+    return SeenLink(
+        link.name, link.kind, link.alias, link.mac, link.mtu, link.up, link.addresses, link.ports,
+        overlay,
+    )  # fmt: skip
 
 
 def converge(fabric: Fabric, namespaced: bool, wanted: Wanted, node: str) -> Convergence:
@@ -135,6 +142,12 @@ def apply(fabric: Fabric, step: Step) -> None:
             fabric.put_bridge(row.name, row.mark, row.mac, row.mtu, row.address)
         case RemoveBridge(name, mark, mac):
             fabric.remove_bridge(name, mark, mac)
+        case PutOverlay(row):
+            fabric.put_overlay(
+                row.name, row.mark, row.mac, row.vni, row.local, row.mtu, row.bridge, row.peers
+            )
+        case RemoveOverlay(name, mark, mac):
+            fabric.remove_overlay(name, mark, mac)
         case LoadRules(rules):
             fabric.load_ruleset(rules)
         case SetSysctl(key, value):

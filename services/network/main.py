@@ -25,7 +25,9 @@ def settings_of(config: Config) -> NetworkSettings:
     """What a node's configuration says."""
     section = config.network
     folder = f"{config.node.run_dir}/network"
-    return NetworkSettings(section.namespace, folder, section.uplink, section.default_cidr)
+    return NetworkSettings(
+        section.namespace, folder, section.uplink, section.default_cidr, config.mesh.listen
+    )
 
 
 def build_on(ground: Ground) -> Parts:

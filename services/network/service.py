@@ -19,6 +19,7 @@ from services.mesh.errors import PvcError, not_found, refuse
 from services.network.core import naming
 from services.network.core.desired import users
 from services.network.core.outcome import METHOD
+from services.network.core.overlay import free_vni, vni_of
 from services.network.core.spec import filled, mistakes, overlaps, revised, subnet_of
 from services.state.store import Put, Snapshot
 
@@ -66,7 +67,9 @@ def default_network(call: Call, cidr: str) -> Network:
     """The network that a cluster begins with: NAT to the outside, addresses from `cidr`."""
     spec = NetworkSpec(description="made with the cluster", nat=True)
     spec.ipv4.cidr = cidr
-    return _new_network(DEFAULT, Network(spec=spec), call, field="network.default_cidr")
+    row = _new_network(DEFAULT, Network(spec=spec), call, field="network.default_cidr")
+    row.spec.vni = free_vni(row, ())
+    return row
 
 
 def create_network(snapshot: Snapshot, request: api.CreateNetworkRequest, call: Call) -> Mutation:
@@ -75,9 +78,20 @@ def create_network(snapshot: Snapshot, request: api.CreateNetworkRequest, call: 
     if snapshot.find(Network, row.name) is not None:
         text = f"{row.name} exists: take another network_id, or change the network"
         refuse(reason_pb2.REASON_ALREADY_EXISTS, text, "network_id")
+    _number(row, snapshot)
     _check_overlap(row, snapshot)
     operation = _operation(request, row, "CreateNetwork", call)
     return Mutation([Put(row), Put(operation)], _answer(request, operation))
+
+
+def _number(row: Network, snapshot: Snapshot) -> None:
+    """Gives a new network its overlay's number. Raises IN_USE for one that another network has."""
+    others = list(snapshot.rows(Network))
+    for other in others:
+        if row.spec.vni and vni_of(other) == row.spec.vni:
+            text = f"{other.name} has the number {row.spec.vni}: take another, or leave it out"
+            refuse(reason_pb2.REASON_IN_USE, text, "network.spec.vni")
+    row.spec.vni = row.spec.vni or free_vni(row, others)
 
 
 def update_network(snapshot: Snapshot, request: api.UpdateNetworkRequest, call: Call) -> Mutation:
@@ -87,6 +101,9 @@ def update_network(snapshot: Snapshot, request: api.UpdateNetworkRequest, call: 
     if before.meta.HasField("delete_time"):
         refuse(reason_pb2.REASON_WRONG_STATE, f"{before.name} is being removed", "network.name")
     row = _merged(before, request)
+    if row.spec.vni != before.spec.vni:
+        text = "the number of a network's overlay never changes: make a new network"
+        refuse(reason_pb2.REASON_IMMUTABLE_FIELD, text, "network.spec.vni")
     _check_spec(row.spec)
     _check_overlap(row, snapshot)
     _check_unused_parts(before, row, snapshot)

@@ -17,12 +17,15 @@ class NetworkSettings:
     below /run; "" is /run/pvc/network, or one named after the namespace. All users must be able to
     pass through the folders above it.
     uplink: the interface by which guests leave; "" for whichever the machine's routes say.
-    default_cidr: the addresses of the network `default`, which is made with the cluster."""
+    default_cidr: the addresses of the network `default`, which is made with the cluster.
+    address: where other nodes reach this one, by which networks are carried to them; "" for
+    nowhere."""
 
     namespace: str = ""
     folder: str = ""
     uplink: str = ""
     default_cidr: str = "10.64.0.0/24"
+    address: str = ""
 
     @property
     def path(self) -> Path:
@@ -33,4 +36,4 @@ class NetworkSettings:
     @property
     def place(self) -> Place:
         """What the deciding half must know of it."""
-        return Place(self.namespace, str(self.path / "servers"), self.uplink)
+        return Place(self.namespace, str(self.path / "servers"), self.uplink, self.address)

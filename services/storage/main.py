@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pvc.core.v1 import meta_pb2
@@ -24,6 +25,7 @@ from services.storage.core.accept import SERVICE
 from services.storage.drivers.directory import DirectoryDriver
 from services.storage.drivers.driver import Driver
 from services.storage.far_files import NoFarFiles, PeerFiles
+from services.storage.first_pool import FirstPool
 from services.storage.jobs.pools import PoolJobs
 from services.storage.jobs.snapshots import SnapshotJobs
 from services.storage.jobs.volumes import VolumeJobs
@@ -56,15 +58,18 @@ class StorageSettings:
     """How many operations are worked on at a time."""
 
 
-def default_pool(settings: StorageSettings, clock: Clock) -> storage_pb2.Pool:
-    """The row of the pool that every cluster begins with; to be committed when the cluster is made.
+def default_pool(
+    settings: StorageSettings, clock: Clock, name: str = DEFAULT_POOL
+) -> storage_pb2.Pool:
+    """The row of the pool that every cluster begins with, to be committed when the cluster is made;
+    or, under another name, of a further node's first one.
 
     The agent of its node then takes the folder.
     """
     now = clock.now()
     meta = meta_pb2.Meta(uid=clock.new_id(), generation=1, create_time=now, update_time=now)
     return pools.new_pool(
-        DEFAULT_POOL, settings.pool_path, settings.node, meta, settings.pool_reserve_bytes
+        name, settings.pool_path, settings.node, meta, settings.pool_reserve_bytes
     )
 
 
@@ -110,6 +115,16 @@ def assemble(
     shop = Workshop(store, clock, driver, open_volumes, files, settings.node, far)
     jobs = Jobs(store, clock, SERVICE, settings.node, job_methods(shop), settings.parallel)
     agent = Agent(store, clock, driver, settings.node)
+    first = FirstPool(
+        store,
+        settings.node,
+        partial(default_pool, settings, clock),
+        lambda: not Path(settings.pool_path).exists(),
+    )
+
+    def look() -> None:
+        first.step()
+        agent.step()
 
     def expire() -> None:
         snapshot = store.snapshot()
@@ -120,7 +135,7 @@ def assemble(
         servicers=((api_grpc.add_StorageServiceServicer_to_server, service),),
         loops=(
             Loop("storage-jobs", jobs.step, JOBS_PERIOD_S, reads=("operations",)),
-            Loop("storage-agent", agent.step, LOOK_PERIOD_S),
+            Loop("storage-agent", look, LOOK_PERIOD_S),
             Loop("storage-files", expire, EXPIRY_PERIOD_S, reads=()),
         ),
         close=(jobs.stop,),

@@ -14,7 +14,7 @@ from pvc.network.v1.network_pb2 import Network
 from services.network.converge import clean_up, converge, observe
 from services.network.core.desired import Place, desired
 from services.network.core.diff import difference, left_over
-from services.network.core.naming import bridge_mac
+from services.network.core.naming import own_mac
 from services.network.core.plan import Wanted, sentence
 from services.network.drivers.fabric import Link
 from services.network.drivers.fake import FakeFabric, Killed, Machine, Script
@@ -283,9 +283,7 @@ def test_deaths_at_any_moment_are_healed(
 def test_a_death_between_making_and_marking_a_bridge_is_healed(want: Wanted) -> None:
     machine = settled(wanted())
     for bridge in want.bridges.values():
-        unmarked = Link(
-            bridge.name, "bridge", "", bridge_mac(bridge.name), 1500, False, frozenset()
-        )
+        unmarked = Link(bridge.name, "bridge", "", own_mac(bridge.name), 1500, False, frozenset())
         machine.links[bridge.name] = unmarked
     assert settle(machine, want) == {}
     for bridge in want.bridges.values():

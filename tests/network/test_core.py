@@ -59,12 +59,12 @@ def test_a_hostile_name_names_no_bridge(text: str) -> None:
 
 @given(network_ids)
 def test_a_bridge_has_a_local_unicast_mac(network_id: str) -> None:
-    first = int(naming.bridge_mac(naming.bridge_name(network_id)).split(":")[0], 16)
+    first = int(naming.own_mac(naming.bridge_name(network_id)).split(":")[0], 16)
     assert first & 0b11 == 0b10
 
 
 def test_a_bridge_is_ours_by_its_mark_or_by_its_mac_before_it_has_one() -> None:
-    mine = naming.bridge_mac("pvcbr-a")
+    mine = naming.own_mac("pvcbr-a")
     assert naming.is_our_bridge("pvcbr-a", "bridge", "pvc:network:a", "02:00:00:00:00:01")
     assert naming.is_our_bridge("pvcbr-a", "bridge", "", mine)
     assert not naming.is_our_bridge("pvcbr-a", "bridge", "", "02:00:00:00:00:01")

@@ -11,15 +11,15 @@ import pytest
 
 from services.network.core.addresses import Range
 from services.network.core.firewall import Zone, fingerprint, ruleset
-from services.network.core.naming import bridge_mac
+from services.network.core.naming import own_mac
 from services.network.core.servers import Host, ServerPlan, Service, server_plan
-from services.network.drivers.fabric import Fabric, FabricError, ForeignError, Server
+from services.network.drivers.fabric import Fabric, FabricError, ForeignError, Overlay, Server
 from services.network.drivers.namespace import within
 from tests.network.benches import Bench, RealBench, run_in
 
 MARK = "pvc:namespace"
 BRIDGE, BRIDGE_MARK = "pvcbr-a", "pvc:network:a"
-MAC = bridge_mac(BRIDGE)
+MAC = own_mac(BRIDGE)
 SUBNET = IPv4Network("10.77.0.0/24")
 FORWARD = "net/ipv4/ip_forward"
 
@@ -286,3 +286,47 @@ def test_only_settings_of_the_network_are_reached(real: RealBench, key: str) -> 
     real.fabric.make_namespace(MARK)
     with pytest.raises(FabricError, match="no setting of the network"):
         real.fabric.sysctl(key)
+
+
+VNI, DEVICE, LOCAL = 4711, "pvcvx-4711", "127.0.0.1"
+
+
+def put_overlay(bench: Bench, peers: set[str], local: str = LOCAL) -> None:
+    mark, own = "pvc:overlay:a", own_mac(DEVICE)
+    bench.fabric.put_overlay(DEVICE, mark, own, VNI, local, 1500, BRIDGE, peers)
+
+
+def overlay_of(bench: Bench) -> Overlay:
+    (link,) = [link for link in bench.fabric.links() if link.name == DEVICE]
+    assert (link.kind, link.up, link.mtu, link.alias) == ("vxlan", True, 1500, "pvc:overlay:a")
+    assert link.overlay is not None
+    return link.overlay
+
+
+def test_a_bridge_is_carried_to_others_until_it_is_not(bench: Bench) -> None:
+    make_bridge(bench.fabric)
+    put_overlay(bench, {"127.0.1.2", "127.0.1.3"})
+    put_overlay(bench, {"127.0.1.3", "127.0.1.4"})
+    assert overlay_of(bench) == Overlay(VNI, LOCAL, 4789, frozenset({"127.0.1.3", "127.0.1.4"}))
+    (bridge,) = [link for link in bench.fabric.links() if link.name == BRIDGE]
+    assert bridge.ports == {DEVICE}
+    put_overlay(bench, {"127.0.1.3"}, "127.0.0.9")
+    assert overlay_of(bench).local == "127.0.0.9"
+    for _ in range(2):
+        bench.fabric.remove_overlay(DEVICE, "pvc:overlay:a", own_mac(DEVICE))
+    assert DEVICE not in {link.name for link in bench.fabric.links()}
+
+
+def test_a_foreign_device_of_that_name_is_left_alone(bench: Bench) -> None:
+    make_bridge(bench.fabric)
+    bench.add_bridge(DEVICE)
+    with pytest.raises(ForeignError):
+        put_overlay(bench, {"127.0.1.2"})
+    with pytest.raises(ForeignError):
+        bench.fabric.remove_overlay(DEVICE, "pvc:overlay:a", own_mac(DEVICE))
+
+
+def test_a_device_without_its_bridge_fails(bench: Bench) -> None:
+    bench.fabric.make_namespace(MARK)
+    with pytest.raises(FabricError):
+        put_overlay(bench, {"127.0.1.2"})

@@ -1,5 +1,4 @@
-"""From networks and the VMs on them to what a node's network should look like, and to what is to be
-said of each network. Pure."""
+"""From networks and the VMs on them to what a node's network should look like. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +7,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from pvc.compute.v1.vm_pb2 import Vm
-from pvc.network.v1.network_pb2 import AddressAssignment, Network, NetworkSpec, NetworkStatus
+from pvc.network.v1.network_pb2 import Network, NetworkSpec
 from services.network.core import firewall, naming, spec
 from services.network.core.addresses import allocate
+from services.network.core.overlay import ALONE, Overlay, Standing, mtu_for, overlay_of
 from services.network.core.plan import Bridge, Wanted
 from services.network.core.servers import (
-    LEASE_S,
     Host,
     ServerPlan,
     Service,
@@ -23,28 +22,29 @@ from services.network.core.servers import (
 
 BRIDGE_CALLS = tuple(f"net/bridge/bridge-nf-call-{kind}" for kind in ("arptables", "iptables"))
 FORWARD = "net/ipv4/ip_forward"
-NAMED_MAX = 5
-"""Interfaces without an address that a status names."""
 SYSCTLS = (FORWARD, *BRIDGE_CALLS)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the networks are: a namespace of our own or "" for the machine's; the folder of the
-    servers' files; the interface that leads out, "" for whichever the routes say."""
+    servers' files; the interface that leads out, "" for whichever the routes say; the address at
+    which other nodes reach this one, "" for none."""
 
     namespace: str
     folder: str
     uplink: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A VM's interface on a network."""
+    """A VM's interface on a network. `nodes` are those where the VM is or shall be."""
 
     vm: str
     nic: str
     mac: str
+    nodes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class NetworkPlan:
 
     network: Network
     bridge: Bridge | None = None
+    overlay: Overlay | None = None
     server: ServerPlan | None = None
     zone: firewall.Zone | None = None
     hosts: tuple[Host, ...] = ()
@@ -85,12 +86,13 @@ def desired(
     vms: Iterable[Vm],
     leases: Mapping[str, Iterable[Lease]],
     place: Place,
+    standing: Standing = ALONE,
 ) -> Plan:
     """Everything that follows from the networks and VMs. `leases` are what each bridge's server has
     given out: a stranger's address is not given to a VM."""
     everyone = sorted(vms, key=lambda vm: vm.name)
     ordered = sorted(networks, key=lambda network: network.name)
-    plans = tuple(_network_plan(network, everyone, leases, place) for network in ordered)
+    plans = tuple(_network_plan(row, everyone, leases, place, standing) for row in ordered)
     zones = {plan.zone.bridge: plan.zone for plan in plans if plan.zone is not None}
     wanted = Wanted(
         bridges={plan.bridge.name: plan.bridge for plan in plans if plan.bridge is not None},
@@ -98,28 +100,9 @@ def desired(
         zones=zones,
         sysctls=_sysctls(zones.values(), place),
         namespace=bool(place.namespace),
+        overlays={plan.overlay.name: plan.overlay for plan in plans if plan.overlay is not None},
     )
     return Plan(wanted, plans)
-
-
-def status(
-    plan: NetworkPlan, place: Place, leases: Iterable[Lease], obstacle: str
-) -> NetworkStatus:
-    """What is to be said of the network. `obstacle` is what keeps the node from doing its part.
-
-    While the network has a mistake or an obstacle, VMs keep the addresses that they have."""
-    network = plan.network
-    why = plan.why or obstacle or _lacking(plan)
-    states = NetworkStatus.State
-    ready = not (plan.why or obstacle)
-    return NetworkStatus(
-        state=states.STATE_READY if ready else states.STATE_FAILED,
-        why=why,
-        bridge=bridge_of(network),
-        namespace=place.namespace,
-        generation=network.meta.generation if ready else network.status.generation,
-        addresses=network.status.addresses if plan.why else assignments(plan, leases),
-    )
 
 
 def bridge_of(network: Network) -> str:
@@ -132,9 +115,10 @@ def interfaces(vms: Iterable[Vm], network: str) -> tuple[Interface, ...]:
     address yet; of several with the same MAC only the first can have one."""
     found: dict[str, Interface] = {}
     for vm in vms:
+        nodes = frozenset({vm.decision.node, vm.status.node} - {""})
         for nic in vm.spec.nics:
             if nic.network == network and nic.mac:
-                found.setdefault(nic.mac, Interface(vm.name, nic.id, nic.mac))
+                found.setdefault(nic.mac, Interface(vm.name, nic.id, nic.mac, nodes))
     return tuple(found.values())
 
 
@@ -144,41 +128,66 @@ def users(network: str, vms: Iterable[Vm]) -> tuple[str, ...]:
 
 
 def _network_plan(
-    network: Network, vms: Iterable[Vm], leases: Mapping[str, Iterable[Lease]], place: Place
+    network: Network,
+    vms: Iterable[Vm],
+    leases: Mapping[str, Iterable[Lease]],
+    place: Place,
+    standing: Standing,
 ) -> NetworkPlan:
     network_id = _id(network)
     full = spec.filled(network_id, network.spec)
     if wrong := spec.mistakes(full):
         return NetworkPlan(network, why=f"{wrong[0].field}: {wrong[0].text}")
-    name = naming.bridge_name(network_id)
-    subnet = spec.subnet_of(full)
+    underlay = standing.underlay
+    full.mtu = mtu_for(network, standing.node, underlay.inner_mtu if underlay else 0, full.mtu)
+    bridge = _bridge(network_id, full)
+    overlay = overlay_of(network, bridge.name, full.mtu, underlay)
+    if not bridge.address:
+        return NetworkPlan(network, bridge, overlay)
+    wanted = interfaces(vms, network.name)
+    hosts, lacking = _hosts(network, full, wanted, leases.get(bridge.name, ()), standing)
+    service = _service(bridge.name, full, place, overlay)
+    server = server_plan(service, hosts, place.folder)
+    device = overlay.name if overlay else ""
+    zone = firewall.Zone(
+        bridge.name, service.subnet, full.nat, place.uplink, device, service.gateway
+    )
+    return NetworkPlan(network, bridge, overlay, server, zone, hosts, lacking, full.domain)
+
+
+def _bridge(network_id: str, full: NetworkSpec) -> Bridge:
+    """The same on every node, with the gateway's address: a guest that moves finds it there."""
+    name, subnet = naming.bridge_name(network_id), spec.subnet_of(full)
     address = f"{full.ipv4.gateway}/{subnet.prefixlen}" if subnet else ""
-    mark, mac = naming.bridge_mark(network_id), naming.bridge_mac(name)
-    bridge = Bridge(name, mark, mac, full.mtu, address)
-    if subnet is None:
-        return NetworkPlan(network, bridge)
-    hosts, lacking = _hosts(network, full, interfaces(vms, network.name), leases.get(name, ()))
-    service = Service(
-        bridge=name,
-        subnet=subnet,
+    return Bridge(name, naming.bridge_mark(network_id), naming.own_mac(name), full.mtu, address)
+
+
+def _service(bridge: str, full: NetworkSpec, place: Place, overlay: Overlay | None) -> Service:
+    return Service(
+        bridge=bridge,
+        subnet=IPv4Network(full.ipv4.cidr),
         gateway=IPv4Address(full.ipv4.gateway),
         leases=spec.range_of(full),
         domain=full.domain,
         mtu=full.mtu,
         own_resolvers=not place.namespace,
+        strangers=overlay is None,
     )
-    server = server_plan(service, hosts, place.folder)
-    zone = firewall.Zone(name, subnet, full.nat, place.uplink)
-    return NetworkPlan(network, bridge, server, zone, hosts, lacking, full.domain)
 
 
 def _hosts(
-    network: Network, full: NetworkSpec, wanted: tuple[Interface, ...], leases: Iterable[Lease]
+    network: Network,
+    full: NetworkSpec,
+    wanted: tuple[Interface, ...],
+    leases: Iterable[Lease],
+    standing: Standing,
 ) -> tuple[tuple[Host, ...], tuple[str, ...]]:
-    """The interfaces with their addresses, and a sentence for each that has none."""
-    named = [one for one in wanted if can_be_served(_vm_id(one), one.nic, one.mac)]
+    """The interfaces with their addresses, and a sentence for each that has none. Those of others'
+    guests are chosen by others."""
     subnet, gateway = IPv4Network(full.ipv4.cidr), IPv4Address(full.ipv4.gateway)
     noted = {row.mac: IPv4Address(row.address) for row in network.status.addresses}
+    ours = [one for one in wanted if one.mac in noted or _chosen_here(one, network, standing)]
+    named = [one for one in ours if can_be_served(_vm_id(one), one.nic, one.mac)]
     leased = {row.mac: IPv4Address(row.address) for row in leases}
     known, macs = set(noted.values()), {one.mac for one in named}
     held = {mac: address for mac, address in leased.items() if address not in known} | noted
@@ -191,13 +200,13 @@ def _hosts(
         for one in named
         if one.mac in given
     )
-    return hosts, tuple(_lack(one, one in named) for one in wanted if one.mac not in given)
+    return hosts, tuple(_lack(one, one in named) for one in ours if one.mac not in given)
 
 
-def _lacking(plan: NetworkPlan) -> str:
-    """The network works, but not for these."""
-    more = len(plan.lacking) - NAMED_MAX
-    return "; ".join([*plan.lacking[:NAMED_MAX], *([f"{more} more lack one"] if more > 0 else [])])
+def _chosen_here(one: Interface, network: Network, standing: Standing) -> bool:
+    """Whoever speaks for the network chooses an address, and so does the node of the VM: it need
+    not wait for anybody. Two that choose at the same time want to write the same row."""
+    return standing.speaks_for(network.name) or standing.node in one.nodes
 
 
 def _vm_id(one: Interface) -> str:
@@ -208,25 +217,6 @@ def _lack(one: Interface, named: bool) -> str:
     if not named:
         return f"{one.vm} ({one.nic}) has a name or MAC that cannot be served: change it"
     return f"no address is left for {one.vm} ({one.nic}): widen dhcp_first and dhcp_last"
-
-
-def assignments(plan: NetworkPlan, leases: Iterable[Lease]) -> list[AddressAssignment]:
-    """Who has which address, for the status."""
-    asked = {(row.mac, row.address): row.expires - LEASE_S for row in leases if row.expires}
-    rows = []
-    for host in sorted(plan.hosts, key=lambda host: (host.vm, host.nic)):
-        name = f"{host.vm}.{plan.domain}" if host.first else f"{host.nic}.{host.vm}.{plan.domain}"
-        row = AddressAssignment(
-            vm=f"vms/{host.vm}",
-            nic=host.nic,
-            mac=host.mac,
-            address=str(host.address),
-            host_name=name,
-        )
-        if (when := asked.get((host.mac, str(host.address)))) is not None:
-            row.lease_time.FromSeconds(when)
-        rows.append(row)
-    return rows
 
 
 def _sysctls(zones: Iterable[firewall.Zone], place: Place) -> dict[str, str]:

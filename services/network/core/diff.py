@@ -3,12 +3,13 @@ order in which each can succeed, and after them the difference is empty."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from services.network.core.firewall import fingerprint, ruleset
-from services.network.core.naming import bridge_mac, is_our_bridge
+from services.network.core.naming import is_our_bridge, is_our_overlay, own_mac
+from services.network.core.overlay import PORT, Overlay
 from services.network.core.plan import (
     Bridge,
     FeedServer,
@@ -16,8 +17,10 @@ from services.network.core.plan import (
     MakeNamespace,
     Namespace,
     PutBridge,
+    PutOverlay,
     RemoveBridge,
     RemoveNamespace,
+    RemoveOverlay,
     RunServer,
     Seen,
     SeenLink,
@@ -43,7 +46,10 @@ def difference(wanted: Wanted, seen: Seen) -> Difference:
     is no longer wanted goes in the reverse order."""
     obstacles = dict(_obstacles(wanted, seen))
     fine = {name: row for name, row in wanted.bridges.items() if name not in obstacles}
-    removals = [*_unwanted_bridges(wanted, seen)]
+    removals: list[RemoveOverlay | RemoveBridge] = [
+        *_unwanted_overlays(wanted, seen),
+        *_unwanted_bridges(wanted, seen),
+    ]
     steps: list[Step] = [
         *_make_namespace(wanted, seen),
         *_unwanted_servers(wanted, seen, obstacles),
@@ -51,6 +57,7 @@ def difference(wanted: Wanted, seen: Seen) -> Difference:
         *_rules(wanted, seen, fine),
         *_sysctls(wanted, seen),
         *_bridges(fine, seen),
+        *_overlays(wanted, seen, fine),
         *_servers(wanted, seen, fine),
         *_remove_namespace(wanted, seen, obstacles, {step.name for step in removals}),
     ]
@@ -59,17 +66,28 @@ def difference(wanted: Wanted, seen: Seen) -> Difference:
 
 def _obstacles(wanted: Wanted, seen: Seen) -> Iterator[tuple[str, str]]:
     foreign = [link for link in seen.links.values() if not _is_ours(link)]
+    carrying = {row.bridge: row.name for row in wanted.overlays.values()}
     deaf = any(link.name == "lo" and not link.up for link in foreign)
     for name, bridge in wanted.bridges.items():
         if deaf:
             yield name, "the loopback interface is down, so the node cannot reach itself: set it up"
-        elif name in {link.name for link in foreign}:
-            yield name, f"an interface {name} that is not ours is in the way: remove or rename it"
+        elif there := {name, carrying.get(name, name)} & {link.name for link in foreign}:
+            yield (
+                name,
+                f"an interface {min(there)} that is not ours is in the way: remove or rename it",
+            )
         elif name not in seen.links and (clash := _overlapping(bridge, foreign)):
             yield name, f"{clash}: give the network other addresses"
     for link in seen.links.values():
-        if _is_ours(link) and link.name not in wanted.bridges and link.ports:
-            yield link.name, f"{', '.join(sorted(link.ports))} is still attached to {link.name}"
+        attached = sorted(_foreign_ports(link, seen))
+        if _is_our_bridge(link) and link.name not in wanted.bridges and attached:
+            yield link.name, f"{', '.join(attached)} is still attached to {link.name}"
+
+
+def _foreign_ports(link: SeenLink, seen: Seen) -> frozenset[str]:
+    """What is attached to a bridge but for what carries it to other nodes."""
+    ours = {name for name, row in seen.links.items() if _is_our_overlay(row)}
+    return link.ports - ours
 
 
 def _overlapping(bridge: Bridge, foreign: list[SeenLink]) -> str:
@@ -121,12 +139,57 @@ def _bridge_differs(bridge: Bridge, link: SeenLink) -> str:
 
 def _unwanted_bridges(wanted: Wanted, seen: Seen) -> Iterator[RemoveBridge]:
     for name, link in sorted(seen.links.items()):
-        if _is_ours(link) and name not in wanted.bridges and not link.ports:
-            yield RemoveBridge(name, link.mark, bridge_mac(name), "no network needs it")
+        unused = name not in wanted.bridges and not _foreign_ports(link, seen)
+        if _is_our_bridge(link) and unused:
+            yield RemoveBridge(name, link.mark, own_mac(name), "no network needs it")
+
+
+def _overlays(wanted: Wanted, seen: Seen, fine: Mapping[str, Bridge]) -> Iterator[PutOverlay]:
+    for name, overlay in sorted(wanted.overlays.items()):
+        if overlay.bridge not in fine:
+            continue
+        if (link := seen.links.get(name)) is None:
+            yield PutOverlay(overlay, "it does not exist")
+        elif differs := _overlay_differs(overlay, link, seen):
+            yield PutOverlay(overlay, differs)
+
+
+def _overlay_differs(overlay: Overlay, link: SeenLink, seen: Seen) -> str:
+    there = link.overlay
+    bridge = seen.links.get(overlay.bridge)
+    pairs: list[tuple[str, object, object]] = [
+        ("mark", link.mark, overlay.mark),
+        ("MTU", link.mtu, overlay.mtu),
+        ("number", there.vni if there else 0, overlay.vni),
+        ("own address", there.local if there else "", overlay.local),
+        ("port", there.port if there else 0, PORT),
+        ("nodes", _listed(there.peers if there else ()), _listed(overlay.peers)),
+        ("link", "up" if link.up else "down", "up"),
+        ("bridge", bridge is not None and link.name in bridge.ports, True),
+    ]
+    return "; ".join(f"{what} {is_} → {should}" for what, is_, should in pairs if is_ != should)
+
+
+def _listed(peers: Iterable[str]) -> str:
+    return ", ".join(sorted(peers)) or "none"
+
+
+def _unwanted_overlays(wanted: Wanted, seen: Seen) -> Iterator[RemoveOverlay]:
+    for name, link in sorted(seen.links.items()):
+        if _is_our_overlay(link) and name not in wanted.overlays:
+            yield RemoveOverlay(name, link.mark, own_mac(name), "nothing is carried by it")
 
 
 def _is_ours(link: SeenLink) -> bool:
+    return _is_our_bridge(link) or _is_our_overlay(link)
+
+
+def _is_our_bridge(link: SeenLink) -> bool:
     return is_our_bridge(link.name, link.kind, link.mark, link.mac)
+
+
+def _is_our_overlay(link: SeenLink) -> bool:
+    return is_our_overlay(link.name, link.kind, link.mark, link.mac)
 
 
 def _rules(wanted: Wanted, seen: Seen, fine: Mapping[str, Bridge]) -> Iterator[LoadRules]:
@@ -188,7 +251,7 @@ def _unwanted_servers(
 
 def left_over(seen: Seen) -> tuple[str, ...]:
     """What is there of ours, for people and for the proof that nothing is left."""
-    found = [f"bridge {link.name}" for link in seen.links.values() if _is_ours(link)]
+    found = [f"{link.kind} {link.name}" for link in seen.links.values() if _is_ours(link)]
     found += [f"server of {name}" for name in seen.servers]
     found += ["table inet pvc"] if seen.rules else []
     found += [f"setting {key}" for key, row in seen.sysctls.items() if row.before is not None]

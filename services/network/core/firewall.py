@@ -6,47 +6,44 @@ how this or that nft version spells an expression."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
-from services.network.core.naming import digest_of
-
-Json = Mapping[str, object]
+from services.network.core.crossing import crossing
+from services.network.core.firewall_terms import (
+    ACCEPT,
+    DROP,
+    MASQUERADE,
+    REJECT,
+    Json,
+    Rule,
+    chain,
+    field,
+    match,
+    meta,
+    rule,
+)
 
 FAMILY = "inet"
-TABLE = "pvc"
 CHAINS = (
     ("forward", "filter", "forward", 0),
     ("input", "filter", "input", 0),
     ("postrouting", "nat", "postrouting", 100),
 )
-ACCEPT: Json = {"accept": None}
-DROP: Json = {"drop": None}
-REJECT: Json = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}
-MASQUERADE: Json = {"masquerade": None}
 
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """What the filter must know of a network. `uplink` "" is any way out that the routes know."""
+    """What the filter must know of a network. `uplink` "" is any way out that the routes know;
+    `overlay` is the device that carries it to other nodes, and `gateway` what each of them has."""
 
     bridge: str
     subnet: IPv4Network
     nat: bool
     uplink: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule. All rules of an earlier stage stand before those of a later one, whatever the zone:
-    one network's permission to go anywhere must not pass another one's refusal."""
-
-    chain: str
-    stage: int
-    why: str
-    expr: tuple[Json, ...]
+    overlay: str = ""
+    gateway: IPv4Address | None = None
 
 
 def ruleset(zones: Iterable[Zone]) -> tuple[Json, ...]:
@@ -54,9 +51,11 @@ def ruleset(zones: Iterable[Zone]) -> tuple[Json, ...]:
     ordered = sorted(zones, key=lambda zone: zone.bridge)
     if not ordered:
         return ()
-    rules = [rule for zone in ordered for rule in (*_forward(zone), *_input(zone), *_nat(zone))]
-    rules.sort(key=lambda rule: (rule.chain, rule.stage))
-    return (*(_chain(*chain) for chain in CHAINS), *(_rule(rule) for rule in rules))
+    rules = [one for zone in ordered for one in (*_forward(zone), *_input(zone), *_nat(zone))]
+    rules.sort(key=lambda one: (one.chain, one.stage))
+    carried = [zone for zone in ordered if zone.overlay]
+    apart = crossing((zone.overlay, zone.gateway) for zone in carried if zone.gateway)
+    return (*(chain(FAMILY, *one) for one in CHAINS), *(rule(FAMILY, one) for one in rules), *apart)
 
 
 def fingerprint(objects: Sequence[Json]) -> tuple[str, ...]:
@@ -88,8 +87,8 @@ def _input(zone: Zone) -> list[Rule]:
     """The node itself serves its guests addresses and names, answers a ping, and nothing else."""
     at = _in(zone.bridge)
     both = {"set": ["tcp", "udp"]}
-    dns = (at, _match({"meta": {"key": "l4proto"}}, both), _port("th", 53), ACCEPT)
-    ping = (at, _match(_field("icmp", "type"), "echo-request"), ACCEPT)
+    dns = (at, match(meta("l4proto"), both), _port("th", 53), ACCEPT)
+    ping = (at, match(field("icmp", "type"), "echo-request"), ACCEPT)
     return [
         Rule("input", 0, f"{zone.bridge}: answers to the node", (at, _ANSWERS, ACCEPT)),
         Rule("input", 0, f"{zone.bridge}: DHCP", (at, _port("udp", 67), ACCEPT)),
@@ -108,59 +107,24 @@ def _nat(zone: Zone) -> list[Rule]:
     return [Rule("postrouting", 0, why, (*leaving, way, MASQUERADE))]
 
 
-def _match(left: Json, right: object, op: str = "==") -> Json:
-    return {"match": {"op": op, "left": left, "right": right}}
-
-
-_ANSWERS = _match({"ct": {"key": "state"}}, ["established", "related"], "in")
+_ANSWERS = match({"ct": {"key": "state"}}, ["established", "related"], "in")
 
 
 def _in(link: str) -> Json:
-    return _match({"meta": {"key": "iifname"}}, link)
+    return match(meta("iifname"), link)
 
 
 def _out(link: str, op: str = "==") -> Json:
-    return _match({"meta": {"key": "oifname"}}, link, op)
-
-
-def _field(protocol: str, field: str) -> Json:
-    return {"payload": {"protocol": protocol, "field": field}}
+    return match(meta("oifname"), link, op)
 
 
 def _port(protocol: str, port: int) -> Json:
-    return _match(_field(protocol, "dport"), port)
+    return match(field(protocol, "dport"), port)
 
 
-def _is(field: str, subnet: IPv4Network, op: str = "==") -> Json:
+def _is(name: str, subnet: IPv4Network, op: str = "==") -> Json:
     prefix = {"prefix": {"addr": str(subnet.network_address), "len": subnet.prefixlen}}
-    return _match(_field("ip", field), prefix, op)
-
-
-def _chain(name: str, kind: str, hook: str, priority: int) -> Json:
-    return {
-        "chain": {
-            "family": FAMILY,
-            "table": TABLE,
-            "name": name,
-            "type": kind,
-            "hook": hook,
-            "prio": priority,
-            "policy": "accept",
-        }
-    }
-
-
-def _rule(rule: Rule) -> Json:
-    digest = digest_of(rule.chain, json.dumps(rule.expr, sort_keys=True))
-    return {
-        "rule": {
-            "family": FAMILY,
-            "table": TABLE,
-            "chain": rule.chain,
-            "comment": f"{rule.why} #{digest}",
-            "expr": list(rule.expr),
-        }
-    }
+    return match(field("ip", name), prefix, op)
 
 
 def _chain_line(chain: object) -> str:

@@ -8,6 +8,7 @@ import re
 
 NAMESPACE_MARK = "pvc:namespace"
 PREFIX = "pvcbr-"
+OVERLAY_PREFIX = "pvcvx-"
 SHORT = 8
 NETWORK_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -29,17 +30,35 @@ def bridge_mark(network_id: str) -> str:
     return f"pvc:network:{network_id}"
 
 
-def bridge_mac(bridge: str) -> str:
-    """A bridge's own hardware address: locally administered, and the same whenever it is made."""
-    digest = hashlib.sha256(bridge.encode()).digest()
+def overlay_name(vni: int) -> str:
+    """The device that carries a network between the nodes: "pvcvx-4711"."""
+    return f"{OVERLAY_PREFIX}{vni}"
+
+
+def overlay_mark(network_id: str) -> str:
+    """What that device's alias says."""
+    check_network_id(network_id)
+    return f"pvc:overlay:{network_id}"
+
+
+def own_mac(name: str) -> str:
+    """A device's own hardware address: locally administered, and the same whenever and wherever it
+    is made."""
+    digest = hashlib.sha256(name.encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
 def is_our_bridge(name: str, kind: str, mark: str, mac: str) -> bool:
     """Whether an interface is a bridge that we made, marked or killed right before it was
     marked."""
-    marked = mark.startswith("pvc:network:") or (mark == "" and mac == bridge_mac(name))
+    marked = mark.startswith("pvc:network:") or (mark == "" and mac == own_mac(name))
     return kind == "bridge" and name.startswith(PREFIX) and marked
+
+
+def is_our_overlay(name: str, kind: str, mark: str, mac: str) -> bool:
+    """The same of a device that carries a network."""
+    marked = mark.startswith("pvc:overlay:") or (mark == "" and mac == own_mac(name))
+    return kind == "vxlan" and name.startswith(OVERLAY_PREFIX) and marked
 
 
 def check_network_id(network_id: str) -> None:

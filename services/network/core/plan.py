@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from services.network.core.firewall import Json, Zone
+from services.network.core.firewall import Zone
+from services.network.core.firewall_terms import Json
+from services.network.core.overlay import Overlay
 from services.network.core.servers import ServerPlan
 
 
@@ -42,11 +44,22 @@ class Wanted:
     zones: Mapping[str, Zone] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     namespace: bool = True
+    overlays: Mapping[str, Overlay] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenOverlay:
+    """What a VXLAN device carries, and to whom it floods."""
+
+    vni: int
+    local: str
+    port: int
+    peers: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class SeenLink:
-    """An interface, ours or not."""
+    """An interface, ours or not. `overlay` of a VXLAN device."""
 
     name: str
     kind: str
@@ -56,6 +69,7 @@ class SeenLink:
     up: bool
     addresses: frozenset[str]
     ports: frozenset[str]
+    overlay: SeenOverlay | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +135,24 @@ class RemoveBridge:
 
 
 @dataclass(frozen=True, slots=True)
+class PutOverlay:
+    """Make a VXLAN device on its bridge or bring it to these values."""
+
+    overlay: Overlay
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOverlay:
+    """Remove a VXLAN device of ours."""
+
+    name: str
+    mark: str
+    mac: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRules:
     """Replace our table; without rules there is none."""
 
@@ -166,6 +198,8 @@ Step = (
     | RemoveNamespace
     | PutBridge
     | RemoveBridge
+    | PutOverlay
+    | RemoveOverlay
     | LoadRules
     | SetSysctl
     | RunServer
@@ -185,6 +219,11 @@ def sentence(step: Step) -> str:
             return f"set up bridge {bridge.name}"
         case RemoveBridge(name):
             return f"remove bridge {name}"
+        case PutOverlay(overlay):
+            peers = ", ".join(sorted(overlay.peers))
+            return f"carry {overlay.bridge} by {overlay.name} to {peers}"
+        case RemoveOverlay(name):
+            return f"remove {name}"
         case LoadRules(rules):
             return "replace the packet filter's table" if rules else "remove the table"
         case SetSysctl(key, value):
@@ -202,7 +241,9 @@ def bridge_at(step: Step) -> str:
     match step:
         case PutBridge(bridge):
             return bridge.name
-        case RemoveBridge(name):
+        case PutOverlay(overlay):
+            return overlay.bridge
+        case RemoveBridge(name) | RemoveOverlay(name):
             return name
         case RunServer(plan) | FeedServer(plan):
             return plan.bridge

@@ -32,7 +32,8 @@ class Host:
 @dataclass(frozen=True, slots=True)
 class Service:
     """What a server serves. `own_resolvers`: it asks the machine's name servers for foreign names;
-    else it knows its own names alone."""
+    else it knows its own names alone. `strangers`: it gives addresses to whoever asks; where every
+    node has a server for the same network, two of them would give one address away twice."""
 
     bridge: str
     subnet: IPv4Network
@@ -41,6 +42,7 @@ class Service:
     domain: str
     mtu: int
     own_resolvers: bool
+    strangers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,9 @@ def names_text(service: Service, hosts: Iterable[Host]) -> str:
 
 
 def _dhcp_lines(service: Service, at: str) -> list[str]:
-    first, last, mask = service.leases.first, service.leases.last, service.subnet.netmask
+    given = f"{service.subnet.network_address},static"
+    if service.strangers:
+        given = f"{service.leases.first},{service.leases.last}"
     return [
         "dhcp-authoritative",
         "dhcp-ignore-names",
@@ -125,7 +129,7 @@ def _dhcp_lines(service: Service, at: str) -> list[str]:
         f"dhcp-leasefile={at}.leases",
         f"dhcp-hostsfile={at}.hosts",
         f"dhcp-lease-max={service.subnet.num_addresses}",
-        f"dhcp-range={first},{last},{mask},{LEASE_S}",
+        f"dhcp-range={given},{service.subnet.netmask},{LEASE_S}",
         f"dhcp-option=option:router,{service.gateway}",
         f"dhcp-option=option:dns-server,{service.gateway}",
         f"dhcp-option=option:mtu,{service.mtu}",

@@ -55,6 +55,7 @@ def revised(network_id: str, before: NetworkSpec, after: NetworkSpec) -> Network
                 spec.ipv4.ClearField(field)
     if not after.HasField("ipv4"):
         spec.ClearField("ipv4")
+    spec.vni = after.vni or before.vni
     return filled(network_id, spec)
 
 

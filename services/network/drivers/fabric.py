@@ -4,7 +4,7 @@ the real driver and the fake both keep. It decides nothing and knows no contract
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,9 +21,20 @@ class ForeignError(FabricError):
 
 
 @dataclass(frozen=True, slots=True)
+class Overlay:
+    """What a VXLAN device carries: its number, the address that it sends from, its UDP port, and
+    the addresses that it floods to."""
+
+    vni: int
+    local: str
+    port: int
+    peers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A network interface as seen: `alias` is the mark we set, `ports` are the names attached to
-    it."""
+    it. `overlay` of VXLAN devices with one number and one address."""
 
     name: str
     kind: str
@@ -33,6 +44,7 @@ class Link:
     up: bool
     addresses: frozenset[str]
     ports: frozenset[str] = frozenset()
+    overlay: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,20 @@ class Fabric(Protocol):
 
     def remove_bridge(self, name: str, mark: str, mac: str) -> None:
         """Remove the bridge; what was attached to it stays, unattached."""
+
+    def put_overlay(
+        self, name: str, mark: str, mac: str, vni: int, local: str, mtu: int, bridge: str,
+        peers: Collection[str],
+    ) -> None:  # fmt: skip
+        """Make the VXLAN device or bring it to these values, on this bridge. Its packets travel in
+        the machine's own network, wherever the bridge is."""
+
+    def remove_overlay(self, name: str, mark: str, mac: str) -> None:
+        """Remove the VXLAN device."""
+
+    def path_mtu(self, address: str) -> int:
+        """The largest packet on the interface of the machine's own network that has this address;
+        0 when none has it."""
 
     def ruleset(self) -> tuple[Json, ...]:
         """Chains and rules of our own table, empty without one."""

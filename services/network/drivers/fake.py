@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from services.network.drivers.fabric import (
@@ -14,6 +14,7 @@ from services.network.drivers.fabric import (
     Json,
     Lease,
     Link,
+    Overlay,
     Server,
     Sysctl,
 )
@@ -45,6 +46,8 @@ class Machine:
     servers: dict[str, Server] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     leases: dict[str, tuple[Lease, ...]] = field(default_factory=dict)
+    path_mtu: int = 1500
+    """Of the interface by which other nodes are reached."""
     listening: dict[tuple[str, int], Callable[[], socket.socket]] = field(default_factory=dict)
 
     def crash_server(self, bridge: str) -> None:
@@ -58,6 +61,8 @@ class Machine:
     def remove_link(self, name: str) -> None:
         """Somebody removes an interface: a bridge's server is bound to what is no more."""
         del self.links[name]
+        for other, link in self.links.items():
+            self.links[other] = replace(link, ports=link.ports - {name})
         if name in self.servers:
             self.servers[name] = replace(self.servers[name], fresh=False, answers=False)
 
@@ -125,6 +130,34 @@ class FakeFabric:
                 self.machine.remove_link(name)
 
         self._change("remove_bridge", act)
+
+    def put_overlay(
+        self, name: str, mark: str, mac: str, vni: int, local: str, mtu: int, bridge: str,
+        peers: Collection[str],
+    ) -> None:  # fmt: skip
+        def act() -> None:
+            self._check_ours(name, mark, mac, "vxlan")
+            links = self.machine.links
+            if bridge not in links:
+                raise FabricError(f"{bridge} is not there")
+            overlay = Overlay(vni, local, 4789, frozenset(peers))
+            links[name] = Link(name, "vxlan", mark, mac, mtu, True, frozenset(), overlay=overlay)
+            links[bridge] = replace(links[bridge], ports=links[bridge].ports | {name})
+
+        self._change("put_overlay", act)
+
+    def remove_overlay(self, name: str, mark: str, mac: str) -> None:
+        def act() -> None:
+            if not self.machine.exists or name not in self.machine.links:
+                return
+            self._check_ours(name, mark, mac, "vxlan")
+            self.machine.remove_link(name)
+
+        self._change("remove_overlay", act)
+
+    def path_mtu(self, address: str) -> int:
+        self._may_fail("path_mtu")
+        return self.machine.path_mtu
 
     def ruleset(self) -> tuple[Json, ...]:
         self._may_fail("ruleset")
@@ -226,11 +259,11 @@ class FakeFabric:
         if not self.machine.exists:
             raise FabricError("the network namespace cannot be opened: it does not exist")
 
-    def _check_ours(self, name: str, mark: str, mac: str) -> None:
+    def _check_ours(self, name: str, mark: str, mac: str, kind: str = "bridge") -> None:
         self._need_namespace()
         link = self.machine.links.get(name)
         if link is None:
             return
         unfinished = link.alias == "" and link.mac == mac
-        if link.kind != "bridge" or not (link.alias == mark or unfinished):
+        if link.kind != kind or not (link.alias == mark or unfinished):
             raise ForeignError(f"interface {name} is not ours")

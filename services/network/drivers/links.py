@@ -17,37 +17,41 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from services.network.drivers import namespace as ns
-from services.network.drivers.fabric import FabricError, ForeignError, Link
+from services.network.drivers.fabric import FabricError, ForeignError, Link, Overlay
 
+ANYBODY = "00:00:00:00:00:00"
+"""The hardware address under which a VXLAN device keeps where to flood to."""
 LOOPBACK = 1
 IFF_UP = 1
 
 
 def read_links() -> tuple[Link, ...]:
     """Every interface with its IPv4 addresses, by name."""
-    with _netlink("list interfaces") as route:
+    with netlink("list interfaces") as route:
         rows = list(route.get_links())
         addresses = _addresses(route)
+        flooding = {row["index"]: _flooded(route, row) for row in rows if _is_vxlan(row)}
     names = {row["index"]: row.get("ifname") for row in rows}
     ports: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if (master := row.get("master")) in names:
             ports[names[master]].add(row.get("ifname"))
-    return tuple(sorted((_link(row, addresses, ports) for row in rows), key=lambda link: link.name))
+    found = [_link(row, addresses, ports, flooding) for row in rows]
+    return tuple(sorted(found, key=lambda link: link.name))
 
 
 def put_bridge(name: str, mark: str, mac: str, mtu: int, address: str) -> None:
     """See Fabric.put_bridge. The MAC is set at birth, so the bridge is known for ours from then
     on."""
-    with _netlink(f"set up bridge {name}") as route:
-        row = _find(route, name)
+    with netlink(f"set up bridge {name}") as route:
+        row = find(route, name)
         if row is None:
             route.link("add", ifname=name, kind="bridge", address=mac, mtu=mtu)
-            row = _find(route, name)
+            row = find(route, name)
             if row is None:
                 raise FabricError(f"bridge {name} vanished right after it was made")
         else:
-            _check_ours(row, name, mark, mac)
+            check_ours(row, "bridge", name, mark, mac)
         index = row["index"]
         route.link("set", index=index, ifalias=mark)
         route.link("set", index=index, address=mac, mtu=mtu, state="up")
@@ -56,11 +60,11 @@ def put_bridge(name: str, mark: str, mac: str, mtu: int, address: str) -> None:
 
 def remove_bridge(name: str, mark: str, mac: str) -> None:
     """See Fabric.remove_bridge."""
-    with _netlink(f"remove bridge {name}") as route:
-        row = _find(route, name)
+    with netlink(f"remove bridge {name}") as route:
+        row = find(route, name)
         if row is None:
             return
-        _check_ours(row, name, mark, mac)
+        check_ours(row, "bridge", name, mark, mac)
         route.link("del", index=row["index"])
 
 
@@ -75,7 +79,7 @@ def make_namespace(name: str, mark: str) -> None:
 
     def work() -> None:
         _unshare()
-        with _netlink(f"mark namespace {name}") as route:
+        with netlink(f"mark namespace {name}") as route:
             route.link("set", index=LOOPBACK, ifalias=mark, state="up")
         _ip("netns", "attach", name, str(threading.get_native_id()))
 
@@ -110,7 +114,9 @@ def _ip(*words: str) -> None:
 
 
 @contextlib.contextmanager
-def _netlink(doing: str) -> Iterator[Any]:
+def netlink(doing: str) -> Iterator[Any]:
+    """A netlink socket of the caller's namespace. What fails is a FabricError that says what was
+    being done."""
     try:
         with IPRoute() as route:
             yield route
@@ -118,15 +124,17 @@ def _netlink(doing: str) -> Iterator[Any]:
         raise FabricError(f"{doing}: {error}") from error
 
 
-def _find(route: Any, name: str) -> Any | None:
+def find(route: Any, name: str) -> Any | None:
+    """The interface of that name."""
     found = [row for row in route.get_links() if row.get("ifname") == name]
     return found[0] if found else None
 
 
-def _check_ours(row: Any, name: str, mark: str, mac: str) -> None:
+def check_ours(row: Any, kind_wanted: str, name: str, mark: str, mac: str) -> None:
+    """Raises ForeignError for what is not of that kind, marked or killed before it was marked."""
     alias, kind = row.get("ifalias") or "", row.get(("linkinfo", "kind")) or ""
     unfinished = alias == "" and row.get("address") == mac
-    if kind != "bridge" or not (alias == mark or unfinished):
+    if kind != kind_wanted or not (alias == mark or unfinished):
         raise ForeignError(
             f"interface {name} is not ours: a {kind or 'device'} with the mark '{alias}'"
         )
@@ -158,7 +166,30 @@ def _addresses(route: Any) -> defaultdict[int, frozenset[str]]:
     return found
 
 
-def _link(row: Any, addresses: dict[int, frozenset[str]], ports: dict[str, set[str]]) -> Link:
+def _is_vxlan(row: Any) -> bool:
+    return bool(row.get(("linkinfo", "kind")) == "vxlan")
+
+
+def _flooded(route: Any, row: Any) -> frozenset[str]:
+    """Where a VXLAN device sends what it does not know a way for."""
+    entries = route.fdb("dump", ifindex=row["index"])
+    return frozenset(one.get("dst") for one in entries if one.get("lladdr") == ANYBODY)
+
+
+def _overlay(row: Any, flooded: frozenset[str]) -> Overlay | None:
+    told = row.get(("linkinfo", "data"))
+    vni, local = told.get("vxlan_id"), told.get("vxlan_local")
+    if vni is None or local is None:
+        return None
+    return Overlay(vni, local, told.get("vxlan_port") or 0, flooded)
+
+
+def _link(
+    row: Any,
+    addresses: dict[int, frozenset[str]],
+    ports: dict[str, set[str]],
+    flooding: dict[int, frozenset[str]],
+) -> Link:
     name = row.get("ifname")
     return Link(
         name=name,
@@ -169,6 +200,7 @@ def _link(row: Any, addresses: dict[int, frozenset[str]], ports: dict[str, set[s
         up=bool(row["flags"] & IFF_UP),
         addresses=addresses[row["index"]],
         ports=frozenset(ports.get(name, ())),
+        overlay=_overlay(row, flooding[row["index"]]) if row["index"] in flooding else None,
     )
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from services.network.drivers import dnsmasq, links, nftables
+from services.network.drivers import dnsmasq, links, nftables, vxlan
 from services.network.drivers import namespace as ns
 from services.network.drivers.fabric import FabricError, Json, Lease, Link, Server, Sysctl
 
@@ -47,6 +47,24 @@ class LinuxFabric:
     def remove_bridge(self, name: str, mark: str, mac: str) -> None:
         if self._exists():
             self._inside(lambda: links.remove_bridge(name, mark, mac))
+
+    def put_overlay(
+        self, name: str, mark: str, mac: str, vni: int, local: str, mtu: int, bridge: str,
+        peers: Collection[str],
+    ) -> None:  # fmt: skip
+        tunnel = vxlan.Tunnel(name, mark, mac, vni, local)
+        if not self._inside(lambda: vxlan.is_there(tunnel)):
+            vxlan.make(tunnel, self.namespace)
+        self._inside(lambda: vxlan.put(tunnel, mtu, bridge, peers))
+
+    def remove_overlay(self, name: str, mark: str, mac: str) -> None:
+        if self._exists():
+            self._inside(lambda: vxlan.remove(name, mark, mac))
+
+    def path_mtu(self, address: str) -> int:
+        """In the network that this process is in, where the services of the node listen too."""
+        held = (link for link in links.read_links() if _has(link, address))
+        return min((link.mtu for link in held), default=0)
 
     def ruleset(self) -> tuple[Json, ...]:
         return self._inside(nftables.read_ruleset) if self._exists() else ()
@@ -150,6 +168,10 @@ def _failing(what: str) -> Iterator[None]:
 def _addresses(seen: Sequence[Link]) -> dict[str, str]:
     """Where each bridge's server is asked: an address of the bridge."""
     return {link.name: min(link.addresses).split("/")[0] for link in seen if link.addresses}
+
+
+def _has(link: Link, address: str) -> bool:
+    return any(one.split("/")[0] == address for one in link.addresses)
 
 
 def _sysctl_path(key: str) -> Path:

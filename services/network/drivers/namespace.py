@@ -4,10 +4,11 @@ changes."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,22 @@ def within(namespace: str, work: Callable[[], T]) -> T:
         return work()
 
     return apart(enter_and_work)
+
+
+@contextlib.contextmanager
+def opened(namespace: str) -> Iterator[int | None]:
+    """A descriptor of the namespace; None for the caller's own. Raises FabricError."""
+    if not namespace:
+        yield None
+        return
+    try:
+        descriptor = os.open(FOLDER / namespace, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FabricError(f"network namespace {namespace} cannot be opened: {error}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def apart(work: Callable[[], T]) -> T:
@@ -63,15 +80,9 @@ def exists(namespace: str) -> bool:
 
 
 def _enter(namespace: str) -> None:
-    try:
-        descriptor = os.open(FOLDER / namespace, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise FabricError(f"network namespace {namespace} cannot be opened: {error}") from error
-    try:
+    with opened(namespace) as descriptor:
         if _libc.setns(descriptor, CLONE_NEWNET) != 0:
             code = ctypes.get_errno()
             raise FabricError(
                 f"network namespace {namespace} cannot be entered: {os.strerror(code)}"
             )
-    finally:
-        os.close(descriptor)
