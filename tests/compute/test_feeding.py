@@ -1,4 +1,4 @@
-"""When a watchdog may be fed, and that it always fires in time, wherever the feeder stands still."""
+"""When a watchdog may be fed, and that it fires in time, wherever the feeder stands still."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Machine:
                     self.heard = max(self.heard, arrives)
 
     def prove(self, there_s: float, back_s: float, cut: bool, lag: bool = True) -> None:
-        """A server hears of us at once; those that end sessions after the lag or at once, if the server
-        is not cut off from them before. Then it hangs up on us."""
+        """A server hears of us at once; those that end sessions after the lag or at once, if the
+        server is not cut off from them before. Then it hangs up on us."""
         asked, lag_s = self.now, self.times.lag_s if lag else 0.0
         self.now += there_s
         self.hear()

@@ -1,0 +1,1 @@
+"""How the coordinator reaches what can end a node: controllers of power, and storage."""
