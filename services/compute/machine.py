@@ -3,7 +3,7 @@ what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pvc.compute.v1 import vm_pb2
 from pvc.network.v1 import network_pb2
@@ -29,25 +29,68 @@ def machine_for(
         console_log=str(settings.console_log(vm_id)),
         nvram=str(settings.nvram(vm_id)),
         volumes=dict(_files(snapshot, vm)),
-        networks=dict(_bridges(snapshot, vm)),
+        networks=dict(_bridges(snapshot, vm, settings.node)),
         targets=targets,
         cpu_model=settings.cpu_model,
     )
 
 
-def missing(snapshot: Snapshot, vm: vm_pb2.Vm) -> str:
+def missing(snapshot: Snapshot, vm: vm_pb2.Vm, node: str) -> str:
     """What keeps the VM from being started here, for people; "" when nothing does."""
+    gap = next(gaps(snapshot, vm, node), "")
+    return f"{gap}; waiting for it" if gap else ""
+
+
+def gaps(
+    snapshot: Snapshot, vm: vm_pb2.Vm, node: str, copied: Collection[str] = ()
+) -> Iterator[str]:
+    """All that a VM would need on the node and that is not there. copied: volumes that are copied
+    there."""
     for disk in vm.spec.disks:
-        volume = snapshot.find(storage_pb2.Volume, disk.volume) if disk.volume else None
-        if disk.volume and (volume is None or not _usable(volume)):
-            state = "GONE" if volume is None else _volume_state(volume)
-            return f"{disk.volume} is {state}; waiting for it"
-    for nic in vm.spec.nics:
-        network = snapshot.find(network_pb2.Network, nic.network)
-        if network is None or not _reachable(network):
-            why = "" if network is None or not network.status.why else f" ({network.status.why})"
-            return f"{nic.network} is not ready on this node{why}; waiting for it"
-    return ""
+        if disk.volume and disk.volume not in copied:
+            yield from _volume_gaps(snapshot, disk.volume, node)
+    for name in dict.fromkeys(nic.network for nic in vm.spec.nics):
+        network = snapshot.find(network_pb2.Network, name)
+        here = _at(network, node) if network is not None else None
+        if here is None or not here.ready or not here.bridge:
+            why = f" ({here.why})" if here is not None and here.why else ""
+            yield f"{name} is not ready on this node{why}"
+
+
+def copies(snapshot: Snapshot, vm: vm_pb2.Vm) -> dict[str, str]:
+    """Images that are copied along in its migration → those that their content goes to."""
+    found: dict[str, str] = {}
+    for name, place in vm.decision.migration.volumes.items():
+        here = snapshot.find(storage_pb2.Volume, name)
+        there = snapshot.find(storage_pb2.Volume, place)
+        if here is not None and there is not None:
+            found[here.status.path] = there.status.path
+    return found
+
+
+def _volume_gaps(snapshot: Snapshot, name: str, node: str) -> Iterator[str]:
+    volume = snapshot.find(storage_pb2.Volume, name)
+    if volume is None or not _usable(volume):
+        yield f"{name} is {'GONE' if volume is None else _volume_state(volume)}"
+    pool = snapshot.find(storage_pb2.Pool, name.partition("/volumes/")[0])
+    if pool is None:
+        return
+    if not pool.spec.shared:
+        if pool.spec.node not in ("", node):
+            yield f"{name} is on {pool.spec.node}, and its pool is not shared"
+        return
+    here = pool.status.nodes.get(node.removeprefix("nodes/"))
+    if here is not None and not here.ready:
+        yield f"{pool.name} cannot be used on this node ({here.why or 'nothing says why'})"
+
+
+def _at(network: network_pb2.Network, node: str) -> network_pb2.NetworkAtNode:
+    """The network as it is on the node; as it is at all where nothing tells nodes apart."""
+    status = network.status
+    if status.nodes:
+        return status.nodes.get(node.removeprefix("nodes/"), network_pb2.NetworkAtNode())
+    ready = status.state == network_pb2.NetworkStatus.STATE_READY
+    return network_pb2.NetworkAtNode(ready=ready, why=status.why, bridge=status.bridge)
 
 
 def volumes_by_path(snapshot: Snapshot, vm: vm_pb2.Vm) -> dict[str, tuple[str, int]]:
@@ -69,22 +112,17 @@ def _files(snapshot: Snapshot, vm: vm_pb2.Vm) -> list[tuple[str, VolumeFile]]:
     ]
 
 
-def _bridges(snapshot: Snapshot, vm: vm_pb2.Vm) -> list[tuple[str, Bridge]]:
+def _bridges(snapshot: Snapshot, vm: vm_pb2.Vm, node: str) -> list[tuple[str, Bridge]]:
     networks = [snapshot.find(network_pb2.Network, nic.network) for nic in vm.spec.nics]
     return [
-        (network.name, Bridge(network.status.bridge, network.spec.mtu))
+        (network.name, Bridge(here.bridge, network.status.mtu or network.spec.mtu))
         for network in networks
-        if network is not None and _reachable(network)
+        if network is not None and (here := _at(network, node)).ready and here.bridge
     ]
 
 
 def _usable(volume: storage_pb2.Volume) -> bool:
     return volume.status.state == storage_pb2.VolumeStatus.STATE_READY and bool(volume.status.path)
-
-
-def _reachable(network: network_pb2.Network) -> bool:
-    ready = network.status.state == network_pb2.NetworkStatus.STATE_READY
-    return ready and bool(network.status.bridge)
 
 
 def _volume_state(volume: storage_pb2.Volume) -> str:

@@ -323,7 +323,11 @@ def test_every_transition_is_reached_and_every_step_made() -> None:
     table = {(a, b) for a, after in status.TRANSITIONS.items() for b in after}
     missing = table - REACHED
     assert not missing, [status.move(a, b) for a, b in missing]  # type: ignore[arg-type]
-    assert {*steps.Step.__args__} == SEEN
+    of_migrations = {
+        steps.Migrate, steps.SetDowntime, steps.Throttle, steps.StartPostCopy,
+        steps.AbortMigration, steps.SetArrival,
+    }  # fmt: skip
+    assert {*steps.Step.__args__} - of_migrations == SEEN
 
 
 def operation(name: str, **given: object) -> operation_pb2.Operation:
