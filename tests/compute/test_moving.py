@@ -324,3 +324,18 @@ def test_a_stopped_vm_changes_its_node(pair: Pair) -> None:
     pair.write("vms/web", lambda row: setattr(row.decision, "power", vm_pb2.POWER_STATE_RUNNING))
     pair.calm()
     pair.is_at("n2")
+
+
+def test_nobody_says_that_it_is_off_while_the_target_is_away(pair: Pair) -> None:
+    copying(pair, 1)
+    pair.target.up = False
+    pair.until(lambda: pair.vm.decision.node == "nodes/n2")
+    pair.states.clear()
+    for _ in range(40):
+        pair.round()
+    assert "web" not in pair.source.hypervisor.names()
+    assert pair.vm.status.state == RUNNING and pair.vm.status.node == "nodes/n1"
+    pair.target.up = True
+    pair.calm()
+    pair.is_at("n2")
+    assert pair.states == [("nodes/n1", RUNNING), ("nodes/n2", RUNNING)]
