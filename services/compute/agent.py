@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
+from services.compute.core import migrate
 from services.compute.core.life import ON, at_rest, converge
 from services.compute.core.methods import method
 from services.compute.core.settle import settles
 from services.compute.core.status import RUNNING, STOPPED
-from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor, Power
+from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor, Passage, Power
 from services.compute.hands import Hands
 from services.compute.ledger import Ledger
+from services.compute.machine import copies, gaps
 from services.compute.memory import Memory
 from services.compute.presence import Presence
 from services.compute.settings import ComputeSettings
@@ -40,9 +43,11 @@ Operations = Mapping[str, Sequence[Operation]]
 TROUBLE_PAUSE_S = 5.0
 """A VM whose hypervisor call failed is left alone for this long."""
 
+MOVING_S = 0.25
 RESTLESS_S = 1.0
 CALM_S = 5.0
-"""A round is made after this even if nothing seems to have changed."""
+"""A round is made after these even if nothing seems to have changed: for a VM that migrates, one
+that is not as it is to be, all others."""
 ROWS = ("vms", "pools", "pools/volumes", "networks", "nodes")
 READS = (*ROWS, "operations")
 """Collections whose rows matter to an agent; of the operations only some, see `unfinished`."""
@@ -70,7 +75,7 @@ class Agent:
         self.memory = Memory(clock)
         self._sight = Sight(clock, settings, facts.accelerator, presence.machine, self.memory)
         self._ledger = Ledger(store, clock, settings.node, self.memory)
-        self._hands = Hands(hypervisor, settings, facts.accelerator, self.memory)
+        self._hands = Hands(hypervisor, settings, facts.accelerator, self.memory, clock)
         self._pool = ThreadPoolExecutor(settings.parallel) if settings.parallel else None
         self._lock = threading.Lock()
         self._busy: set[str] = set()
@@ -119,8 +124,8 @@ class Agent:
             return
         self._strangers = tuple(sorted(map(left_alone, orphans(snapshot, domains))))
         self._tend_all(lease, snapshot, domains)
-        restless = any(is_restless(vm) for vm, _ in self._mine(snapshot, domains))
-        self._due = self._clock.monotonic() + (RESTLESS_S if restless else CALM_S)
+        period_s = min((patience_s(vm) for vm, _ in self._mine(snapshot, domains)), default=CALM_S)
+        self._due = self._clock.monotonic() + period_s
 
     def _domains(self) -> Mapping[str, Domain] | None:
         """All there are; None while the hypervisor does not answer, which is a fault of the
@@ -193,7 +198,8 @@ class Agent:
     ) -> Iterable[tuple[vm_pb2.Vm, Domain | None]]:
         for vm in snapshot.rows(vm_pb2.Vm):
             domain = domains.get(vm.name.removeprefix("vms/"))
-            if domain or self._node in (vm.decision.node, vm.status.node):
+            nodes = (vm.decision.node, vm.status.node, vm.decision.migration.target)
+            if domain or self._node in nodes:
                 yield vm, domain
 
     def _submit(self, vm: str, work: Callable[[], bool]) -> None:
@@ -250,8 +256,14 @@ class Agent:
         if vm is None:
             return False
         waiting = self._ledger.take_up(lease, vm, self._operations(snapshot).get(name, ()))
+        passage, refusals = None, None
+        if is_between(vm, self._node):
+            passage, refusals = self._passage(vm), self._refusals(snapshot, vm)
+            # After the row: what another node did to it was seen to be done there before it was
+            # written, and has to be seen here before it is judged by.
+            domain = self._hypervisor.domains().get(name.removeprefix("vms/"))
         grounds = self._grounds(snapshot, vm, domain)  # before the view: what changes then, shows
-        view = self._sight.view(snapshot, vm, domain, former, waiting)
+        view = self._sight.view(snapshot, vm, domain, former, waiting, passage, refusals)
         steps = converge(vm, view)
         self._calm.pop(name, None)
         if not steps and former is None and not waiting and not is_restless(vm):
@@ -264,6 +276,25 @@ class Agent:
                 return True
             vm = self._ledger.write(lease, vm, step)
         return bool(steps)
+
+    def _passage(self, vm: vm_pb2.Vm) -> Passage | None:
+        begun = migrate.seen_of(vm).phase == vm_pb2.MigrationStatus.PHASE_COPYING
+        if not (begun and migrate.leaves(vm, self._node)):
+            return None
+        return self._hypervisor.migration(vm.name.removeprefix("vms/"))
+
+    def _refusals(self, snapshot: Snapshot, vm: vm_pb2.Vm) -> tuple[str, ...] | None:
+        """Why it cannot come here: all reasons at once."""
+        if not migrate.wants_look(vm, self._node):
+            return None
+        copied = vm.decision.migration.volumes
+        found = tuple(gaps(snapshot, vm, self._node, copied))
+        source = snapshot.find(cluster_pb2.Node, vm.decision.node)
+        host = source.status.migration_host if source is not None else ""
+        if not host:
+            return (*found, f"{vm.decision.node} lets no VMs out: it has no address for that")
+        images = copies(snapshot, vm)
+        return (*found, *self._hypervisor.refuses(vm.name.removeprefix("vms/"), host, images))
 
     def _grounds(
         self, snapshot: Snapshot, vm: vm_pb2.Vm, domain: Domain | None
@@ -334,7 +365,22 @@ def is_restless(vm: vm_pb2.Vm) -> bool:
     """Time alone can bring something about: a back-off ends, a guest does not shut down."""
     wanted = vm.decision.power in ON
     calm = vm.status.state == (RUNNING if wanted else STOPPED)
+    calm = calm and not vm.decision.HasField("migration")
     return not calm or vm.decision.power == vm_pb2.POWER_STATE_PAUSED
+
+
+def is_between(vm: vm_pb2.Vm, node: str) -> bool:
+    """Another node has a part in what it is: it moves, or has moved here."""
+    if vm.decision.HasField("migration"):
+        return True
+    return vm.decision.node == node and vm.status.node not in ("", node)
+
+
+def patience_s(vm: vm_pb2.Vm) -> float:
+    """How long the VM may go without being looked at."""
+    if vm.decision.HasField("migration"):
+        return MOVING_S
+    return RESTLESS_S if is_restless(vm) else CALM_S
 
 
 def orphans(snapshot: Snapshot, domains: Mapping[str, Domain]) -> list[Domain]:

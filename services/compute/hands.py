@@ -5,28 +5,35 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from pvc.compute.v1 import vm_pb2
-from services.compute.core.life import View
 from services.compute.core.live import signature
 from services.compute.core.steps import (
+    AbortMigration,
     Attach,
+    Confirm,
     Define,
     Destroy,
     Detach,
     Kind,
     LiveChange,
+    Migrate,
     Pause,
     Remove,
     Resume,
+    SetArrival,
+    SetDowntime,
     SetMemory,
     SetStatus,
     SetVcpus,
     Shutdown,
     Start,
+    StartPostCopy,
     Step,
+    Throttle,
     Undefine,
     UpdateDevice,
     key,
 )
+from services.compute.core.view import View
 from services.compute.drivers.domain_xml import (
     Machine,
     disk_alias,
@@ -39,6 +46,7 @@ from services.compute.drivers.hypervisor import Hypervisor
 from services.compute.machine import machine_for
 from services.compute.memory import Memory
 from services.compute.settings import ComputeSettings
+from services.mesh.clock import Clock
 from services.state.store import Snapshot
 
 DETACH_TIMEOUT_S = 30.0
@@ -48,8 +56,14 @@ class Hands:
     """One node's."""
 
     def __init__(
-        self, hypervisor: Hypervisor, settings: ComputeSettings, accelerator: str, memory: Memory
+        self,
+        hypervisor: Hypervisor,
+        settings: ComputeSettings,
+        accelerator: str,
+        memory: Memory,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._hypervisor = hypervisor
         self._settings = settings
         self._accelerator = accelerator
@@ -60,7 +74,7 @@ class Hands:
         words."""
         name, hypervisor = vm.name.removeprefix("vms/"), self._hypervisor
         match step:
-            case SetStatus() | Remove():
+            case SetStatus() | SetArrival() | Confirm() | Remove():
                 return
             case Define():
                 hypervisor.define(domain_xml(vm, self._machine(vm, view, snapshot)))
@@ -78,8 +92,25 @@ class Hands:
             case Resume():
                 self._memory.nudge(vm)
                 hypervisor.resume(name)
+            case Migrate() | SetDowntime() | Throttle() | StartPostCopy() | AbortMigration():
+                self._move(vm, step)
             case _:
                 self._change(vm, view, step, self._machine(vm, view, snapshot))
+
+    def _move(self, vm: vm_pb2.Vm, step: Step) -> None:
+        name, hypervisor = vm.name.removeprefix("vms/"), self._hypervisor
+        match step:
+            case Migrate(route):
+                hypervisor.migrate(name, route)
+            case SetDowntime(downtime_ms):
+                hypervisor.set_downtime(name, downtime_ms)
+            case Throttle():
+                hypervisor.throttle(name)
+            case StartPostCopy():
+                hypervisor.start_post_copy(name)
+            case AbortMigration():
+                self._memory.trip(vm).aborted_at = self._clock.monotonic()
+                hypervisor.abort_migration(name)
 
     def _machine(self, vm: vm_pb2.Vm, view: View | None, snapshot: Snapshot) -> Machine:
         targets = view.live.targets if view is not None and view.live is not None else {}

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
-from services.compute.core.life import View, start_failed
+from services.compute.core.life import start_failed
+from services.compute.core.migrate import begun_failed
 from services.compute.core.settle import Ended, Refusals, settle, settles
 from services.compute.core.status import CRASHED, FAILED, STARTING, move
 from services.compute.core.steps import (
     Attach,
+    Confirm,
     Define,
     Detach,
+    Migrate,
     Remove,
+    SetArrival,
     SetMemory,
     SetStatus,
     SetVcpus,
@@ -24,6 +28,7 @@ from services.compute.core.steps import (
     UpdateDevice,
     key,
 )
+from services.compute.core.view import View
 from services.compute.memory import Memory
 from services.mesh import rows
 from services.mesh.clock import Clock
@@ -71,9 +76,11 @@ class Ledger:
     def write(self, lease: Lease, vm: vm_pb2.Vm, step: Step) -> vm_pb2.Vm:
         """What a step that was done changes in the state; the VM as it is then."""
         match step:
-            case SetStatus(status, why):
+            case SetStatus(status, why, arrived):
                 after = rows.copied(vm)
                 after.status.CopyFrom(status)
+                if arrived:
+                    after.ClearField("arrival")
                 told = self._told(vm, after, why)
                 self._store.commit([Put(after), *told], held_by=lease)
                 there = self._store.snapshot().find(vm_pb2.Vm, vm.name)
@@ -81,12 +88,23 @@ class Ledger:
                     # Only now: the result is the VM with the etag that it can be changed by.
                     self._put(lease, self._ended(there, self._operations(vm.name)))
                 return there or after
+            case SetArrival(arrival, why):
+                after = rows.copied(vm)
+                after.arrival.CopyFrom(arrival)
+                log.info("vm %s: %s", _id(vm), why)
+                return self._wrote(lease, after)
+            case Confirm():
+                return self._wrote(lease, rows.copied(vm))
             case Remove():
                 self._remove(lease, vm)
                 return vm
             case _:
                 log.info("vm %s: %s (%s)", _id(vm), _spoken(step), step.why)
                 return vm
+
+    def _wrote(self, lease: Lease, after: vm_pb2.Vm) -> vm_pb2.Vm:
+        self._store.commit([Put(after)], held_by=lease)
+        return self._store.snapshot().find(vm_pb2.Vm, after.name) or after
 
     def failed(self, lease: Lease, vm: vm_pb2.Vm, view: View, step: Step, error: PvcError) -> None:
         """What a step that failed changes. Raises the error again where that is for the caller to
@@ -95,6 +113,8 @@ class Ledger:
             case Define() | Start() if error.reason != reason_pb2.REASON_DEADLINE:
                 assert vm.status.state == STARTING
                 self.write(lease, vm, start_failed(vm.status, error.message, self._clock.now()))
+            case Migrate() if error.reason != reason_pb2.REASON_DEADLINE:
+                self.write(lease, vm, begun_failed(vm, error.message))
             case Attach() | Detach() | UpdateDevice() | SetVcpus() | SetMemory():
                 assert view.domain is not None
                 run = self._memory.run(_id(vm), view.domain.run)
@@ -162,6 +182,7 @@ class Ledger:
 
     def _told(self, before: vm_pb2.Vm, after: vm_pb2.Vm, why: str) -> list[Change]:
         """An event, where the state changed."""
+        self._note(before, after)
         if before.status.state == after.status.state:
             return []
         self._memory.is_news(_id(after), "")
@@ -169,6 +190,16 @@ class Ledger:
         log.info("%s (%s)", text, why)
         severity = _SEVERITIES.get(after.status.state, event_pb2.Event.SEVERITY_INFO)
         return [self._event(after, text, why, severity)]
+
+    def _note(self, before: vm_pb2.Vm, after: vm_pb2.Vm) -> None:
+        """How far its migration is. What comes of it is an event of those who decide."""
+        was, now = before.status.migration, after.status.migration
+        if was == now:
+            return
+        self._memory.trip(after).told_at = self._clock.monotonic()
+        if (was.id, was.phase, was.why, was.unclear) != (now.id, now.phase, now.why, now.unclear):
+            phase = vm_pb2.MigrationStatus.Phase.Name(now.phase).removeprefix("PHASE_")
+            log.info("vm %s: migration %s (%s)", _id(after), phase, now.why or "as decided")
 
     def _warn(self, lease: Lease, vm: vm_pb2.Vm, step: Step, error: PvcError) -> None:
         text = f"vm {_id(vm)}: {_spoken(step)} failed"

@@ -3,7 +3,7 @@ what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pvc.compute.v1 import vm_pb2
 from pvc.network.v1 import network_pb2
@@ -37,21 +37,44 @@ def machine_for(
 
 
 def missing(snapshot: Snapshot, vm: vm_pb2.Vm, node: str) -> str:
-    """What keeps the VM from being started on this node, for people; "" when nothing does."""
+    """What keeps the VM from being started here, for people; "" when nothing does."""
+    gap = next(gaps(snapshot, vm, node), "")
+    return f"{gap}; waiting for it" if gap else ""
+
+
+def gaps(
+    snapshot: Snapshot, vm: vm_pb2.Vm, node: str, copied: Collection[str] = ()
+) -> Iterator[str]:
+    """All that a VM would need on the node and that is not there. copied: volumes that are copied
+    there."""
     for disk in vm.spec.disks:
-        volume = snapshot.find(storage_pb2.Volume, disk.volume) if disk.volume else None
-        if disk.volume and (volume is None or not _usable(volume)):
-            state = "GONE" if volume is None else _volume_state(volume)
-            return f"{disk.volume} is {state}; waiting for it"
-        if volume is not None and (why := volume_at(snapshot, volume, node)):
-            return f"{disk.volume} cannot be opened here ({why}); waiting for it"
-    for nic in vm.spec.nics:
-        network = snapshot.find(network_pb2.Network, nic.network)
+        if disk.volume and disk.volume not in copied:
+            yield from _volume_gaps(snapshot, disk.volume, node)
+    for name in dict.fromkeys(nic.network for nic in vm.spec.nics):
+        network = snapshot.find(network_pb2.Network, name)
         here = network_at(network, node) if network is not None else None
-        if here is None or not (here.ready and here.bridge):
+        if here is None or not here.ready or not here.bridge:
             why = f" ({here.why})" if here is not None and here.why else ""
-            return f"{nic.network} is not ready on this node{why}; waiting for it"
-    return ""
+            yield f"{name} is not ready on this node{why}"
+
+
+def copies(snapshot: Snapshot, vm: vm_pb2.Vm) -> dict[str, str]:
+    """Images that are copied along in its migration → those that their content goes to."""
+    found: dict[str, str] = {}
+    for name, place in vm.decision.migration.volumes.items():
+        here = snapshot.find(storage_pb2.Volume, name)
+        there = snapshot.find(storage_pb2.Volume, place)
+        if here is not None and there is not None:
+            found[here.status.path] = there.status.path
+    return found
+
+
+def _volume_gaps(snapshot: Snapshot, name: str, node: str) -> Iterator[str]:
+    volume = snapshot.find(storage_pb2.Volume, name)
+    if volume is None or not _usable(volume):
+        yield f"{name} is {'GONE' if volume is None else _volume_state(volume)}"
+    if volume is not None and (why := volume_at(snapshot, volume, node)):
+        yield f"{name} cannot be opened here ({why})"
 
 
 def volumes_by_path(snapshot: Snapshot, vm: vm_pb2.Vm) -> dict[str, tuple[str, int]]:

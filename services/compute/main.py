@@ -12,6 +12,7 @@ from services.compute.agent import READS, Agent
 from services.compute.consoles import Consoles, Logs
 from services.compute.disk_service import DiskService
 from services.compute.drivers.daemon import Daemon, machine_accelerator
+from services.compute.drivers.daemon_settings import Door
 from services.compute.drivers.hypervisor import Hypervisor, OpenDisks
 from services.compute.drivers.libvirt import Libvirt
 from services.compute.drivers.libvirt_disks import LibvirtDisks
@@ -32,8 +33,9 @@ from services.mesh.process import Ground
 from services.mesh.version import VERSION
 from services.state.store import Store
 
-AGENT_PERIOD_S = 1.0
-"""For what becomes due by time alone: back-offs, a guest that does not shut down."""
+AGENT_PERIOD_S = 0.25
+"""For what becomes due by time alone: a look at a migration, back-offs, a guest that does not shut
+down. Whether anything is due costs microseconds."""
 GUESTS_PERIOD_S = 1.0
 JOBS_PERIOD_S = 5.0
 LOGS_PERIOD_S = 5.0
@@ -53,12 +55,22 @@ def settings_of(config: Config) -> ComputeSettings:
         memory_reserve_mib=config.compute.reserved_memory_mib,
         cpu_model=config.compute.cpu_model,
         parallel=config.compute.parallel,
+        migration_host=door.address if (door := door_of(config)) else config.compute.migration_host,
     )
 
 
 def _doors(config: Config) -> dict[str, str]:
     """Where machines that join can ask, for those who tell them."""
     return {"door": config.door} if config.door else {}
+
+
+def door_of(config: Config) -> Door | None:
+    """How VMs get in from other nodes: at the node's address in the mesh, which guests in a network
+    namespace of their own are not at."""
+    private = not config.compute.libvirt_uri
+    if not (private and config.mesh.listen) or config.network.namespace:
+        return None
+    return Door(config.mesh.listen, config.tls_dir)
 
 
 def daemon_of(config: Config) -> Daemon | None:
@@ -69,6 +81,7 @@ def daemon_of(config: Config) -> Daemon | None:
     return Daemon(
         Path(config.node.state_dir) / "libvirt",
         net_namespace=Path("/run/netns") / namespace if namespace else None,
+        door=door_of(config),
     )
 
 
@@ -107,6 +120,7 @@ def build_on(ground: Ground) -> Parts:
             chosen,
             pid_directory=daemon.pid_directory,
             log_directory=daemon.log_directory,
+            peers=daemon.peers,
         )
         keeping.append(Loop("compute-libvirtd", daemon.start, DAEMON_PERIOD_S, reads=()))
 

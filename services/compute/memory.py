@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from pvc.compute.v1 import vm_pb2
+from services.compute.core.ladder import Climb
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
 
@@ -26,6 +27,19 @@ class Run:
     guest: vm_pb2.GuestStatus | None = None
 
 
+@dataclass(slots=True)
+class Trip:
+    """About a VM's migration away from this node."""
+
+    id: str
+    climb: Climb | None = None
+    """How far it was helped along."""
+    given_up: str = ""
+    """Why its end was asked for, when nothing helped."""
+    told_at: float | None = None
+    aborted_at: float | None = None
+
+
 class Memory:
     """Used by all threads of the agent."""
 
@@ -36,6 +50,7 @@ class Memory:
         self._nudged: dict[str, tuple[int, float]] = {}
         self._trouble: dict[str, float] = {}
         self._warned: dict[str, str] = {}
+        self._trips: dict[str, Trip] = {}
 
     def run(self, vm: str, run: str) -> Run:
         """What is known about this run; nothing yet when it is another one than last time."""
@@ -55,6 +70,15 @@ class Memory:
         with self._lock:
             known = self._runs.get(vm)
             return dict(known.refused) if known is not None else {}
+
+    def trip(self, vm: vm_pb2.Vm) -> Trip:
+        """What is known about the migration that is decided; nothing yet when it is another one
+        than last time."""
+        with self._lock:
+            known = self._trips.get(vm.name)
+            if known is None or known.id != vm.decision.migration.id:
+                known = self._trips[vm.name] = Trip(vm.decision.migration.id)
+            return known
 
     def nudge(self, vm: vm_pb2.Vm) -> None:
         """The guest was just asked to shut down, or to go on."""
@@ -97,3 +121,4 @@ class Memory:
             self._trouble = {vm: until for vm, until in self._trouble.items() if now < until}
             self._nudged = {vm: told for vm, told in self._nudged.items() if is_there(vm)}
             self._warned = {vm: told for vm, told in self._warned.items() if is_there(f"vms/{vm}")}
+            self._trips = {vm: trip for vm, trip in self._trips.items() if is_there(vm)}

@@ -109,6 +109,7 @@ class Presence:
             boot_id=machine.boot_id,
             cpu_models=facts.cpu_models,
             session=self._store.session(),
+            migration_host=settings.migration_host,
             schemas={path: own for path in TYPES if (own := schema_of(path)) > 1},
         )
         listening = {service.service: service.address for service in before.services}

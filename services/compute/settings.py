@@ -19,6 +19,8 @@ class ComputeSettings:
     """PVC's own."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Service → where it listens on this node inside the cluster."""
+    migration_host: str = ""
+    """Where this node's hypervisor takes VMs from others; "" for nowhere."""
     memory_reserve_mib: int = 1024
     """Memory that VMs may not have."""
     cpu_model: str = ""

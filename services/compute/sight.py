@@ -12,13 +12,14 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
-from services.compute.core.life import View
+from services.compute.core import ladder, migrate
 from services.compute.core.methods import method
+from services.compute.core.view import View, Way
 from services.compute.drivers.domain_xml import Machine, domain_xml
-from services.compute.drivers.hypervisor import Domain, Power
+from services.compute.drivers.hypervisor import Domain, Passage, Power
 from services.compute.drivers.observed import Observed, parse_domain
-from services.compute.machine import machine_for, missing, volumes_by_path
-from services.compute.memory import Memory, Run
+from services.compute.machine import copies, machine_for, missing, volumes_by_path
+from services.compute.memory import Memory, Run, Trip
 from services.compute.presence import Hardware
 from services.compute.settings import ComputeSettings
 from services.mesh.clock import Clock
@@ -58,8 +59,11 @@ class Sight:
         domain: Domain | None,
         former: Domain | None,
         operations: Sequence[Operation],
+        passage: Passage | None = None,
+        refusals: tuple[str, ...] | None = None,
     ) -> View:
-        """What is known now. operations: the VM's that have not ended."""
+        """What is known now. operations: the VM's that have not ended. passage, refusals: what the
+        hypervisor says of its way to another node, or here."""
         running = domain is not None and domain.power is not Power.OFF
         live = read(domain.xml) if running and domain is not None else None
         run = self._memory.run(vm.name.removeprefix("vms/"), domain.run if domain else "")
@@ -81,6 +85,34 @@ class Sight:
             held=has_volumes_to_go(operations),
             former=former,
             settled_in=self.settled_in(snapshot),
+            way=self._way(snapshot, vm, passage, refusals),
+        )
+
+    def _way(
+        self,
+        snapshot: Snapshot,
+        vm: vm_pb2.Vm,
+        passage: Passage | None,
+        refusals: tuple[str, ...] | None,
+    ) -> Way:
+        if not vm.decision.HasField("migration"):
+            return Way()
+        decision, now_s = vm.decision, self._clock.monotonic()
+        leaves = migrate.leaves(vm, self._settings.node)
+        peer = snapshot.find(
+            cluster_pb2.Node, decision.migration.target if leaves else decision.node
+        )
+        trip = self._memory.trip(vm)
+        return Way(
+            host=peer.status.migration_host if peer is not None else "",
+            dead=peer is None or peer.decision.state == cluster_pb2.NODE_STATE_FENCED,
+            passage=passage,
+            advice=_advice(vm, trip, passage, now_s) if leaves else None,
+            given_up=trip.given_up,
+            told_s=None if trip.told_at is None else now_s - trip.told_at,
+            aborted_s=None if trip.aborted_at is None else now_s - trip.aborted_at,
+            refusals=refusals,
+            files=copies(snapshot, vm),
         )
 
     def settled_in(self, snapshot: Snapshot) -> bool:
@@ -112,6 +144,23 @@ class Sight:
         for name in list(self._wishes):  # others write to it
             if snapshot.find(vm_pb2.Vm, name) is None:
                 self._wishes.pop(name, None)
+
+
+def _advice(
+    vm: vm_pb2.Vm, trip: Trip, passage: Passage | None, now_s: float
+) -> ladder.Advice | None:
+    """What would help its migration along; each is told once."""
+    if passage is None or passage.ended:
+        return None
+    allowed, seen = migrate.terms(vm), migrate.seen_of(vm)
+    if trip.climb is None:
+        # Begun by another process of the agent, perhaps: it is where that one left it.
+        throttled = seen.throttle_percent > 1
+        trip.climb = ladder.begin(allowed, now_s, seen.downtime_ms, throttled)
+    trip.climb, advice = ladder.climb(trip.climb, passage, allowed, now_s)
+    if advice is not None and advice.stage is ladder.Stage.ABORT:
+        trip.given_up = advice.why
+    return advice
 
 
 def _guest(vm: vm_pb2.Vm, run: Run) -> vm_pb2.GuestStatus | None:

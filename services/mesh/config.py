@@ -156,6 +156,9 @@ class ComputeSection(Section, frozen=True, kw_only=True):
 
     libvirt_uri: str = ""
     """The libvirt to use, such as qemu:///system. Empty: PVC starts one of its own."""
+    migration_host: str = ""
+    """Where the libvirt of libvirt_uri takes VMs from other nodes, by TLS: a host name or IP
+    address. Empty: it takes none. PVC's own takes them at mesh.listen."""
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     """kvm, tcg (emulation: slow, runs anywhere), or auto: kvm where it truly works."""
     reserved_memory_mib: Amount = 1024

@@ -10,12 +10,13 @@ from typing import Any
 from pvc.core.v1 import reason_pb2
 from services.compute.drivers import observed
 from services.compute.drivers.fake import FakeHypervisor
-from services.compute.drivers.hypervisor import Domain, Facts, OffReason, Power
+from services.compute.drivers.hypervisor import Domain, Facts, OffReason, Power, Route
 from services.mesh.errors import PvcError
 
 VERBS = (
     "start", "shutdown", "destroy", "undefine", "reset", "pause", "resume", "attach", "detach",
-    "update_device", "set_vcpus", "set_memory",
+    "update_device", "set_vcpus", "set_memory", "migrate", "set_downtime", "throttle",
+    "start_post_copy", "abort_migration",
 )  # fmt: skip
 """What changes a domain; `define`, which names it inside its XML, is told too."""
 
@@ -79,6 +80,7 @@ class TellingHypervisor(FakeHypervisor):
         def tell(vm: str, *arguments: Any) -> None:
             what = arguments[0] if arguments else ""
             what = observed.device_alias(what) if str(what).startswith("<") else what
+            what = f"to {what.host}" if isinstance(what, Route) else what
             call = f"{verb} {vm} {what}".strip()
             self._ask(call)
             if verb == "start" and vm in self.blocked:

@@ -7,13 +7,12 @@ Pure. The steps are done in order; when one fails the rest is dropped and the VM
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from services.compute.core import live as hardware
+from services.compute.core import migrate
 from services.compute.core.facts import facts_off, facts_on
 from services.compute.core.status import (
     CRASHED,
@@ -29,6 +28,7 @@ from services.compute.core.status import (
     enter,
 )
 from services.compute.core.steps import (
+    Confirm,
     Define,
     Destroy,
     Pause,
@@ -38,13 +38,14 @@ from services.compute.core.steps import (
     Shutdown,
     Start,
     Step,
-    Undefine,
 )
-from services.compute.drivers.hypervisor import Domain, OffReason, Power
-from services.compute.drivers.observed import Observed
+from services.compute.core.view import View, is_on, orphaned
+from services.compute.drivers.hypervisor import Crossing, Domain, OffReason, Power
 
 ON = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
 """Powers with which the emulator runs."""
+LIVELY = WHILE_ON | {STARTING}
+"""States of a VM of which something may run."""
 NUDGE_S = 10
 """A guest that was asked to shut down, or to go on, is asked again after this."""
 TROUBLE_NUDGE_S = 60
@@ -56,58 +57,24 @@ _ENDS: Mapping[OffReason, str] = {
     OffReason.CRASHED: "the emulator ended by itself",
     OffReason.START_FAILED: "the emulator did not start",
     OffReason.NEVER_RAN: "it ended while nobody watched",
+    OffReason.MIGRATED: "it was moved to another node by somebody else than PVC",
     OffReason.UNKNOWN: "it ended while nobody watched",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the node's agent knows about one VM beside its row."""
-
-    node: str
-    """The agent's node: "nodes/n1"."""
-    now: Timestamp
-    booted: Timestamp
-    """When the machine started, by the same clock."""
-    domain: Domain | None = None
-    live: Observed | None = None
-    """What the running domain is made of."""
-    wish: Observed | None = None
-    """What it would be made of now; None while something is missing."""
-    missing: str = ""
-    """What is missing, for people."""
-    volumes: Mapping[str, tuple[str, int]] = field(default_factory=lambda: MappingProxyType({}))
-    """Path → volume and its size in bytes."""
-    guest: vm_pb2.GuestStatus | None = None
-    """What the guest's agent said last."""
-    nudged_s: float | None = None
-    """How long ago the guest was last asked to shut down or to go on; None for never in this
-    state."""
-    tried: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Live changes that this run was asked for; see live.difference."""
-    refused: frozenset[str] = frozenset()
-    """Those of them that the guest or the hypervisor refused."""
-    restart: Timestamp | None = None
-    """A reboot is wanted of whatever started before this."""
-    held: bool = False
-    """The row stays while its volumes are being removed."""
-    settled_in: bool = True
-    """It was decided which VMs start with this start of the machine."""
-    former: Domain | None = None
-    """A domain with this VM's UUID under another name: it was renamed."""
 
 
 def converge(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     """What to do now; nothing when all is as decided, or when there is something to wait for."""
     if view.former is not None:
         return orphaned(view.former, f"it is called {vm.name} now")
+    if (steps := migrate.source(vm, view)) is not None:
+        return steps
     if vm.meta.HasField("delete_time"):
         return _deleted(vm, view)
     if vm.decision.node != view.node:
         return _elsewhere(vm, view)
     if view.domain is not None and view.domain.uuid != vm.spec.uuid:
         return orphaned(view.domain, "its name belongs to another VM now")
-    if _is_on(view.domain):
+    if is_on(view.domain):
         return _when_on(vm, view)
     return _when_off(vm, view)
 
@@ -122,12 +89,6 @@ def at_rest(vm: vm_pb2.Vm, node: str) -> bool:
         and not vm.meta.HasField("delete_time")
         and not _corrected(facts_off(vm, node, wanted=False), vm)
     )
-
-
-def orphaned(domain: Domain, why: str) -> tuple[Step, ...]:
-    """Ends and forgets a domain that no VM stands behind."""
-    forget = Undefine(domain.vm, why)
-    return (Destroy(domain.vm, why), forget) if _is_on(domain) else (forget,)
 
 
 def start_failed(status: vm_pb2.VmStatus, words: str, now: Timestamp) -> SetStatus:
@@ -153,10 +114,6 @@ def _is_to_start_later(decision: vm_pb2.VmDecision) -> bool:
     return bool(decision.waits_for) or (decision.recoveries > 0 and decision.HasField("not_before"))
 
 
-def _is_on(domain: Domain | None) -> bool:
-    return domain is not None and domain.power is not Power.OFF
-
-
 def _deleted(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     """Ends it, lets go of it (status.node is empty then), and removes the row unless volumes go
     first."""
@@ -170,12 +127,17 @@ def _deleted(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
 
 
 def _elsewhere(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
-    """A VM that is not this node's leaves nothing here."""
+    """A VM that is not this node's leaves nothing here, unless it is coming here."""
+    if (steps := migrate.target(vm, view)) is not None:
+        return steps
+    why = f"it belongs to {vm.decision.node or 'no node'}"
     if view.domain is not None:
-        return orphaned(view.domain, f"it belongs to {vm.decision.node or 'no node'}")
-    if vm.status.node == view.node:
-        return (_released(vm, view, f"it belongs to {vm.decision.node or 'no node'}"),)
-    return ()
+        ends = orphaned(view.domain, why)
+        return (Confirm(why), *ends) if is_on(view.domain) else ends
+    moved = vm.status.migration.phase == vm_pb2.MigrationStatus.PHASE_MOVED
+    if vm.status.node != view.node or (moved and vm.decision.node and vm.status.state in WHILE_ON):
+        return ()  # in the second case it runs there, and that node says so
+    return (_released(vm, view, why),)
 
 
 def _released(vm: vm_pb2.Vm, view: View, why: str) -> SetStatus:
@@ -190,6 +152,9 @@ def _released(vm: vm_pb2.Vm, view: View, why: str) -> SetStatus:
 def _when_off(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     wanted = vm.decision.power in ON
     match vm.status.state:
+        case state if state in LIVELY and not _was_here(vm, view):
+            why = f"it was on {vm.status.node.removeprefix('nodes/')}, which has it no longer"
+            return (_set(vm, view, STOPPED, why),)
         case state if state in WHILE_ON:
             return _ended(vm, view, wanted)
         case _ if wanted and _may_start(vm, view):
@@ -206,10 +171,17 @@ def _when_off(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
             return (_set(vm, view, STOPPED, "it is not to run"),)
 
 
+def _was_here(vm: vm_pb2.Vm, view: View) -> bool:
+    """Its state is about this node: what is told of another one does not count here."""
+    return vm.status.node in ("", view.node) or migrate.arrived(vm, view.node)
+
+
 def _ended(vm: vm_pb2.Vm, view: View, wanted: bool) -> tuple[Step, ...]:
     """It ran when last looked at."""
     reason = view.domain.off_reason if view.domain is not None else OffReason.UNKNOWN
-    rebooted = vm.status.start_time.ToNanoseconds() < view.booted.ToNanoseconds()
+    # Its start may have been on another node, by another clock.
+    here = vm.status.node in ("", view.node)
+    rebooted = here and vm.status.state_time.ToNanoseconds() < view.booted.ToNanoseconds()
     match reason:
         case _ if vm.status.state == STOPPING or not wanted:
             return (_set(vm, view, STOPPED, _stopped_why(vm, reason)),)
@@ -244,14 +216,17 @@ def _start(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     why = vm.decision.why or "it is to run"
     if view.wish is None:
         return _waiting(vm, view)
-    intent = enter(vm.status, STARTING, why, view.now) if vm.status.state != STARTING else vm.status
+    begin: Step = Confirm(why)  # that it is STARTING was written on an earlier decision, perhaps
+    intent = vm.status
+    if vm.status.state != STARTING:
+        intent = enter(vm.status, STARTING, why, view.now)
+        intent.node = view.node
+        begin = SetStatus(intent, why)
     started = enter(intent, RUNNING, "", view.now)
-    for status in (intent, started):
-        status.node = view.node
+    started.node = view.node
     started.start_time.CopyFrom(view.now)
     # The request is in effect once the next look has seen what runs: see facts_on.
-    begin = (SetStatus(intent, why),) if intent is not vm.status else ()
-    return (*begin, Define(why), Start(why), SetStatus(started, why))
+    return (begin, Define(why), Start(why), SetStatus(started, why))
 
 
 def _waiting(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
@@ -269,13 +244,19 @@ def _waiting(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
 def _when_on(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     assert view.domain is not None
     match vm.decision.power:
+        case _ if view.domain.crossing is Crossing.INCOMING:
+            return ()  # it has been given to this node, and its memory is still to come
         case vm_pb2.POWER_STATE_OFF | vm_pb2.POWER_STATE_UNSPECIFIED:
             why = vm.decision.why or "it is not to run"
             stopped = _moved(vm.status, STOPPED, "it was switched off", view.now)
             _stamp(stopped, vm, view)
             return (Destroy(view.domain.vm, why), SetStatus(stopped, why))
+        case _ if view.domain.crossing is Crossing.OUTGOING:
+            return _taken_back(view)
         case _ if vm.status.state not in WHILE_ON:
             return (_adopted(vm, view),)
+        case _ if vm.status.node != view.node:
+            return (_taken_over(vm, view),)
         case vm_pb2.POWER_STATE_SHUT_DOWN:
             return _shut_down(vm, view, "it was asked for")
         case _ if _wants_restart(vm, view):
@@ -290,6 +271,23 @@ def _adopted(vm: vm_pb2.Vm, view: View) -> SetStatus:
     step = _set(vm, view, RUNNING, "it was found running")
     step.status.start_time.CopyFrom(view.now)
     return step
+
+
+def _taken_over(vm: vm_pb2.Vm, view: View) -> SetStatus:
+    """It runs on as it did; it is this node that tells of it from now on."""
+    after = vm_pb2.VmStatus()
+    after.CopyFrom(vm.status)
+    if view.live is not None:
+        after = facts_on(vm, view.node, view.live, view.volumes, view.guest, None)
+    after.node = view.node
+    after.state_time.CopyFrom(view.now)
+    return SetStatus(after, f"it came from {vm.status.node.removeprefix('nodes/')}", arrived=True)
+
+
+def _taken_back(view: View) -> tuple[Step, ...]:
+    """It stands still for another node that does not have it: its migration was given up."""
+    why = "it is this node's, and on its way to no other"
+    return (Confirm(why), Resume(why)) if _due(view) else ()
 
 
 def _wants_restart(vm: vm_pb2.Vm, view: View) -> bool:

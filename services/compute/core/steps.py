@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pvc.compute.v1 import vm_pb2
+from services.compute.drivers.hypervisor import Route
 
 
 class Kind(Enum):
@@ -110,10 +111,65 @@ class SetMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Migrate:
+    """Begin to move the running domain."""
+
+    route: Route
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetDowntime:
+    """Allow a longer pause to the migration that goes on."""
+
+    downtime_ms: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """Slow the guest down so that its migration gets ahead."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartPostCopy:
+    """Have it run on the target, and its memory follow."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortMigration:
+    """Ask for the end of the migration that goes on."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetStatus:
     """Write this status; the steps after it are for a VM that has it."""
 
     status: vm_pb2.VmStatus
+    why: str
+    arrived: bool = False
+    """With it the arrival goes: this node is the VM's own now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetArrival:
+    """Write what this node, to which the VM is to migrate, sees of it."""
+
+    arrival: vm_pb2.VmArrival
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Write the row as it is. Fails when it is another by now: what follows must not be done on the
+    strength of what was true once."""
+
     why: str
 
 
@@ -137,7 +193,14 @@ Step = (
     | UpdateDevice
     | SetVcpus
     | SetMemory
+    | Migrate
+    | SetDowntime
+    | Throttle
+    | StartPostCopy
+    | AbortMigration
     | SetStatus
+    | SetArrival
+    | Confirm
     | Remove
 )
 LiveChange = Attach | Detach | UpdateDevice | SetVcpus | SetMemory

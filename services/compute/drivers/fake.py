@@ -7,72 +7,33 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from pvc.core.v1 import reason_pb2
 from services.compute.drivers import observed
-from services.compute.drivers.hypervisor import Console, Domain, Facts, Guest, OffReason, Power
+from services.compute.drivers.fake_machine import FakeConsole, Machine, Script, failed
+from services.compute.drivers.fake_migration import FakeMigrations
+from services.compute.drivers.hypervisor import (
+    Console,
+    Crossing,
+    Domain,
+    Facts,
+    Guest,
+    OffReason,
+    Power,
+)
 from services.mesh.errors import PvcError, not_found
 
-VNC_FIRST = 5900
+__all__ = ["FakeConsole", "FakeHypervisor", "Script"]
 
 
-@dataclass(slots=True)
-class Script:
-    """How one VM misbehaves. The defaults: not at all."""
-
-    start_fails: str = ""
-    """The emulator's words; the domain is off with START_FAILED."""
-    start_fails_times: int = 1 << 30
-    """So many starts fail, then they work."""
-    hangs: set[str] = field(default_factory=set)
-    """Verbs ("start") that end with DEADLINE and do nothing, until taken out of the set."""
-    works_late: set[str] = field(default_factory=set)
-    """Verbs that end with DEADLINE but are done all the same."""
-    ignores_acpi: bool = False
-    """The guest does not shut down when asked."""
-    shutdown_takes_s: float = 0.0
-    """Time by the clock from being asked to being off."""
-    refuses_detach: bool = False
-    """The guest does not let go of devices."""
-    agent: Guest | None = None
-    """What its agent says; None: it is silent."""
-    loses_events: bool = False
-    """Its changes wake nobody."""
-    resize_fails: str = ""
-    snapshot_fails: str = ""
-    starts: int = 0
-    """How often it was started."""
-
-
-@dataclass(slots=True)
-class _Machine:
-    """One domain."""
-
-    vm: str
-    uuid: str
-    defined: str
-    live: str = ""
-    power: Power = Power.OFF
-    off_reason: OffReason = OffReason.UNKNOWN
-    run: str = ""
-    off_at: float | None = None
-    trouble: str = ""
-    console: FakeConsole | None = None
-    resets: int = 0
-
-
-class FakeHypervisor:
+class FakeHypervisor(FakeMigrations):
     """Implements Hypervisor and OpenDisks. For one thread."""
 
     def __init__(self, now: Callable[[], float], accelerator: str = "tcg") -> None:
         """now: seconds that never go back; from the test's or the simulator's clock."""
-        self._now = now
+        super().__init__(now)
         self._accelerator = accelerator
-        self._machines: dict[str, _Machine] = {}
-        self._scripts: dict[str, Script] = {}
         self._wakes: list[Callable[[], None]] = []
-        self._runs = 0
         self.calls: Counter[str] = Counter()
         """How often each verb was called."""
         self.sizes: dict[str, int] = {}
@@ -81,10 +42,6 @@ class FakeHypervisor:
         """Image path → snapshots inside it."""
 
     # What only tests do.
-
-    def script(self, vm: str) -> Script:
-        """How the VM misbehaves; change it at will."""
-        return self._scripts.setdefault(vm, Script())
 
     def crash(self, vm: str) -> None:
         """The emulator ends by itself."""
@@ -99,6 +56,12 @@ class FakeHypervisor:
         machine = self._machine(vm)
         machine.power, machine.trouble = Power.PAUSED, trouble
         self._wake(vm)
+
+    def lose_power(self) -> None:
+        """The machine is off, and with it all that ran; what was defined still is."""
+        for machine in tuple(self._machines.values()):
+            if machine.power is not Power.OFF:
+                self._off(machine, OffReason.UNKNOWN)
 
     def vanish(self, vm: str) -> None:
         """The domain is gone, as if somebody had undefined it behind PVC's back."""
@@ -118,6 +81,7 @@ class FakeHypervisor:
     def domains(self) -> Mapping[str, Domain]:
         """See Hypervisor."""
         self.calls["domains"] += 1
+        self.wire.advance()
         for machine in self._machines.values():
             if machine.off_at is not None and self._now() >= machine.off_at:
                 self._off(machine, OffReason.SHUT_DOWN)
@@ -130,6 +94,7 @@ class FakeHypervisor:
                 machine.run,
                 machine.live or machine.defined,
                 machine.trouble,
+                machine.crossing,
             )
             for machine in self._machines.values()
         }
@@ -141,11 +106,11 @@ class FakeHypervisor:
         with_uuid = [m.vm for m in self._machines.values() if m.uuid == wanted.uuid]
         known = self._machines.get(wanted.vm)
         if with_uuid not in ([], [wanted.vm]) or (known and known.uuid != wanted.uuid):
-            raise _failed(f"define {wanted.vm}", "a domain with this name or uuid exists already")
+            raise failed(f"define {wanted.vm}", "a domain with this name or uuid exists already")
 
         def act() -> None:
             if known is None:
-                self._machines[wanted.vm] = _Machine(wanted.vm, wanted.uuid, xml)
+                self._machines[wanted.vm] = Machine(wanted.vm, wanted.uuid, xml)
             else:
                 known.defined = xml
 
@@ -162,10 +127,8 @@ class FakeHypervisor:
             script.starts += 1
             if script.start_fails and script.starts <= script.start_fails_times:
                 self._off(machine, OffReason.START_FAILED)
-                raise _failed(f"start {vm}", script.start_fails)
-            self._runs += 1
-            machine.live = _running_xml(machine.defined, self._runs)
-            machine.run = f"run-{self._runs}"
+                raise failed(f"start {vm}", script.start_fails)
+            self._begin_run(machine)
             machine.power, machine.off_at = Power.RUNNING, None
 
         self._do("start", vm, act)
@@ -228,6 +191,7 @@ class FakeHypervisor:
 
         def act() -> None:
             machine.power, machine.trouble = Power.RUNNING, ""
+            machine.crossing = Crossing.NONE
 
         self._do("resume", vm, act)
 
@@ -266,7 +230,7 @@ class FakeHypervisor:
 
         def act() -> None:
             if alias not in observed.device_aliases(machine.live):
-                raise _failed(f"change {alias} of {vm}", "no such device")
+                raise failed(f"change {alias} of {vm}", "no such device")
             machine.live = _with_device(_without_device(machine.live, alias), device_xml)
 
         self._do("update_device", vm, act)
@@ -284,7 +248,7 @@ class FakeHypervisor:
                     field="spec.cpu.vcpus",
                 )
             if vcpus > now.max_vcpus:
-                raise _failed(f"change the processors of {vm}", f"more than {now.max_vcpus}")
+                raise failed(f"change the processors of {vm}", f"more than {now.max_vcpus}")
             root = ET.fromstring(machine.live)
             _child(root, "vcpu").set("current", str(vcpus))
             machine.live = ET.tostring(root, encoding="unicode")
@@ -297,7 +261,7 @@ class FakeHypervisor:
 
         def act() -> None:
             if memory_mib > observed.parse_domain(machine.live).max_memory_mib:
-                raise _failed(f"change the memory of {vm}", "more than its maximum")
+                raise failed(f"change the memory of {vm}", "more than its maximum")
             root = ET.fromstring(machine.live)
             _child(root, "currentMemory").text = str(memory_mib)
             machine.live = ET.tostring(root, encoding="unicode")
@@ -331,7 +295,7 @@ class FakeHypervisor:
         """See OpenDisks."""
         self._open(vm, path)
         if words := self.script(vm).resize_fails:
-            raise _failed(f"grow a disk of {vm}", words)
+            raise failed(f"grow a disk of {vm}", words)
         if size_bytes < self.sizes.get(path, 0):
             raise PvcError(
                 reason_pb2.REASON_INVALID_FIELD,
@@ -359,7 +323,7 @@ class FakeHypervisor:
 
         def act() -> None:
             if words := self.script(vm).snapshot_fails:
-                raise _failed(f"take a snapshot of {vm}", words)
+                raise failed(f"take a snapshot of {vm}", words)
             for path in paths:
                 self.snapshots.setdefault(path, []).append(snapshot_id)
 
@@ -383,15 +347,15 @@ class FakeHypervisor:
         if late or verb in script.hangs:
             raise PvcError(reason_pb2.REASON_DEADLINE, f"{verb} {vm}: libvirt did not answer")
 
-    def _machine(self, vm: str) -> _Machine:
+    def _machine(self, vm: str) -> Machine:
         if vm not in self._machines:
             raise not_found(f"vms/{vm}")
         return self._machines[vm]
 
-    def _running(self, vm: str, what: str) -> _Machine:
+    def _running(self, vm: str, what: str) -> Machine:
         machine = self._machine(vm)
         if machine.power is Power.OFF:
-            raise _failed(f"{what} {vm}", "domain is not running")
+            raise failed(f"{what} {vm}", "domain is not running")
         return machine
 
     def _open(self, vm: str, path: str) -> observed.ObservedDisk:
@@ -401,8 +365,11 @@ class FakeHypervisor:
                 return disk
         raise PvcError(reason_pb2.REASON_NOT_FOUND, f"the domain does not have {path} open")
 
-    def _off(self, machine: _Machine, reason: OffReason) -> None:
-        machine.power, machine.off_reason = Power.OFF, reason
+    def _off(self, machine: Machine, reason: OffReason) -> None:
+        self.wire.advance()  # what was over by now is over
+        if not machine.kept:
+            self._machines.pop(machine.vm, None)
+        machine.power, machine.off_reason, machine.crossing = Power.OFF, reason, Crossing.NONE
         machine.live, machine.run, machine.off_at, machine.trouble = "", "", None, ""
         if machine.console is not None:
             machine.console.ended = True
@@ -412,44 +379,6 @@ class FakeHypervisor:
         if not self.script(vm).loses_events:
             for wake in self._wakes:
                 wake()
-
-
-@dataclass(slots=True)
-class FakeConsole:
-    """Implements Console. What is written comes back, as from a terminal that echoes."""
-
-    held: bytearray = field(default_factory=bytearray)
-    ended: bool = False
-    written: bytearray = field(default_factory=bytearray)
-
-    def read(self, timeout_s: float) -> bytes | None:
-        """See Console; never waits."""
-        told = bytes(self.held)
-        self.held.clear()
-        return told or (None if self.ended else b"")
-
-    def write(self, data: bytes) -> None:
-        """See Console."""
-        if self.ended:
-            raise PvcError(reason_pb2.REASON_WRONG_STATE, "the console has ended; open it again")
-        self.written += data
-        self.held += data
-
-    def close(self) -> None:
-        """See Console."""
-        self.ended = True
-
-
-def _running_xml(xml: str, run: int) -> str:
-    """What a hypervisor adds to a domain that runs."""
-    root = ET.fromstring(xml)
-    root.set("id", str(run))
-    graphics = root.find("devices/graphics")
-    if graphics is not None:
-        graphics.set("port", str(VNC_FIRST + run - 1))
-    for number, interface in enumerate(root.iterfind("devices/interface")):
-        ET.SubElement(interface, "target", dev=f"vnet{number}")
-    return ET.tostring(root, encoding="unicode")
 
 
 def _with_device(xml: str, device_xml: str) -> str:
@@ -471,9 +400,3 @@ def _child(parent: ET.Element, tag: str) -> ET.Element:
     child = parent.find(tag)
     assert child is not None, f"a domain has a <{tag}>"
     return child
-
-
-def _failed(what: str, words: str) -> PvcError:
-    return PvcError(
-        reason_pb2.REASON_HYPERVISOR_FAILED, f"the hypervisor could not {what}: {words}"
-    )

@@ -872,6 +872,7 @@ class MigrationStatus(_message.Message):
     POST_COPY_FIELD_NUMBER: _builtins.int
     ITERATIONS_FIELD_NUMBER: _builtins.int
     REMAINING_S_FIELD_NUMBER: _builtins.int
+    UNCLEAR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Migration.id."""
     phase: Global___MigrationStatus.Phase.ValueType
@@ -896,6 +897,10 @@ class MigrationStatus(_message.Message):
     """How often memory was gone through."""
     remaining_s: _builtins.int
     """Likely time to go, in seconds; 0 while that cannot be told."""
+    unclear: _builtins.bool
+    """It was interrupted, and the source cannot tell whether the target has it: it stands still or has ended here. The
+    target's agent then ends what does not run there, and says RUNNING or GONE, which settles it.
+    """
     def __init__(
         self,
         *,
@@ -911,10 +916,11 @@ class MigrationStatus(_message.Message):
         post_copy: _builtins.bool = ...,
         iterations: _builtins.int = ...,
         remaining_s: _builtins.int = ...,
+        unclear: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied_bytes_per_s", b"copied_bytes_per_s", "dirty_bytes_per_s", b"dirty_bytes_per_s", "downtime_ms", b"downtime_ms", "id", b"id", "iterations", b"iterations", "phase", b"phase", "post_copy", b"post_copy", "remaining_bytes", b"remaining_bytes", "remaining_s", b"remaining_s", "throttle_percent", b"throttle_percent", "total_bytes", b"total_bytes", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied_bytes_per_s", b"copied_bytes_per_s", "dirty_bytes_per_s", b"dirty_bytes_per_s", "downtime_ms", b"downtime_ms", "id", b"id", "iterations", b"iterations", "phase", b"phase", "post_copy", b"post_copy", "remaining_bytes", b"remaining_bytes", "remaining_s", b"remaining_s", "throttle_percent", b"throttle_percent", "total_bytes", b"total_bytes", "unclear", b"unclear", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
