@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from lab.cluster import inside, orders
-from lab.cluster.site import CONFIG, SHARED, Lab, LabError, Node
+from lab.cluster import credentials, inside, orders
+from lab.cluster.site import CONFIG, CONTROLLERS, SHARED, Lab, LabError, Node
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.storage.v1.storage_pb2 import DirectoryPool, PoolSpec
 from pvc_client import Cluster
@@ -34,6 +34,8 @@ def found(lab: Lab, say: Callable[[str], None]) -> None:
     if not lab.complete.exists():
         with client(first) as cluster:
             make_pools(cluster, others)
+            for node in lab.nodes:
+                tell_controller(cluster, node)
         lab.complete.touch()
         say(f"pools: shared, local on {first.name}, local-NODE on the others")
 
@@ -63,6 +65,24 @@ def make_pools(cluster: Cluster, others: Sequence[Node]) -> None:
     ]
     for pending in begun:
         pending.result(POOL_TIMEOUT_S)
+
+
+def tell_controller(cluster: Cluster, node: Node) -> None:
+    """Tells the cluster how a node's power is switched: the second node's by IPMI, the others' by
+    Redfish."""
+    control = cluster_pb2.PowerControl(
+        user=credentials.CONTROLLER_USER, password=credentials.controller_password(node.lab)
+    )
+    if node.number == 2:
+        control.protocol = cluster_pb2.PowerControl.PROTOCOL_IPMI
+        control.address = f"{CONTROLLERS}:{node.ipmi_port}"
+    else:
+        control.protocol = cluster_pb2.PowerControl.PROTOCOL_REDFISH
+        control.address = f"https://{CONTROLLERS}:{node.redfish_port}"
+        control.certificate = credentials.controller_authority(node.lab)
+    row = cluster_pb2.Node(name=f"nodes/{node.name}")
+    row.spec.power_control.CopyFrom(control)
+    cluster.nodes.update(row, ["spec.power_control"])
 
 
 def _own_pool(node: Node) -> PoolSpec:
