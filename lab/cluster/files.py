@@ -166,7 +166,6 @@ def environment() -> dict[str, str]:
     return {
         "PATH": f"{SOURCES}/.venv/bin:{usual}",
         "PYTHONPATH": ":".join(python),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",
         "HOME": "/root",
         "TERM": os.environ.get("TERM", "dumb"),
