@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help setup demo demo-stop lab lab-stop test lint proto proto-check bench clean
+.PHONY: help setup demo demo-stop lab lab-demo lab-stop test lint proto proto-check bench clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ demo-stop: setup ## Ends the demo and leaves nothing behind
 
 lab: setup ## Starts a real cluster of three nodes on this machine
 	@lab/pvc-lab up
+
+lab-demo: setup ## Shows that cluster boot VMs, move one live, lose nodes and come back
+	@$(PY) -m lab.story
 
 lab-stop: setup ## Ends that cluster and leaves nothing behind
 	@lab/pvc-lab down

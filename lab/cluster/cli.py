@@ -109,14 +109,26 @@ def _order(verb: str, says: str, help: str) -> None:
         click.echo(f"{node.name} {says}")
 
 
-_order("on", "has power", "Switch a node on: it boots.")
+_order("on", "has power", "Give a node power: it boots.")
 _order("off", "is off", "Switch a node off at once, as its controller would.")
 _order("reset", "was reset", "Switch a node off and on again.")
-_order("kill", "is dead", "Cut a node's power.")
+_order("kill", "is dead", "Cut a node's power, and its controller's with it.")
 _order("cut", "is cut off", "Pull a node's network cable.")
 _order("heal", "is reachable", "Plug a node's network cable in again.")
 _order("pause", "stands still", "Freeze everything in a node.")
 _order("resume", "goes on", "Let a frozen node go on.")
+
+
+@lab.command()
+@node_argument
+@click.argument("how", type=click.Choice(("ok", "dead", "slow", "lying", "stuck", "refuses")))
+@click.argument("seconds", type=click.FloatRange(0, 3600), default=5.0)
+def bmc(node: Node, how: str, seconds: float) -> None:
+    """Have a node's controller misbehave: not answer, answer after SECONDS, take commands and do
+    nothing, say that the power is off whatever is so, or refuse."""
+    wanted: dict[str, object] = {"slow_s": seconds} if how == "slow" else {how: True}
+    orders.chassis(node.lab, "bmc", [node.name], misbehaviour={} if how == "ok" else wanted)
+    click.echo(f"the controller of {node.name} is {how}")
 
 
 @lab.command()

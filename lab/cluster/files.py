@@ -4,12 +4,11 @@ plan of its boot. Texts only; `install` writes them."""
 from __future__ import annotations
 
 import os
-import secrets
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab.cluster import units
+from lab.cluster import credentials, units
 from lab.cluster.site import (
     CONFIG,
     CREDENTIALS,
@@ -127,19 +126,11 @@ def install(node: Node, memory_mib: int) -> None:
         file = upper / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    write_private(upper / CREDENTIALS.removeprefix("/etc/"), _credentials(node.lab))
+    write_private(upper / CREDENTIALS.removeprefix("/etc/"), credentials.zookeeper(node.lab))
     for folder in (node.logs, node.state, node.disk / "zookeeper", node.disk / "tmp"):
         folder.mkdir(parents=True, exist_ok=True)
     (node.disk / "zookeeper" / "myid").write_text(f"{node.number}\n")
     node.lab.shared.mkdir(parents=True, exist_ok=True)
-
-
-def _credentials(lab: Lab) -> bytes:
-    """The cluster's name and password at its ZooKeeper: made once, the same on all nodes."""
-    file = lab.disk / "zookeeper.secret"
-    if not file.exists():
-        write_private(file, f"pvc:{secrets.token_urlsafe(24)}\n".encode())
-    return file.read_bytes()
 
 
 def plan(node: Node, emulator: Path, emulator_places: tuple[str, ...]) -> Plan:
@@ -175,7 +166,6 @@ def environment() -> dict[str, str]:
     return {
         "PATH": f"{SOURCES}/.venv/bin:{usual}",
         "PYTHONPATH": ":".join(python),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",
         "HOME": "/root",
         "TERM": os.environ.get("TERM", "dumb"),

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 
-from lab.cluster import inside, orders
-from lab.cluster.site import CONFIG, SHARED, Lab, LabError, Node
+from lab.cluster import credentials, inside, orders
+from lab.cluster.site import CONFIG, CONTROLLERS, SHARED, Lab, LabError, Node
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.storage.v1.storage_pb2 import DirectoryPool, PoolSpec
 from pvc_client import Cluster
-from pvc_client.errors import PvcError
-from services.mesh.identity import Files, new_node
+from pvc_client.errors import NotSupported, PvcError
 
 ONLINE_TIMEOUT_S = 60.0
 POOL_TIMEOUT_S = 30.0
@@ -27,25 +26,33 @@ def found(lab: Lab, say: Callable[[str], None]) -> None:
         inside.run(first, ["pvc", "cluster", "init", "--yes", "--config", CONFIG])
         say(f"{first.name}: pvc cluster init")
         orders.services(first, "start")
-        for node in others:
-            join(first, node)
-            orders.services(node, "start")
-            say(f"{node.name} has joined")
-    say(wait_online(lab))
+        say(wait_online(first, [first]))
+        with ThreadPoolExecutor(len(others)) as hands:
+            for line in hands.map(lambda node: join(first, node), others):
+                say(line)
+    say(wait_online(first, lab.nodes))
     if not lab.complete.exists():
         with client(first) as cluster:
             make_pools(cluster, others)
+            try:
+                for node in lab.nodes:
+                    tell_controller(cluster, node)
+            except NotSupported as refusal:
+                say(f"controllers are not told of: {refusal.message}")
         lab.complete.touch()
         say(f"pools: shared, local on {first.name}, local-NODE on the others")
 
 
-def join(first: Node, node: Node) -> None:
-    """Makes a node one of the cluster's: gives it a certificate of its own."""
-    authority = Files(first.state / "tls").pair("ca")
-    certified = new_node(authority, node.name, [node.address], datetime.now(UTC))
-    files = Files(node.state / "tls")
-    files.write("node", certified)
-    (files.folder / "ca.crt").write_bytes(authority.certificate_pem)
+def join(first: Node, node: Node) -> str:
+    """Makes a node one of the cluster's, unless it is; what there is to say about it."""
+    if (node.state / "tls" / "node.crt").exists():
+        orders.services(node, "start")
+        return f"{node.name} has joined before"
+    with client(first) as cluster:
+        token = cluster.nodes.add(node.name, node.address, coordinator=True).token
+    inside.run(node, ["pvc", "cluster", "join", "--config", CONFIG], typed=f"{token}\n")
+    orders.services(node, "start")
+    return f"{first.name}: pvc node add {node.name}; {node.name}: pvc cluster join"
 
 
 def make_pools(cluster: Cluster, others: Sequence[Node]) -> None:
@@ -63,6 +70,24 @@ def make_pools(cluster: Cluster, others: Sequence[Node]) -> None:
         pending.result(POOL_TIMEOUT_S)
 
 
+def tell_controller(cluster: Cluster, node: Node) -> None:
+    """Tells the cluster how a node's power is switched: the second node's by IPMI, the others' by
+    Redfish."""
+    control = cluster_pb2.PowerControl(
+        user=credentials.CONTROLLER_USER, password=credentials.controller_password(node.lab)
+    )
+    if node.number == 2:
+        control.protocol = cluster_pb2.PowerControl.PROTOCOL_IPMI
+        control.address = f"{CONTROLLERS}:{node.ipmi_port}"
+    else:
+        control.protocol = cluster_pb2.PowerControl.PROTOCOL_REDFISH
+        control.address = f"https://{CONTROLLERS}:{node.redfish_port}"
+        control.certificate = credentials.controller_authority(node.lab)
+    row = cluster_pb2.Node(name=f"nodes/{node.name}")
+    row.spec.power_control.CopyFrom(control)
+    cluster.nodes.update(row, ["spec.power_control"])
+
+
 def _own_pool(node: Node) -> PoolSpec:
     directory = DirectoryPool(path="/var/lib/pvc/pools/local")
     return PoolSpec(directory=directory, node=f"nodes/{node.name}")
@@ -73,16 +98,17 @@ def client(node: Node) -> Cluster:
     return Cluster(f"unix:{node.socket}")
 
 
-def wait_online(lab: Lab, timeout_s: float = ONLINE_TIMEOUT_S) -> str:
-    """Until one leads and all nodes are online; a sentence about it. Raises LabError."""
+def wait_online(door: Node, nodes: Sequence[Node], timeout_s: float = ONLINE_TIMEOUT_S) -> str:
+    """Until one leads and the nodes are online, as a node's door says; a sentence about it. Raises
+    LabError."""
     end, seen = time.monotonic() + timeout_s, "no answer yet"
-    with client(lab.nodes[0]) as cluster:
+    with client(door) as cluster:
         while time.monotonic() < end:
             try:
-                status, states = cluster.status(), states_of(lab, cluster)
+                status, states = cluster.status(), states_of(nodes, cluster)
                 seen = ", ".join(f"{name} {state}" for name, state in sorted(states.items()))
                 online = [name for name, state in states.items() if state == "ONLINE"]
-                if status.leader and len(online) == lab.size:
+                if status.leader and len(online) == len(nodes):
                     return f"{seen}; {status.leader.removeprefix('nodes/')} leads"
             except PvcError as error:
                 seen = error.message
@@ -90,13 +116,14 @@ def wait_online(lab: Lab, timeout_s: float = ONLINE_TIMEOUT_S) -> str:
     raise LabError(f"not all nodes are online after {timeout_s:g} s: {seen}; see lab/pvc-lab logs")
 
 
-def states_of(lab: Lab, cluster: Cluster) -> dict[str, str]:
+def states_of(nodes: Sequence[Node], cluster: Cluster) -> dict[str, str]:
     """Node → its state. What is still said of the time before its last boot does not count."""
-    return {node.name: _state(node, row) for node in lab.nodes for row in _rows(cluster, node)}
-
-
-def _rows(cluster: Cluster, node: Node) -> list[cluster_pb2.Node]:
-    return [row for row in cluster.nodes.list() if row.name == f"nodes/{node.name}"]
+    rows = {row.name: row for row in cluster.nodes.list()}
+    return {
+        node.name: _state(node, rows[f"nodes/{node.name}"])
+        for node in nodes
+        if f"nodes/{node.name}" in rows
+    }
 
 
 def _state(node: Node, row: cluster_pb2.Node) -> str:

@@ -26,12 +26,13 @@ def command(node: Node, words: Sequence[str]) -> list[str]:
     return [*group, "nsenter", "--target", str(pid), *_NAMESPACES, "--wd=/", "--", *words]
 
 
-def run(node: Node, words: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
-    """What the program printed. Raises LabError with its words when it fails."""
+def run(node: Node, words: Sequence[str], timeout_s: float = TIMEOUT_S, typed: str = "") -> str:
+    """What the program printed; it is given `typed` to read. Raises LabError with its words when it
+    fails."""
     try:
         done = subprocess.run(
-            command(node, words), capture_output=True, text=True, timeout=timeout_s, check=False,
-            stdin=subprocess.DEVNULL, env=environment(),
+            command(node, words), input=typed, capture_output=True, text=True, timeout=timeout_s,
+            check=False, env=environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{node.name}: {' '.join(words)} took over {timeout_s:g} s") from error

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lab.cluster import files, switch
@@ -34,6 +35,8 @@ class Machine:
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._power = -1
+        self.when_off: Callable[[], None] = lambda: None
+        """Called whenever it has lost its power."""
 
     def is_on(self) -> bool:
         """It has power: whether anything in it still works is another matter."""
@@ -65,6 +68,7 @@ class Machine:
                 self._process.wait()
                 self._process = None
             switch.unplug(self.node)
+            self.when_off()
 
     def reset(self) -> None:
         """Off, and on again."""

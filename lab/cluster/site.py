@@ -134,6 +134,16 @@ class Node:
         return f"p{self.number}"
 
     @property
+    def redfish_port(self) -> int:
+        """Where its controller speaks Redfish."""
+        return 8000 + self.number
+
+    @property
+    def ipmi_port(self) -> int:
+        """Where its controller speaks IPMI."""
+        return 9000 + self.number
+
+    @property
     def run(self) -> Path:
         """Its /run; emptied at every power-on."""
         return self.lab.run / self.name

@@ -131,7 +131,7 @@ class Story:
     def _return(self, node: Node) -> None:
         began = time.monotonic()
         orders.chassis(self.lab, "on", [node.name])
-        founding.wait_online(self.lab, RECOVERY_TIMEOUT_S)
+        founding.wait_online(self.lab.nodes[0], self.lab.nodes, RECOVERY_TIMEOUT_S)
         self.screen.say("return", f"{node.name} works again")
         self.times.append((f"{node.name} back after power-on", _s(time.monotonic() - began)))
 

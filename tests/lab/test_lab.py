@@ -81,7 +81,7 @@ def test_a_node_without_power_is_gone_at_once_and_boots_anew(lab: Lab, guests: G
         orders.services(node)
     orders.chassis(lab, "on", [node.name])
     assert node.boot_id != before
-    founding.wait_online(lab)
+    founding.wait_online(lab.nodes[0], lab.nodes)
     wait(lambda: guests.node_of(f"own-{node.name}") == node.name, 30, "its VM runs again")
     assert len(emulators(lab, node)) == 1
 
