@@ -214,7 +214,7 @@ def test_a_node_that_is_not_there_yet_is_waited_for() -> None:
     absent = "\n".join([absent, away("a"), READY])
     before = world(absent)
     before.nodes["nodes/n1"].spec.drained = False
-    assert the_operation(settled(0, before)).stage.startswith("waits: n1 is UNKNOWN")
+    assert the_operation(settled(0, before)).stage.startswith("waits: n1 is MAINTENANCE")
 
 
 def test_limits_hold_for_all_that_moves_together() -> None:

@@ -20,7 +20,7 @@ from services.coordinator.core.expire import (
     expired,
 )
 from services.coordinator.core.plan import Step
-from services.coordinator.core.round import Round
+from services.coordinator.core.rounds import Round
 from services.coordinator.loop import LEADER, Coordinator
 from services.mesh.clock import sortable_id
 from services.state.memory import MemoryCluster, MemoryStore

@@ -13,10 +13,9 @@ from services.coordinator.core.drain import judge_drains
 from services.coordinator.core.leaving import judge_leaving
 from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_nodes
-from services.coordinator.core.plan import DecideNode, Plan, Step, Unjudged
+from services.coordinator.core.plan import DecideNode, DecideVm, Plan, Step, Unjudged
 from services.coordinator.core.recover import recover
-from services.coordinator.core.round import Round
-from services.coordinator.core.rounds import round_of
+from services.coordinator.core.rounds import Round
 from services.coordinator.core.vms import autostart, judge_vm
 from services.coordinator.core.world import World, is_working
 
@@ -43,30 +42,18 @@ def _started(round: Round) -> Iterator[Step | Unjudged]:
 def _after_boot(round: Round, node: cluster_pb2.Node) -> Iterator[Step | Unjudged]:
     for vm in round.residents.get(node.name, ()) if node.decision.boot_id else ():
         if (step := autostart(round, vm, node)) is not None:
-            round.take(step)
-            yield step
+            yield round.take(vm, step)
     after = cluster_pb2.Node()
     after.CopyFrom(node)
     after.decision.boot_id = node.status.boot_id
     yield DecideNode(after, "started", "its machine has a new boot id")
 
 
-def _moves(round: Round) -> Iterator[Step | Unjudged]:
-    moves = round_of(round.now, round.world, round.load, round.decided)
-    yield from judge_moves(moves)
-    yield from judge_drains(moves)
-    yield from judge_balancing(moves)
-    yield from judge_leaving(moves)
-    round.decided |= moves.taken
-
-
 def _each_vm(round: Round) -> Iterator[Step | Unjudged]:
     for vm in round.world.vms.values():
-        if vm.name in round.decided:
-            continue
-        for step in _judged(round, vm):
-            round.take(step)
-            yield step
+        if vm.name not in round.taken:
+            for step in _judged(round, vm):
+                yield round.take(vm, step) if isinstance(step, DecideVm) else step
 
 
 def _judged(round: Round, vm: vm_pb2.Vm) -> Iterable[Step | Unjudged]:
@@ -77,6 +64,14 @@ def _judged(round: Round, vm: vm_pb2.Vm) -> Iterable[Step | Unjudged]:
         return [Unjudged(vm, error)]
 
 
-RULES: tuple[Rule, ...] = (_started, recover, _moves, _each_vm)
-"""What is looked at, in this order. A VM that one of them decided on is left alone by those after
-it (Round.decided)."""
+RULES: tuple[Rule, ...] = (
+    _started,
+    recover,
+    judge_moves,
+    judge_drains,
+    judge_balancing,
+    judge_leaving,
+    _each_vm,
+)
+"""What is looked at, in this order. A row that one of them changes is left alone by those after it
+(Round.taken)."""

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.core.residence import IDLE
+from services.coordinator.core.residence import is_idle
 from services.coordinator.core.world import WANT_MEMORY, World
 from services.mesh.rows import copied
 
@@ -117,7 +117,7 @@ def begun(
 
 def relocated(vm: vm_pb2.Vm, target: str, why: str) -> vm_pb2.Vm:
     """The row of a VM of which nothing runs, on another node."""
-    assert vm.status.state in IDLE, f"{vm.name} may run"
+    assert is_idle(vm), f"{vm.name} may run"
     after = copied(vm)
     after.decision.node = target
     after.decision.why = why
@@ -245,7 +245,7 @@ def _shut_down(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
         if ours and not vm.meta.HasField("delete_time"):
             course.vm.decision.power = RUNNING
         return course
-    if vm.status.state not in IDLE or vm.status.guest_shutdown:
+    if not is_idle(vm) or vm.status.guest_shutdown:
         return GoesOn(f"waits for it to shut down on {short(decision.node)}", 10, "it shuts down")
     took = _seconds(now, decision.migration.time)
     moved = _arrived(vm, f"moved {{}} in {took:.1f} s, shut down for it")

@@ -12,7 +12,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.fence import Brakes, progress, proven, waited_s
 from services.coordinator.core.limits import limits_of
 from services.coordinator.core.plan import ERROR, INFO, WARNING, DecideNode
-from services.coordinator.core.round import Round
+from services.coordinator.core.rounds import Round
 from services.coordinator.core.world import (
     DRAINED,
     DRAINING,
@@ -168,9 +168,11 @@ def _left(round: Round, node: Node) -> DecideNode:
 
 
 def _resting(round: Round, node: Node) -> DecideNode | None:
+    """Away on purpose. When the purpose is gone, a node with no VMs to lose is waited for all the
+    same: nothing depends on what became of it."""
     if node.name in round.world.present:
         return _back(round, node, "it is back")
-    if round.world.spec.maintenance or (node.spec.drained and round.is_free(node.name)):
+    if round.world.spec.maintenance or round.is_free(node.name):
         return None
     return _lost(round, node, "it is not back, and there is no reason any more to be away")
 

@@ -9,8 +9,8 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.place import place, why_none
 from services.coordinator.core.plan import ERROR, INFO, WARNING, DecideVm
-from services.coordinator.core.residence import IDLE, assign, is_dead, is_off
-from services.coordinator.core.round import Round
+from services.coordinator.core.residence import IDLE, is_dead, is_off
+from services.coordinator.core.rounds import Round
 from services.coordinator.core.start_order import hold, missing
 from services.coordinator.core.world import FENCING, WANT_MEMORY, World, short
 
@@ -27,8 +27,7 @@ def recover(round: Round) -> Iterator[DecideVm]:
     unplaced: set[bytes] = set()
     for vm in _owed(round):
         if (step := _recovered(round, vm, unplaced)) is not None:
-            round.take(step)
-            yield step
+            yield round.take(vm, step)
 
 
 def priority_of(vm: vm_pb2.Vm) -> int:
@@ -106,7 +105,7 @@ def _restarted(round: Round, vm: vm_pb2.Vm, why: str, unplaced: set[bytes]) -> D
     if not best:
         unplaced.add(shape)
         return _waiting(vm, f"{WAITS}{why}, and {why_none(verdicts)}", verdicts)
-    after = moved(vm, round.world.nodes[best], f"{why}; {', '.join(verdicts[0].reasons)}")
+    after = moved(vm, best, f"{why}; {', '.join(verdicts[0].reasons)}")
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)
     after.decision.recoveries += 1
@@ -116,12 +115,12 @@ def _restarted(round: Round, vm: vm_pb2.Vm, why: str, unplaced: set[bytes]) -> D
     return DecideVm(after, what, after.decision.why, WARNING)
 
 
-def moved(vm: vm_pb2.Vm, node: cluster_pb2.Node, why: str) -> vm_pb2.Vm:
+def moved(vm: vm_pb2.Vm, node: str, why: str) -> vm_pb2.Vm:
     """The row with another node, and where it came from, so that it can be brought back."""
     after = _copied(vm)
     if not after.decision.home:
         after.decision.home = vm.decision.node
-    assign(after, node)
+    after.decision.node = node
     after.decision.why = why
     return after
 
@@ -159,7 +158,7 @@ def _left_off(round: Round, vm: vm_pb2.Vm, why: str) -> DecideVm:
     off.spec.power = OFF
     best, _ = place(round.world, off, round.load)
     if best:
-        after = moved(vm, round.world.nodes[best], why)
+        after = moved(vm, best, why)
     else:
         after = _copied(vm)
         after.decision.why = why

@@ -7,7 +7,6 @@ where a migration has ended. Pure.
 from __future__ import annotations
 
 from pvc.compute.v1 import vm_pb2
-from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.world import FENCED, WANT_MEMORY, World
 
 UNSEEN = vm_pb2.VM_STATE_UNSPECIFIED
@@ -42,8 +41,31 @@ def is_off(world: World, vm: vm_pb2.Vm) -> bool:
         return False
     if not vm.decision.node or is_dead(world, vm.decision.node):
         return True
+    return is_idle(vm)
+
+
+def is_idle(vm: vm_pb2.Vm) -> bool:
+    """Its own node says, on this very decision, that nothing of it runs."""
     status = vm.status
-    return status.state == UNSEEN or (status.state in IDLE and status.node == vm.decision.node)
+    if status.state == UNSEEN:
+        return True
+    return status.state in IDLE and status.node == vm.decision.node
+
+
+def may_leave(world: World, vm: vm_pb2.Vm, target: str) -> bool:
+    """Its node may be changed to `target`: it runs nowhere, or it runs there by now."""
+    migration = vm.decision.migration
+    if not vm.decision.HasField("migration"):
+        return is_off(world, vm)
+    if target != migration.target:
+        return False
+    if migration.method == vm_pb2.MIGRATION_METHOD_SHUTDOWN and is_idle(vm):
+        return True
+    seen, arrival = vm.status.migration, vm.arrival
+    if seen.id == migration.id and seen.phase == vm_pb2.MigrationStatus.PHASE_MOVED:
+        return True
+    landed = arrival.id == migration.id and arrival.state == LANDED
+    return landed and is_dead(world, vm.decision.node)
 
 
 def is_dead(world: World, name: str) -> bool:
@@ -54,13 +76,15 @@ def is_dead(world: World, name: str) -> bool:
     return node is None or (node.decision.state == FENCED and name not in world.present)
 
 
-def assign(vm: vm_pb2.Vm, node: cluster_pb2.Node) -> None:
+def assign_to(world: World, vm: vm_pb2.Vm, name: str) -> None:
     """Gives a copy of a VM's row another node. What that node's fences mean for it begins anew: one
     that is fenced at the moment has still to be dealt with."""
-    vm.decision.node = node.name
-    owed = 1 if node.decision.state == FENCED else 0
-    vm.decision.fence_seen = node.decision.fences - owed
-    if vm.decision.home == node.name:
+    node = world.nodes.get(name)
+    vm.decision.node = name
+    vm.decision.fence_seen = 0
+    if node is not None:
+        vm.decision.fence_seen = node.decision.fences - (node.decision.state == FENCED)
+    if vm.decision.home == name:
         vm.decision.home = ""
 
 

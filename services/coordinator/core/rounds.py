@@ -1,9 +1,11 @@
-"""One round of deciding about moves: what it knows, and what it has changed already."""
+"""One round of deciding: what it knows, and what it has changed already. What is counted from the
+world is counted when it is first asked for: at rest, a round asks for little."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,8 +13,9 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as compute_api
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2
-from services.coordinator.core.capacity import Load
+from services.coordinator.core.capacity import Load, load_of
 from services.coordinator.core.plan import DecideVm, WriteOperation
+from services.coordinator.core.residence import assign_to, may_leave, may_run_on
 from services.coordinator.core.world import World
 
 Operation = operation_pb2.Operation
@@ -36,21 +39,62 @@ HOLDS = frozenset(
 """Work on a VM that its node has to finish before the VM may leave."""
 
 
-@dataclass(slots=True)
 class Round:
-    """One round of deciding about moves."""
+    """One look at one world."""
 
-    now: Timestamp
-    world: World
-    load: Load
-    operations: Mapping[str, Operation]
-    busy: Mapping[str, Operation]
-    """VM → work that has to be finished before it may leave."""
-    taken: set[str] = field(default_factory=set)
-    """Rows that this round has changed already: each is written once."""
+    def __init__(self, now: Timestamp, world: World) -> None:
+        self.now = now
+        self.world = world
+        self.taken: set[str] = set()
+        """Rows that this round has changed already: each is written once."""
+
+    @cached_property
+    def load(self) -> Load:
+        """What the nodes carry, with what this round has decided."""
+        return load_of(self.world)
+
+    @cached_property
+    def operations(self) -> Mapping[str, Operation]:
+        """The coordinator's own, by name."""
+        return {x.name: x for x in self.world.operations if x.service == SERVICE}
+
+    @cached_property
+    def busy(self) -> Mapping[str, Operation]:
+        """VM → work that has to be finished before it may leave."""
+        return {x.target: x for x in self.world.operations if x.method in HOLDS}
+
+    @cached_property
+    def residents(self) -> Mapping[str, list[vm_pb2.Vm]]:
+        """Node → VMs that were given to it, as the round began."""
+        found: dict[str, list[vm_pb2.Vm]] = defaultdict(list)
+        for vm in self.world.vms.values():
+            found[vm.decision.node].append(vm)
+        return found
+
+    @cached_property
+    def _near(self) -> Mapping[str, list[vm_pb2.Vm]]:
+        """Node → VMs that have anything to do with it."""
+        found: dict[str, list[vm_pb2.Vm]] = defaultdict(list)
+        for vm in self.world.vms.values():
+            places = {vm.decision.node, vm.status.node, vm.arrival.node}
+            if vm.decision.HasField("migration"):
+                places.add(vm.decision.migration.target)
+            for place in places:
+                found[place].append(vm)
+        return found
+
+    def is_free(self, node: str) -> bool:
+        """No VM runs on the node, or may come to."""
+        return not any(may_run_on(vm, node) for vm in self._near.get(node, ()))
 
     def take(self, vm: vm_pb2.Vm, step: DecideVm) -> DecideVm:
-        """Counts the step in. Its rows must be free."""
+        """Counts the step in. Its rows must be free. Every change of a VM's node passes here: none
+        that could have the VM run twice does."""
+        if step.vm.decision.node != vm.decision.node:
+            assert may_leave(self.world, vm, step.vm.decision.node), (
+                f"{vm.name} may run: {step.why}"
+            )
+            assign_to(self.world, step.vm, step.vm.decision.node)
         names = {step.vm.name, *(operation.name for operation in step.also)}
         assert not names & self.taken, f"{names & self.taken} change twice in a round"
         self.taken.update(names)
@@ -63,10 +107,3 @@ class Round:
         assert operation.name not in self.taken, f"{operation.name} changes twice in a round"
         self.taken.add(operation.name)
         return WriteOperation(operation, why)
-
-
-def round_of(now: Timestamp, world: World, load: Load, taken: Iterable[str] = ()) -> Round:
-    """taken: rows that were decided on already."""
-    ours = {x.name: x for x in world.operations if x.service == SERVICE}
-    busy = {x.target: x for x in world.operations if x.method in HOLDS}
-    return Round(now, world, load, ours, busy, set(taken))

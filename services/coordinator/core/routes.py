@@ -12,7 +12,7 @@ from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core.capacity import Load
 from services.coordinator.core.migration import LIVE, NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
 from services.coordinator.core.place import judge, judge_all, why_none
-from services.coordinator.core.residence import IDLE
+from services.coordinator.core.residence import is_idle
 from services.coordinator.core.world import WANT_MEMORY, World
 from services.mesh.errors import PvcError, not_found
 
@@ -160,7 +160,7 @@ def why_wait(vm: vm_pb2.Vm, work: operation_pb2.Operation | None) -> str:
 def may_just_change(vm: vm_pb2.Vm) -> bool:
     """Nothing of it runs, and nothing can begin to without a look at the row that is written: only
     its node has to change."""
-    return vm.status.state in IDLE
+    return is_idle(vm)
 
 
 def _state(vm: vm_pb2.Vm) -> str:

@@ -21,8 +21,8 @@ from services.coordinator.core.plan import (
     ForgetVm,
     Step,
 )
-from services.coordinator.core.residence import assign, is_off
-from services.coordinator.core.round import Round
+from services.coordinator.core.residence import is_off
+from services.coordinator.core.rounds import Round
 from services.coordinator.core.world import FENCING, UNKNOWN, WANT_MEMORY, World, short
 
 OFF = vm_pb2.POWER_STATE_OFF
@@ -140,7 +140,7 @@ def _elsewhere(round: Round, vm: vm_pb2.Vm) -> Iterable[Step]:
     if not best:
         after.decision.why = "no other node fits; it is tried again where it is"
         return [DecideVm(after, _power_name(after.decision.power), after.decision.why, WARNING)]
-    assign(after, round.world.nodes[best])
+    after.decision.node = best
     after.decision.recoveries += 1
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)
@@ -163,7 +163,7 @@ def _placed(round: Round, vm: vm_pb2.Vm, after: vm_pb2.Vm) -> Iterable[Step]:
         return _homeless(round, vm, verdicts)
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)
-    assign(after, round.world.nodes[node])
+    after.decision.node = node
     after.decision.why = f"placed on {short(node)}: {', '.join(verdicts[0].reasons)}"
     what = f"{short(vm.decision.node) or 'nowhere'} → {short(node)}"
     return [DecideVm(after, what, after.decision.why, asked=asking(round.world, vm))]
