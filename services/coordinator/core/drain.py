@@ -15,8 +15,9 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
 from services.coordinator.core.capacity import slot_short
+from services.coordinator.core.methods import DRAIN, READY
 from services.coordinator.core.migration import NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
-from services.coordinator.core.moves import DRAIN, READY, belong
+from services.coordinator.core.moves import belong
 from services.coordinator.core.place import judge, why_none
 from services.coordinator.core.plan import DecideVm, FailOperation, Step
 from services.coordinator.core.rounds import Round

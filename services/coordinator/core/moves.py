@@ -16,9 +16,10 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
 from services.coordinator.core.capacity import slot_short
+from services.coordinator.core.methods import DRAIN, MIGRATE, MOVE, UNMIGRATE
 from services.coordinator.core.migration import NONE, short
 from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step
-from services.coordinator.core.rounds import Round, method
+from services.coordinator.core.rounds import Round
 from services.coordinator.core.routes import Route, Wanted, route_of, why_wait
 from services.coordinator.core.world import WANT_MEMORY
 from services.mesh import rows
@@ -26,11 +27,6 @@ from services.mesh.errors import PvcError
 
 Operation = operation_pb2.Operation
 
-MIGRATE = method("PlacementService", "MigrateVm")
-MOVE = method("PlacementService", "MoveVm")
-UNMIGRATE = method("PlacementService", "UnmigrateVm")
-DRAIN = method("NodeService", "DrainNode")
-READY = method("NodeService", "ReadyNode")
 REQUESTS: Mapping[str, Callable[[], Wanted]] = {
     MIGRATE: api.MigrateVmRequest,
     MOVE: api.MoveVmRequest,
