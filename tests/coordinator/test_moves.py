@@ -189,10 +189,48 @@ def test_a_target_that_is_lost_ends_or_stops_it(state: str) -> None:
     assert moved.vm.decision.node == "nodes/n2", "it is there, whatever became of the node since"
 
 
-def test_a_source_that_is_fenced_is_left_to_the_recovery() -> None:
-    fenced = world(f"node n1 fenced 4096\nnode n2 online 4096\n{MOVES} | RUNNING phase=COPYING\n"
-                   f"{ASKED} RUNNING")  # fmt: skip
-    assert decide(at(3), fenced) == ()
+DEAD = "node n1 fenced 4096\nnode n2 online 4096\nnode n3 online 9999"
+
+
+@pytest.mark.parametrize(
+    "seen",
+    ["", "phase=PREPARING", "phase=COPYING | GONE", "phase=PREPARING | REFUSED no_bridge"],
+)
+def test_a_source_that_died_before_it_got_anywhere_is_recovered(seen: str) -> None:
+    dead = world(f"{DEAD}\n{MOVES} | RUNNING {seen}\n{ASKED} RUNNING")
+    step = only_vm(decide(at(3), dead))
+    assert step.vm.decision.node == "nodes/n1" and not step.vm.decision.HasField("migration")
+    assert reason_of(ended(step)) == "INTERRUPTED"
+    assert settled(3, dead).vms["vms/web"].decision.node == "nodes/n3"
+
+
+def test_a_source_that_died_while_copying_is_not_recovered_before_the_target_has_spoken() -> None:
+    text = f"{DEAD}\n{MOVES} {{}} | RUNNING phase=COPYING | {{}}\n{ASKED} RUNNING"
+    first = only_vm(decide(at(3), world(text.format("", "READY"))))
+    assert first.vm.decision.migration.cancel and first.vm.decision.node == "nodes/n1"
+    waiting = settled(3, world(text.format("cancel", "READY")))
+    assert waiting.vms["vms/web"].decision.node == "nodes/n1"
+    there = only_vm(decide(at(3), world(text.format("cancel", "RUNNING"))))
+    assert there.vm.decision.node == "nodes/n2" and not there.vm.decision.HasField("migration")
+    assert ended(there).state == Operation.STATE_SUCCEEDED
+
+
+def test_both_died_and_it_is_recovered_on_a_third() -> None:
+    both = DEAD.replace("n2 online", "n2 fenced")
+    now = world(f"{both}\n{MOVES} cancel | RUNNING phase=COPYING\n{ASKED} RUNNING")
+    assert settled(3, now).vms["vms/web"].decision.node == "nodes/n3"
+
+
+def test_a_target_that_is_only_unknown_is_waited_for() -> None:
+    lost = DEAD.replace("n2 online", "n2 unknown")
+    now = world(f"{lost}\n{MOVES} cancel | RUNNING phase=COPYING\n{ASKED} RUNNING")
+    assert settled(3, now).vms["vms/web"].decision.node == "nodes/n1"
+
+
+def test_a_dead_source_that_is_back_has_the_word() -> None:
+    back = world(f"{DEAD}\n{MOVES} | RUNNING phase=COPYING\n{ASKED} RUNNING")
+    back = replace(back, present=back.present | {"nodes/n1"})
+    assert not any(isinstance(step, DecideVm) for step in decide(at(3), back))
 
 
 def test_a_migration_that_the_recovery_ended_ends_its_operation() -> None:
