@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core import moves
 from services.coordinator.core.decide import decide
-from services.coordinator.core.plan import DecideVm, Plan
+from services.coordinator.core.plan import DecideVm, Plan, Unjudged
 from services.coordinator.core.world import World
 from services.mesh.errors import PvcError
 from tests.coordinator.moving import applied, settled, told, world
@@ -390,3 +392,17 @@ def test_a_plan_of_moves_may_be_cut_anywhere() -> None:
         for _ in range(32):
             now = applied(now, decide(at(0), now)[:cut])
         assert {(x.name, x.decision.migration.target) for x in now.vms.values()} == whole
+
+
+def test_a_move_that_the_rules_fail_on_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = moves.route_of
+
+    def failing(*asked: Any) -> Any:
+        assert asked[2].name != "vms/v0", "a rule that does not hold"
+        return good(*asked)
+
+    monkeypatch.setattr(moves, "route_of", failing)
+    plan = decide(at(0), queue(2))
+    assert [type(step) for step in plan] == [Unjudged, DecideVm]

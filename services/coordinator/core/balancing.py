@@ -4,8 +4,10 @@ time, planned anew as the cluster changes, never more than were planned at first
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
@@ -14,8 +16,8 @@ from services.coordinator.core.balance import plan_balance
 from services.coordinator.core.capacity import slot_short
 from services.coordinator.core.methods import BALANCE, DRAIN, READY, REMOVE
 from services.coordinator.core.migration import LIVE
-from services.coordinator.core.plan import DecideCluster, DecideVm, Step
-from services.coordinator.core.rounds import Round
+from services.coordinator.core.plan import DecideCluster, DecideVm, Step, Unjudged
+from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.world import DRAINING, FENCING, UNKNOWN, short
 from services.mesh import rows
 from services.mesh.errors import PvcError
@@ -30,16 +32,20 @@ AT_ONCE = 8
 """Moves that are planned for one round."""
 
 
-def judge_balancing(round: Round) -> Iterator[Step]:
+def judge_balancing(round: Round) -> Iterator[Step | Unjudged]:
     """The next moves of a balancing, or its end; and one of the cluster's own, where it is due."""
-    yield from _by_itself(round)
+    if round.world.cluster is not None:
+        yield from guarded(round.world.cluster, partial(_by_itself, round, round.world.cluster))
     for operation in round.operations.values():
-        if operation.method != BALANCE or operation.name in round.taken:
-            continue
-        if operation.state == Operation.STATE_PENDING:
-            yield _taken_up(round, operation)
-        else:
-            yield from _carried_on(round, operation)
+        if operation.method == BALANCE and operation.name not in round.taken:
+            yield from guarded(operation, partial(_judged, round, operation))
+
+
+def _judged(round: Round, operation: Operation) -> Iterator[Step]:
+    if operation.state == Operation.STATE_PENDING:
+        yield _taken_up(round, operation)
+    else:
+        yield from _carried_on(round, operation)
 
 
 def request_of(operation: Operation) -> api.BalanceClusterRequest:
@@ -49,10 +55,10 @@ def request_of(operation: Operation) -> api.BalanceClusterRequest:
     return request
 
 
-def _by_itself(round: Round) -> Iterator[Step]:
+def _by_itself(round: Round, cluster: cluster_pb2.ClusterIdentity) -> Iterator[Step]:
     """Not while anything moves, or a node's fate is open: that changes what is even."""
-    cluster, spec = round.world.cluster, round.world.spec
-    if cluster is None or not spec.auto_balance or spec.maintenance:
+    spec = round.world.spec
+    if not spec.auto_balance or spec.maintenance:
         return
     if round.now.seconds - cluster.balance_time.seconds < PERIOD_S:
         return

@@ -7,6 +7,7 @@ in the way is said at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -18,9 +19,9 @@ from services.coordinator.core import migration
 from services.coordinator.core.capacity import slot_short
 from services.coordinator.core.methods import DRAIN, MIGRATE, MOVE, UNMIGRATE
 from services.coordinator.core.migration import NONE, short
-from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step
+from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step, Unjudged
 from services.coordinator.core.residence import is_dead
-from services.coordinator.core.rounds import Round
+from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.routes import Route, Wanted, route_of, why_wait
 from services.coordinator.core.world import WANT_MEMORY
 from services.mesh import rows
@@ -35,15 +36,15 @@ REQUESTS: Mapping[str, Callable[[], Wanted]] = {
 }
 
 
-def judge_moves(round: Round) -> Iterator[Step]:
+def judge_moves(round: Round) -> Iterator[Step | Unjudged]:
     """What becomes of the moves that go on, then of those that were asked for. Every VM's step is
     counted in the load."""
     for vm in round.world.vms.values():
         if vm.decision.HasField("migration") and vm.name not in round.taken:
-            yield from _followed(round, vm)
+            yield from guarded(vm, partial(_followed, round, vm))
     for operation in round.operations.values():
         if operation.method in REQUESTS and operation.name not in round.taken:
-            yield from _requested(round, operation)
+            yield from guarded(operation, partial(_requested, round, operation))
 
 
 # --- Moves that go on.

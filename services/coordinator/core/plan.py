@@ -95,7 +95,7 @@ class FailOperation:
 class Unjudged:
     """Nothing to be written: the rules failed on this row, and went on with the others."""
 
-    row: vm_pb2.Vm | cluster_pb2.Node
+    row: vm_pb2.Vm | cluster_pb2.Node | cluster_pb2.ClusterIdentity | operation_pb2.Operation
     error: Exception
 
 
