@@ -269,6 +269,11 @@ def test_all_that_is_in_the_way_is_said_at_once(vm: str, why: str) -> None:
         assert told(decide(at(3), asked)) == [f"operations/1 fails (vms/web cannot move: {why})"]
 
 
+def test_the_next_move_waits_until_the_node_has_looked_at_it() -> None:
+    plan = decide(at(3), world(f"{TWO}\n{RUNS} | RUNNING at=n2\n{ASKED}"))
+    assert told(plan) == ["operations/1 PENDING: waits until n1 has looked at it"]
+
+
 def test_what_a_live_migration_needs_of_the_target() -> None:
     plan = decide(at(3), world(f"""
         node n1 online 4096

@@ -91,11 +91,24 @@ def _drain(round: Round, operation: Operation, node: Node) -> Iterator[Step]:
 
 
 def _away(round: Round, vm: vm_pb2.Vm) -> Chance:
-    return leave(round, vm, by_shutdown=False)
+    return _no_slot(round, vm) or leave(round, vm, by_shutdown=False)
 
 
 def _away_by_shutdown(round: Round, vm: vm_pb2.Vm) -> Chance:
-    return leave(round, vm, by_shutdown=True)
+    return _no_slot(round, vm) or leave(round, vm, by_shutdown=True)
+
+
+def _no_slot(round: Round, vm: vm_pb2.Vm) -> Wait | None:
+    """While the node itself moves as much as it may, where its other VMs can go is not asked."""
+    node = vm.decision.node
+    why = slot_short(round.world, round.load, node, node)
+    return Wait(f"waits for a free slot: {why}") if why and not may_just_change(vm) else None
+
+
+def bound(round: Round, node: str, by_shutdown: bool) -> dict[str, str]:
+    """VMs that could not leave the node, as the cluster is now, and why."""
+    chances = ((vm.name, leave(round, vm, by_shutdown)) for vm in round.residents.get(node, ()))
+    return {name: chance.why for name, chance in chances if isinstance(chance, Stuck)}
 
 
 def leave(round: Round, vm: vm_pb2.Vm, by_shutdown: bool) -> Chance:
