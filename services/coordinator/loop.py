@@ -16,6 +16,7 @@ from services.coordinator.core.decide import decide
 from services.coordinator.core.expire import ROWS_AT_ONCE, expired
 from services.coordinator.core.nodes import is_restless
 from services.coordinator.core.plan import (
+    DecideCluster,
     DecideNode,
     DecideVm,
     FailOperation,
@@ -163,6 +164,8 @@ class Coordinator:
             case DecideVm(row) | DecideNode(row):
                 event = [self._event(row.name, step)] if is_told(step) else []
                 return [Put(row), *map(Put, step.also), *event]
+            case DecideCluster(cluster, _, new):
+                return [Put(cluster), *(() if new is None else (Put(self._named(new)),))]
             case WriteOperation(operation):
                 return [Put(operation)]
             case ForgetVm(vm):
@@ -178,6 +181,12 @@ class Coordinator:
                 return [
                     Put(rows.enter_operation(operation, failed, self._clock.now(), error=error))
                 ]
+
+    def _named(self, operation: operation_pb2.Operation) -> operation_pb2.Operation:
+        after = rows.copied(operation)
+        after.name = f"operations/{self._clock.new_id()}"
+        after.meta.uid = self._clock.new_id()
+        return after
 
     def _event(self, subject: str, step: DecideVm | DecideNode) -> Put:
         kind, _, name = subject.partition("/")
@@ -232,6 +241,8 @@ def together(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
 
 def _touches(step: Step) -> set[str]:
     match step:
+        case DecideCluster(cluster):
+            return {cluster.name}
         case DecideVm(row) | DecideNode(row) | ForgetNode(row):
             return {row.name, *(operation.name for operation in step.also)}
         case WriteOperation(row) | FailOperation(row) | ForgetVm(row):
@@ -248,6 +259,8 @@ def sentence(step: Step) -> str:
     match step:
         case DecideVm(row, what, why) | DecideNode(row, what, why):
             return f"{row.name} {what or 'noted'} ({why})"
+        case DecideCluster(row, why):
+            return f"{row.name} noted ({why})"
         case ForgetVm(row, why) | ForgetNode(row, why):
             return f"{row.name} forgotten ({why})"
         case WriteOperation(operation, why):

@@ -13,6 +13,7 @@ from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import death, joining, node_edits, node_tasks
 from services.coordinator.letting_in import LettingIn, secret_hash
+from services.coordinator.placement_service import check_drain
 from services.mesh import enrolment
 from services.mesh.desk import Call, Context, Desk, Mutation, Plan
 from services.mesh.errors import PvcError, not_found, refuse
@@ -111,7 +112,10 @@ class NodeService(api_grpc.NodeServiceServicer):
 
     async def DrainNode(self, request: api.DrainNodeRequest, context: Context) -> Operation:
         """See the contract."""
-        return await self._desk.mutate(request, Operation, node_tasks.drain, context)
+        answer = await self._desk.mutate(request, Operation, node_tasks.drain, context)
+        if request.validate_only:
+            check_drain(self._desk.store.snapshot(), request, self._desk.clock.now())
+        return answer
 
     async def ReadyNode(self, request: api.ReadyNodeRequest, context: Context) -> Operation:
         """See the contract."""

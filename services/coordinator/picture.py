@@ -41,6 +41,7 @@ class Pictures:
             volume_nodes=part(_volume_nodes, "pools", "pools/volumes"),
             operations=part(_operations, "operations"),
             spec=identity.spec if identity is not None else cluster_pb2.ClusterSpec(),
+            cluster=identity,
             gone_s=gone_s,
             not_ready=part(_not_ready, "pools", "networks", "nodes"),
             shared_pools=part(_shared_pools, "pools"),

@@ -14,14 +14,14 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core import drain
+from services.coordinator.core.asked import SERVICE, THIS_CLUSTER
 from services.coordinator.core.balance import plan_balance
-from services.coordinator.core.balancing import BALANCE
-from services.coordinator.core.balancing import TARGET as BALANCED
 from services.coordinator.core.capacity import load_of
 from services.coordinator.core.explain import explain
+from services.coordinator.core.methods import BALANCE, HOLDS, MIGRATE, MOVE, UNMIGRATE
 from services.coordinator.core.migration import NONE, short
-from services.coordinator.core.moves import MIGRATE, MOVE, UNMIGRATE
-from services.coordinator.core.rounds import HOLDS, SERVICE
+from services.coordinator.core.rounds import Round
 from services.coordinator.core.routes import Route, route_of, why_wait
 from services.coordinator.loop import world_of
 from services.mesh import rows
@@ -110,7 +110,7 @@ def balance(snapshot: Snapshot, request: api.BalanceClusterRequest, call: Call) 
     plan = planned(snapshot, request, call.now)
     what = f"{len(plan.moves)} moves: spread {plan.spread_before} → {plan.spread_after} %"
     operation = rows.new_operation(
-        call, request, method=BALANCE, target=BALANCED, service=SERVICE, node=""
+        call, request, method=BALANCE, target=THIS_CLUSTER, service=SERVICE, node=""
     )
     operation.stage = f"would be accepted: {what}" if request.validate_only else "accepted"
     if request.validate_only:
@@ -118,6 +118,14 @@ def balance(snapshot: Snapshot, request: api.BalanceClusterRequest, call: Call) 
         operation.result.Pack(plan)
     rows.log_line(operation, what, call.now)
     return Mutation((Put(operation),), operation)
+
+
+def check_drain(snapshot: Snapshot, request: api.DrainNodeRequest, now: Timestamp) -> None:
+    """Raises NO_NODE_FITS with the reasons of all VMs that could not leave the node."""
+    bound = drain.bound(Round(now, world_of(snapshot)), request.name, request.shutdown)
+    if bound:
+        reasons = "; ".join(f"vm {short(vm)}: {why}" for vm, why in bound.items())
+        refuse(reason_pb2.REASON_NO_NODE_FITS, f"{request.name} would not get empty: {reasons}")
 
 
 def _accepted(snapshot: Snapshot, request: Any, call: Call, method: str) -> Mutation:

@@ -10,13 +10,21 @@ import pytest
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
+from pvc.core.v1 import operation_pb2
 from services.coordinator.core.balance import plan_balance, scale_of
 from services.coordinator.core.capacity import Load, load_of
 from services.coordinator.core.decide import decide
 from services.coordinator.core.place import judge
+from services.coordinator.core.plan import DecideCluster
 from services.coordinator.core.world import World
+from services.coordinator.loop import Coordinator
+from services.mesh.clock import SystemClock
+from services.state.memory import MemoryCluster, MemoryStore
+from services.state.store import Put
 from tests.coordinator.moving import applied, settled, told, world
 from tests.coordinator.worlds import at
+
+Operation = operation_pb2.Operation
 
 THREE = """
     node n1 online 1000
@@ -229,3 +237,66 @@ def test_the_threshold_is_a_setting() -> None:
     spec = cluster_pb2.ClusterSpec(balance_threshold_percent=10)
     plan = plan_balance(at(0), replace(asked, spec=spec), load_of(asked))
     assert moves(plan) == ["a n1→n2"]
+
+
+# --- By itself.
+
+
+def uneven(text: str = "", **spec: bool) -> World:
+    vms = [vm(f"v{n}", "memory=100") for n in range(6)]
+    settings = cluster_pb2.ClusterSpec(auto_balance=True)
+    settings.MergeFrom(cluster_pb2.ClusterSpec(**spec))
+    row = cluster_pb2.ClusterIdentity(name="clusters/this", spec=settings)
+    row.balance_time.seconds = 1000
+    return replace(world("\n".join([THREE, *vms, text])), spec=settings, cluster=row)
+
+
+def test_by_itself_it_begins_an_operation_every_few_minutes() -> None:
+    assert decide(at(1299), uneven()) == ()
+    (step,) = decide(at(1300), uneven())
+    assert isinstance(step, DecideCluster) and step.cluster.balance_time == at(1300)
+    assert step.new is not None and step.new.caller == "the cluster itself"
+
+
+def test_by_itself_it_does_nothing_where_all_is_even_but_note_that_it_looked() -> None:
+    even = uneven()
+    (step,) = decide(at(1300), replace(even, vms={}))
+    assert isinstance(step, DecideCluster) and step.new is None
+    assert step.why == "balancing was looked at: spread 0.0 %"
+
+
+@pytest.mark.parametrize("spec", [{"auto_balance": False}, {"maintenance": True}])
+def test_by_itself_only_when_it_is_wanted(spec: dict[str, bool]) -> None:
+    quiet = uneven()
+    for name, value in spec.items():
+        setattr(quiet.spec, name, value)
+    assert decide(at(9999), quiet) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "node n4 fencing 9999",
+        "node n4 draining 9999",
+        "op 1 BalanceCluster clusters/this RUNNING parts=1 begun=1",
+    ],
+)
+def test_by_itself_not_while_vms_move_anyway(text: str) -> None:
+    plan = decide(at(9999), uneven(text))
+    assert not any(isinstance(step, DecideCluster) for step in plan)
+
+
+def test_the_operation_of_the_clusters_own_is_carried_out_like_any_other() -> None:
+    store = MemoryStore(MemoryCluster())
+    before = uneven()
+    for node in before.nodes.values():
+        store.commit([Put(node)])
+        assert store.acquire(node.name, node.name)
+    for row in before.vms.values():
+        row.meta.etag = ""
+        store.commit([Put(row)])
+    assert before.cluster is not None
+    store.commit([Put(before.cluster)])
+    Coordinator(store, SystemClock(), "nodes/n1").step()
+    (operation,) = store.snapshot().rows(Operation)
+    assert operation.name.startswith("operations/") and operation.parts_begun == 2

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core import moves
 from services.coordinator.core.decide import decide
-from services.coordinator.core.plan import DecideVm, Plan
+from services.coordinator.core.plan import DecideVm, Plan, Unjudged
 from services.coordinator.core.world import World
 from services.mesh.errors import PvcError
 from tests.coordinator.moving import applied, settled, told, world
@@ -189,10 +191,48 @@ def test_a_target_that_is_lost_ends_or_stops_it(state: str) -> None:
     assert moved.vm.decision.node == "nodes/n2", "it is there, whatever became of the node since"
 
 
-def test_a_source_that_is_fenced_is_left_to_the_recovery() -> None:
-    fenced = world(f"node n1 fenced 4096\nnode n2 online 4096\n{MOVES} | RUNNING phase=COPYING\n"
-                   f"{ASKED} RUNNING")  # fmt: skip
-    assert decide(at(3), fenced) == ()
+DEAD = "node n1 fenced 4096\nnode n2 online 4096\nnode n3 online 9999"
+
+
+@pytest.mark.parametrize(
+    "seen",
+    ["", "phase=PREPARING", "phase=COPYING | GONE", "phase=PREPARING | REFUSED no_bridge"],
+)
+def test_a_source_that_died_before_it_got_anywhere_is_recovered(seen: str) -> None:
+    dead = world(f"{DEAD}\n{MOVES} | RUNNING {seen}\n{ASKED} RUNNING")
+    step = only_vm(decide(at(3), dead))
+    assert step.vm.decision.node == "nodes/n1" and not step.vm.decision.HasField("migration")
+    assert reason_of(ended(step)) == "INTERRUPTED"
+    assert settled(3, dead).vms["vms/web"].decision.node == "nodes/n3"
+
+
+def test_a_source_that_died_while_copying_is_not_recovered_before_the_target_has_spoken() -> None:
+    text = f"{DEAD}\n{MOVES} {{}} | RUNNING phase=COPYING | {{}}\n{ASKED} RUNNING"
+    first = only_vm(decide(at(3), world(text.format("", "READY"))))
+    assert first.vm.decision.migration.cancel and first.vm.decision.node == "nodes/n1"
+    waiting = settled(3, world(text.format("cancel", "READY")))
+    assert waiting.vms["vms/web"].decision.node == "nodes/n1"
+    there = only_vm(decide(at(3), world(text.format("cancel", "RUNNING"))))
+    assert there.vm.decision.node == "nodes/n2" and not there.vm.decision.HasField("migration")
+    assert ended(there).state == Operation.STATE_SUCCEEDED
+
+
+def test_both_died_and_it_is_recovered_on_a_third() -> None:
+    both = DEAD.replace("n2 online", "n2 fenced")
+    now = world(f"{both}\n{MOVES} cancel | RUNNING phase=COPYING\n{ASKED} RUNNING")
+    assert settled(3, now).vms["vms/web"].decision.node == "nodes/n3"
+
+
+def test_a_target_that_is_only_unknown_is_waited_for() -> None:
+    lost = DEAD.replace("n2 online", "n2 unknown")
+    now = world(f"{lost}\n{MOVES} cancel | RUNNING phase=COPYING\n{ASKED} RUNNING")
+    assert settled(3, now).vms["vms/web"].decision.node == "nodes/n1"
+
+
+def test_a_dead_source_that_is_back_has_the_word() -> None:
+    back = world(f"{DEAD}\n{MOVES} | RUNNING phase=COPYING\n{ASKED} RUNNING")
+    back = replace(back, present=back.present | {"nodes/n1"})
+    assert not any(isinstance(step, DecideVm) for step in decide(at(3), back))
 
 
 def test_a_migration_that_the_recovery_ended_ends_its_operation() -> None:
@@ -227,6 +267,11 @@ def test_all_that_is_in_the_way_is_said_at_once(vm: str, why: str) -> None:
         ]
     else:
         assert told(decide(at(3), asked)) == [f"operations/1 fails (vms/web cannot move: {why})"]
+
+
+def test_the_next_move_waits_until_the_node_has_looked_at_it() -> None:
+    plan = decide(at(3), world(f"{TWO}\n{RUNS} | RUNNING at=n2\n{ASKED}"))
+    assert told(plan) == ["operations/1 PENDING: waits until n1 has looked at it"]
 
 
 def test_what_a_live_migration_needs_of_the_target() -> None:
@@ -352,3 +397,17 @@ def test_a_plan_of_moves_may_be_cut_anywhere() -> None:
         for _ in range(32):
             now = applied(now, decide(at(0), now)[:cut])
         assert {(x.name, x.decision.migration.target) for x in now.vms.values()} == whole
+
+
+def test_a_move_that_the_rules_fail_on_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = moves.route_of
+
+    def failing(*asked: Any) -> Any:
+        assert asked[2].name != "vms/v0", "a rule that does not hold"
+        return good(*asked)
+
+    monkeypatch.setattr(moves, "route_of", failing)
+    plan = decide(at(0), queue(2))
+    assert [type(step) for step in plan] == [Unjudged, DecideVm]

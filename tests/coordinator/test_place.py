@@ -9,12 +9,16 @@ import pytest
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import health
 from services.coordinator.core.capacity import Load, load_of
+from services.coordinator.core.decide import decide
 from services.coordinator.core.place import judge, place, why_none
+from services.coordinator.core.plan import DecideVm, FailOperation
 from services.coordinator.core.reserve import room_of, start_refused
 from services.coordinator.core.world import World
 from tests.coordinator.moving import world
+from tests.coordinator.worlds import at
 
 NEW = "vm new power=RUNNING asked=1"
 THREE = """
@@ -218,6 +222,29 @@ def test_a_start_that_takes_the_room_of_others_is_refused() -> None:
     )
     roomy = full(1, runs("v1", "memory=600"))
     assert start_refused(roomy, load_of(roomy), roomy.vms["vms/new"]) == ""
+
+
+def test_a_start_that_is_asked_for_waits_for_the_room_and_says_so() -> None:
+    tight = full(1, *(runs(f"v{n}", "memory=600", f"n{n}") for n in (1, 2, 3)))
+    asked = operation_pb2.Operation(name="operations/1", target="vms/new", power_request=1)
+    tight.vms["vms/new"].decision.power_request = 0
+    plan = decide(at(0), replace(tight, operations=(asked,)))
+    decided, failed = plan
+    assert isinstance(decided, DecideVm) and not decided.vm.decision.node
+    assert isinstance(failed, FailOperation)
+    assert failed.reason == reason_pb2.REASON_NO_NODE_FITS and "is kept for" in failed.why
+    del tight.vms["vms/v1"]  # type: ignore[attr-defined]
+    (placed,) = decide(at(1), tight)
+    assert isinstance(placed, DecideVm) and placed.vm.decision.node == "nodes/n1"
+
+
+def test_a_recovery_is_not_held_back_by_it() -> None:
+    tight = full(1, *(runs(f"v{n}", "memory=300", f"n{n}") for n in (1, 2, 3)))
+    tight.nodes["nodes/n3"].decision.state = cluster_pb2.NODE_STATE_FENCED
+    tight.nodes["nodes/n3"].decision.fences = 1
+    tight = replace(tight, present=frozenset({"nodes/n1", "nodes/n2"}))
+    moved = [step.vm for step in decide(at(0), tight) if isinstance(step, DecideVm)]
+    assert [vm.decision.node for vm in moved if vm.name == "vms/v3"] == ["nodes/n1"]
 
 
 def test_without_the_promise_nothing_is_kept() -> None:

@@ -201,3 +201,54 @@ def test_balancing_is_planned_tried_dry_and_done(tmp_path: Path) -> None:
         assert site.vm("vms/v0").decision.migration.operation == asked.name
     finally:
         site.close()
+
+
+def test_a_drain_is_tried_dry_with_the_reasons_of_all_that_could_not_move(tmp_path: Path) -> None:
+    site = Site(
+        tmp_path,
+        """
+        node n1 online 4096
+        node n2 online 256
+        vm a how=NONE power=RUNNING asked=1 | node=n1 power=RUNNING | RUNNING
+        vm b power=RUNNING asked=1 | node=n1 power=RUNNING | RUNNING
+        vm c memory=64 power=RUNNING asked=1 | node=n1 power=RUNNING | RUNNING
+        """,
+    )
+    nodes: Any = api_grpc.NodeServiceStub(site.channel)
+    try:
+        request = api.DrainNodeRequest(name="nodes/n1", validate_only=True)
+        assert refused(nodes.DrainNode, request) == (
+            "NO_NODE_FITS",
+            "nodes/n1 would not get empty: vm a: its spec.migration.method says that it stays "
+            "where it is; vm b: n2 has 256 MiB free of the 512 MiB it needs",
+        )
+    finally:
+        site.close()
+
+
+def looked_at(vm: vm_pb2.Vm) -> None:
+    vm.status.node = "nodes/n2"
+
+
+def test_a_drain_from_the_request_to_the_drained_node(tmp_path: Path) -> None:
+    off = "node n1 online 4096\nnode n2 online 4096\nvm a | node=n1 | STOPPED"
+    site = Site(tmp_path, off)
+    nodes: Any = api_grpc.NodeServiceStub(site.channel)
+    try:
+        asked = nodes.DrainNode(api.DrainNodeRequest(name="nodes/n1"))
+        site.coordinator.step()
+        assert site.operation(asked.name).state == Operation.STATE_SUCCEEDED
+        assert nodes.GetNode(api.GetNodeRequest(name="nodes/n1")).decision.why == (
+            "no VM runs on it any more"
+        )
+        assert (site.vm("vms/a").decision.node, site.vm("vms/a").decision.home) == (
+            "nodes/n2",
+            "nodes/n1",
+        )
+        amend(site.agents, vm_pb2.Vm, "vms/a", looked_at)
+        back = nodes.ReadyNode(api.ReadyNodeRequest(name="nodes/n1"))
+        site.coordinator.step()
+        assert site.operation(back.name).state == Operation.STATE_SUCCEEDED
+        assert site.vm("vms/a").decision.node == "nodes/n1"
+    finally:
+        site.close()

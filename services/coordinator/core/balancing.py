@@ -4,35 +4,48 @@ time, planned anew as the cluster changes, never more than were planned at first
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
+from services.coordinator.core.asked import SERVICE, THIS_CLUSTER
 from services.coordinator.core.balance import plan_balance
 from services.coordinator.core.capacity import slot_short
-from services.coordinator.core.migration import LIVE, short
-from services.coordinator.core.plan import DecideVm, Step
-from services.coordinator.core.rounds import Round, method
+from services.coordinator.core.methods import BALANCE, DRAIN, READY, REMOVE
+from services.coordinator.core.migration import LIVE
+from services.coordinator.core.plan import DecideCluster, DecideVm, Step, Unjudged
+from services.coordinator.core.rounds import Round, guarded
+from services.coordinator.core.world import DRAINING, FENCING, UNKNOWN, short
 from services.mesh import rows
 from services.mesh.errors import PvcError
 
 Operation = operation_pb2.Operation
-BALANCE = method("PlacementService", "BalanceCluster")
-TARGET = "clusters/this"
+PERIOD_S = 300
+"""How often the cluster looks by itself whether it should be balanced."""
+MOVING = frozenset({BALANCE, DRAIN, READY, REMOVE})
+RESTLESS = frozenset({UNKNOWN, FENCING, DRAINING})
+"""States of nodes in which VMs are about to move anyway."""
 AT_ONCE = 8
 """Moves that are planned for one round."""
 
 
-def judge_balancing(round: Round) -> Iterator[Step]:
-    """The next moves of a balancing, or its end."""
+def judge_balancing(round: Round) -> Iterator[Step | Unjudged]:
+    """The next moves of a balancing, or its end; and one of the cluster's own, where it is due."""
+    if round.world.cluster is not None:
+        yield from guarded(round.world.cluster, partial(_by_itself, round, round.world.cluster))
     for operation in round.operations.values():
-        if operation.method != BALANCE or operation.name in round.taken:
-            continue
-        if operation.state == Operation.STATE_PENDING:
-            yield _taken_up(round, operation)
-        else:
-            yield from _carried_on(round, operation)
+        if operation.method == BALANCE and operation.name not in round.taken:
+            yield from guarded(operation, partial(_judged, round, operation))
+
+
+def _judged(round: Round, operation: Operation) -> Iterator[Step]:
+    if operation.state == Operation.STATE_PENDING:
+        yield _taken_up(round, operation)
+    else:
+        yield from _carried_on(round, operation)
 
 
 def request_of(operation: Operation) -> api.BalanceClusterRequest:
@@ -40,6 +53,39 @@ def request_of(operation: Operation) -> api.BalanceClusterRequest:
     request = api.BalanceClusterRequest()
     operation.request.Unpack(request)
     return request
+
+
+def _by_itself(round: Round, cluster: cluster_pb2.ClusterIdentity) -> Iterator[Step]:
+    """Not while anything moves, or a node's fate is open: that changes what is even."""
+    spec = round.world.spec
+    if not spec.auto_balance or spec.maintenance:
+        return
+    if round.now.seconds - cluster.balance_time.seconds < PERIOD_S:
+        return
+    going_on = any(x.method in MOVING for x in round.operations.values())
+    restless = any(x.decision.state in RESTLESS for x in round.world.nodes.values())
+    if going_on or restless or round.load.moving:
+        return
+    after = rows.copied(cluster)
+    after.balance_time.CopyFrom(round.now)
+    plan = plan_balance(round.now, round.world, round.load, max_moves=1)
+    new = _own(round) if plan.moves else None
+    yield DecideCluster(after, f"balancing was looked at: spread {plan.spread_before:.1f} %", new)
+
+
+def _own(round: Round) -> Operation:
+    operation = Operation(
+        method=BALANCE,
+        target=THIS_CLUSTER,
+        service=SERVICE,
+        caller="the cluster itself",
+        state=Operation.STATE_PENDING,
+    )
+    operation.meta.generation = 1
+    operation.meta.create_time.CopyFrom(round.now)
+    operation.meta.update_time.CopyFrom(round.now)
+    operation.request.Pack(api.BalanceClusterRequest())
+    return operation
 
 
 def _taken_up(round: Round, operation: Operation) -> Step:

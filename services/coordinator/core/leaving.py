@@ -4,12 +4,13 @@ more and no VM is on it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 from services.coordinator.core.methods import REMOVE
-from services.coordinator.core.plan import ForgetNode, Step
-from services.coordinator.core.rounds import Round
+from services.coordinator.core.plan import ForgetNode, Step, Unjudged
+from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.rules import listed
 from services.coordinator.core.world import LEAVING, short
 from services.mesh import rows
@@ -18,7 +19,7 @@ Node = cluster_pb2.Node
 Operation = operation_pb2.Operation
 
 
-def judge_leaving(round: Round) -> Iterator[Step]:
+def judge_leaving(round: Round) -> Iterator[Step | Unjudged]:
     """Forgets nodes that are gone, and ends what asked for it."""
     asked = {x.target: x for x in round.operations.values() if x.method == REMOVE}
     for name, operation in asked.items():
@@ -27,7 +28,8 @@ def judge_leaving(round: Round) -> Iterator[Step]:
             yield round.write(done, f"{name} has left the cluster")
     for node in round.world.nodes.values():
         if node.decision.state == LEAVING or node.name in asked:
-            yield from _leaves(round, node, asked.get(node.name))
+            rule = partial(_leaves, round, node, asked.get(node.name))
+            yield from guarded(node, rule)
 
 
 def _leaves(round: Round, node: Node, operation: Operation | None) -> Iterator[Step]:

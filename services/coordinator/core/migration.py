@@ -1,8 +1,8 @@
 """A VM's move on its own row: begun, followed, ended. Says nothing of who asked for it, or where
 it should go.
 
-Decides only while the source is not proven dead: from then on the recovery does. What the two
-agents do is in the contract, at Migration.
+What the two agents do is in the contract, at Migration. Where the source dies in the middle, the
+target says whether the VM got there; a VM that did not is left to the recovery.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.core.residence import is_idle
+from services.coordinator.core.residence import is_dead, is_idle
 from services.coordinator.core.world import WANT_MEMORY, World
 from services.mesh.rows import copied
 
@@ -146,6 +146,22 @@ def follow(now: Timestamp, world: World, vm: vm_pb2.Vm, cancelled: bool) -> Cour
             return _copying(vm, seen)
         case _:
             return _preparing(now, vm, stop)
+
+
+def follow_dead(now: Timestamp, world: World, vm: vm_pb2.Vm) -> Course:
+    """As `follow`, where the source is proven dead. Nothing can have come to run on the target
+    unless the source said that it begins to copy; then the target has the word."""
+    source, target = short(vm.decision.node), vm.decision.migration.target
+    seen, arrival = status_of(vm), arrival_of(vm)
+    if seen.phase == Phase.PHASE_MOVED or arrival.state == Arrival.STATE_RUNNING:
+        return _moved(now, vm, seen)
+    ended = arrival.state in (Arrival.STATE_GONE, Arrival.STATE_REFUSED)
+    if ended or seen.phase != Phase.PHASE_COPYING or is_dead(world, target):
+        return stayed(now, vm, f"{source} failed meanwhile")
+    if not vm.decision.migration.cancel:
+        return Stopping(_cancelled(vm), f"{source} failed meanwhile")
+    line = f"{source} failed; {short(target)} has to say whether it got there"
+    return GoesOn(line, 90, line)
 
 
 def stayed(now: Timestamp, vm: vm_pb2.Vm, why: str) -> Stayed:

@@ -7,6 +7,7 @@ in the way is said at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,9 +17,11 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
 from services.coordinator.core.capacity import slot_short
+from services.coordinator.core.methods import DRAIN, MIGRATE, MOVE, UNMIGRATE
 from services.coordinator.core.migration import NONE, short
-from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step
-from services.coordinator.core.rounds import Round, method
+from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step, Unjudged
+from services.coordinator.core.residence import is_dead
+from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.routes import Route, Wanted, route_of, why_wait
 from services.coordinator.core.world import WANT_MEMORY
 from services.mesh import rows
@@ -26,11 +29,6 @@ from services.mesh.errors import PvcError
 
 Operation = operation_pb2.Operation
 
-MIGRATE = method("PlacementService", "MigrateVm")
-MOVE = method("PlacementService", "MoveVm")
-UNMIGRATE = method("PlacementService", "UnmigrateVm")
-DRAIN = method("NodeService", "DrainNode")
-READY = method("NodeService", "ReadyNode")
 REQUESTS: Mapping[str, Callable[[], Wanted]] = {
     MIGRATE: api.MigrateVmRequest,
     MOVE: api.MoveVmRequest,
@@ -38,30 +36,25 @@ REQUESTS: Mapping[str, Callable[[], Wanted]] = {
 }
 
 
-def judge_moves(round: Round) -> Iterator[Step]:
+def judge_moves(round: Round) -> Iterator[Step | Unjudged]:
     """What becomes of the moves that go on, then of those that were asked for. Every VM's step is
     counted in the load."""
     for vm in round.world.vms.values():
         if vm.decision.HasField("migration") and vm.name not in round.taken:
-            yield from _followed(round, vm)
+            yield from guarded(vm, partial(_followed, round, vm))
     for operation in round.operations.values():
         if operation.method in REQUESTS and operation.name not in round.taken:
-            yield from _requested(round, operation)
+            yield from guarded(operation, partial(_requested, round, operation))
 
 
 # --- Moves that go on.
 
 
 def _followed(round: Round, vm: vm_pb2.Vm) -> Iterator[Step]:
-    source = round.world.nodes.get(vm.decision.node)
     operation = round.operations.get(vm.decision.migration.operation)
-    if source is None or source.decision.state == cluster_pb2.NODE_STATE_FENCED:
-        return  # the recovery decides
     if operation is not None and operation.name in round.taken:
         return  # in the next round
-    asked = bool(vm.decision.migration.operation)
-    cancelled = operation.cancel_requested if operation is not None else asked
-    match migration.follow(round.now, round.world, vm, cancelled):
+    match _course(round, vm, operation):
         case migration.GoesOn(stage, percent, line):
             yield from _told(round, operation, stage, percent, line)
         case migration.Stopping(after, why):
@@ -75,6 +68,18 @@ def _followed(round: Round, vm: vm_pb2.Vm) -> Iterator[Step]:
         case migration.Stayed(after, why):
             also = _stayed_also(round, operation, vm, why)
             yield round.take(vm, DecideVm(after, "does not move", why, WARNING, also))
+
+
+def _course(round: Round, vm: vm_pb2.Vm, operation: Operation | None) -> migration.Course:
+    """What is asked for no longer, or by an operation that is no more, is to stop."""
+    source = round.world.nodes.get(vm.decision.node)
+    if is_dead(round.world, vm.decision.node):
+        return migration.follow_dead(round.now, round.world, vm)
+    if source is not None and source.decision.state == cluster_pb2.NODE_STATE_FENCED:
+        return migration.GoesOn(f"waits: {short(source.name)} is back, and looks at its VMs", 1)
+    asked = bool(vm.decision.migration.operation)
+    cancelled = operation.cancel_requested if operation is not None else asked
+    return migration.follow(round.now, round.world, vm, cancelled)
 
 
 def belong(after: vm_pb2.Vm, vm: vm_pb2.Vm, operation: Operation | None) -> None:
@@ -129,11 +134,17 @@ def _stayed_also(
         told = rows.copied(operation)
         rows.log_line(told, f"{_vm(vm)} did not move: {why}", round.now)
         return (told,)
-    return (_ended_badly(round.now, operation, vm, why),)
+    dead = is_dead(round.world, vm.decision.node)
+    return (_ended_badly(round.now, operation, vm, why, dead),)
 
 
-def _ended_badly(now: Timestamp, operation: Operation, vm: vm_pb2.Vm, why: str) -> Operation:
+def _ended_badly(
+    now: Timestamp, operation: Operation, vm: vm_pb2.Vm, why: str, dead: bool
+) -> Operation:
     where = f"it goes on on {short(vm.decision.node)}"
+    if dead:
+        error = PvcError(reason_pb2.REASON_INTERRUPTED, f"{vm.name} was not moved: {why}")
+        return rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error)
     if operation.cancel_requested:
         error = PvcError(
             reason_pb2.REASON_CANCELLED, f"{vm.name} was not moved: cancelled; {where}"

@@ -64,6 +64,16 @@ class ForgetVm:
 
 
 @dataclass(frozen=True, slots=True)
+class DecideCluster:
+    """Writes what the leader notes of the cluster; `cluster` is the whole row as it is to be."""
+
+    cluster: cluster_pb2.ClusterIdentity
+    why: str
+    new: operation_pb2.Operation | None = None
+    """An operation of the cluster's own, which gets its name when it is written."""
+
+
+@dataclass(frozen=True, slots=True)
 class WriteOperation:
     """Writes an operation that the coordinator itself works on: begun, further on, or ended. No
     event; `operation` is the whole row as it is to be."""
@@ -85,9 +95,11 @@ class FailOperation:
 class Unjudged:
     """Nothing to be written: the rules failed on this row, and went on with the others."""
 
-    row: vm_pb2.Vm | cluster_pb2.Node
+    row: vm_pb2.Vm | cluster_pb2.Node | cluster_pb2.ClusterIdentity | operation_pb2.Operation
     error: Exception
 
 
-Step = DecideVm | DecideNode | ForgetVm | ForgetNode | WriteOperation | FailOperation
+Step = (
+    DecideVm | DecideNode | DecideCluster | ForgetVm | ForgetNode | WriteOperation | FailOperation
+)
 Plan = tuple[Step | Unjudged, ...]

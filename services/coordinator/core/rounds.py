@@ -4,21 +4,23 @@ world is counted when it is first asked for: at rest, a round asks for little.""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as compute_api
+from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2
 from services.coordinator.core.capacity import Load, load_of
-from services.coordinator.core.plan import DecideVm, WriteOperation
+from services.coordinator.core.plan import DecideVm, Step, Unjudged, WriteOperation
 from services.coordinator.core.residence import assign_to, may_leave, may_run_on
 from services.coordinator.core.world import World
 
 Operation = operation_pb2.Operation
+Row = vm_pb2.Vm | cluster_pb2.Node | cluster_pb2.ClusterIdentity | operation_pb2.Operation
 
 SERVICE = "coordinator"
 
@@ -107,3 +109,14 @@ class Round:
         assert operation.name not in self.taken, f"{operation.name} changes twice in a round"
         self.taken.add(operation.name)
         return WriteOperation(operation, why)
+
+
+def guarded(row: Row, rule: Callable[[], Iterable[Step]]) -> Iterator[Step | Unjudged]:
+    """What the rule says of the row. One that the rules cannot cope with must not keep the others
+    from being decided on."""
+    try:
+        steps = list(rule())
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        yield Unjudged(row, error)
+    else:
+        yield from steps

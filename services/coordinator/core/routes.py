@@ -136,6 +136,8 @@ def why_bound(world: World, vm: vm_pb2.Vm, how: Method) -> list[str]:
         reasons.append(
             f"its node {short(vm.decision.node)} is not online, so that it may run there"
         )
+    elif vm.status.node != vm.decision.node:
+        return reasons  # it has to be looked at there first; see why_wait
     elif vm.status.state not in (vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_PAUSED):
         reasons.append(f"it is {_state(vm)}; wait until it runs or is off")
     elif vm.decision.power not in WANT_MEMORY:
@@ -152,6 +154,8 @@ def why_wait(vm: vm_pb2.Vm, work: operation_pb2.Operation | None) -> str:
         return f"waits for its move to {short(vm.decision.migration.target)}"
     if work is not None:
         return f"waits for {work.method.rpartition('/')[2]} ({work.name})"
+    if vm.status.node != vm.decision.node and not is_idle(vm):
+        return f"waits until {short(vm.decision.node)} has looked at it"
     if vm.status.state in (vm_pb2.VM_STATE_STARTING, vm_pb2.VM_STATE_STOPPING):
         return f"waits until it is no longer {_state(vm)}"
     return ""

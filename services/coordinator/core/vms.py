@@ -21,6 +21,7 @@ from services.coordinator.core.plan import (
     ForgetVm,
     Step,
 )
+from services.coordinator.core.reserve import start_refused
 from services.coordinator.core.residence import is_off
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.world import FENCING, UNKNOWN, WANT_MEMORY, World, short
@@ -94,6 +95,9 @@ def _answer(round: Round, vm: vm_pb2.Vm) -> Iterable[Step]:
     after.decision.restarts = after.decision.recoveries = 0
     after.decision.ClearField("not_before")
     start_order.no_longer_waits(after.decision)
+    starts = vm.spec.power in WANT_MEMORY and vm.decision.power not in WANT_MEMORY
+    if starts and (why := start_refused(round.world, round.load, vm)):
+        return _homeless(round, vm, why, ())
     if _may_stay(round, vm):
         after.decision.why = "it was asked for"
         asked = asking(round.world, vm)
@@ -160,7 +164,7 @@ def _placed(round: Round, vm: vm_pb2.Vm, after: vm_pb2.Vm) -> Iterable[Step]:
     fails."""
     node, verdicts = place(round.world, vm, round.load)
     if not node:
-        return _homeless(round, vm, verdicts)
+        return _homeless(round, vm, why_none(verdicts), verdicts)
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)
     after.decision.node = node
@@ -170,9 +174,8 @@ def _placed(round: Round, vm: vm_pb2.Vm, after: vm_pb2.Vm) -> Iterable[Step]:
 
 
 def _homeless(
-    round: Round, vm: vm_pb2.Vm, verdicts: tuple[vm_pb2.NodeVerdict, ...]
+    round: Round, vm: vm_pb2.Vm, why: str, verdicts: tuple[vm_pb2.NodeVerdict, ...]
 ) -> Iterable[Step]:
-    why = why_none(verdicts)
     after = _copied(vm)
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)

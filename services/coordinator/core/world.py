@@ -49,6 +49,8 @@ class World:
     services.coordinator.evidence."""
     not_ready: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     """Shared pool or network → node → why it cannot be used there. Nodes that can are not here."""
+    cluster: cluster_pb2.ClusterIdentity | None = None
+    """The cluster's own row, where it has one."""
     shared_pools: frozenset[str] = frozenset()
     """Pools whose volumes any node can work on."""
 
