@@ -24,6 +24,7 @@ from services.compute.core.methods import method
 from services.compute.core.settle import settles
 from services.compute.core.status import RUNNING, STOPPED
 from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor, Passage, Power
+from services.compute.fenced import Fenced
 from services.compute.hands import Hands
 from services.compute.ledger import Ledger
 from services.compute.machine import copies, gaps
@@ -76,6 +77,7 @@ class Agent:
         self._sight = Sight(clock, settings, facts.accelerator, presence.machine, self.memory)
         self._ledger = Ledger(store, clock, settings.node, self.memory)
         self._hands = Hands(hypervisor, settings, facts.accelerator, self.memory, clock)
+        self._fenced = Fenced(hypervisor, presence.standing, settings.node)
         self._pool = ThreadPoolExecutor(settings.parallel) if settings.parallel else None
         self._lock = threading.Lock()
         self._busy: set[str] = set()
@@ -123,6 +125,9 @@ class Agent:
             self._due = self._clock.monotonic() + RESTLESS_S
             return
         self._strangers = tuple(sorted(map(left_alone, orphans(snapshot, domains))))
+        if self._fenced.holds_up(lease, snapshot, domains):
+            self._due = self._clock.monotonic() + RESTLESS_S
+            return
         self._tend_all(lease, snapshot, domains)
         period_s = min((patience_s(vm) for vm, _ in self._mine(snapshot, domains)), default=CALM_S)
         self._due = self._clock.monotonic() + period_s

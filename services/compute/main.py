@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,12 +17,15 @@ from services.compute.drivers.daemon_settings import Door
 from services.compute.drivers.hypervisor import Hypervisor, OpenDisks
 from services.compute.drivers.libvirt import Libvirt
 from services.compute.drivers.libvirt_disks import LibvirtDisks
+from services.compute.drivers.watchdog import watchdog_at
+from services.compute.guard import Guard, end_all
 from services.compute.guests import Guests
 from services.compute.jobs import VmJobs
 from services.compute.open_disks import OpenVolumes
 from services.compute.presence import Presence, read_hardware
 from services.compute.service import VmService
 from services.compute.settings import ComputeSettings
+from services.compute.standing import Standing
 from services.compute.volumes import Channel, StorageVolumes, VolumeService
 from services.mesh.clock import Clock
 from services.mesh.config import Config
@@ -108,6 +112,25 @@ def forget_all(hypervisor: Hypervisor) -> None:
 def build_on(ground: Ground) -> Parts:
     """From a node's configuration; starts the private libvirtd, and keeps it alive. It outlives
     this process, as its guests do."""
+    standing = Standing(ground.store, ground.config.node_name)
+    guard = guard_of(ground, standing)
+    guard.begin()
+    try:
+        parts = _build_on(ground, standing, guard)
+    except BaseException:
+        guard.leave()
+        raise
+    return replace(parts, close=(*parts.close, guard.leave))
+
+
+def guard_of(ground: Ground, standing: Standing) -> Guard:
+    """It comes first: an agent that ended unasked leaves an armed watchdog behind."""
+    compute, clock = ground.config.compute, ground.clock
+    device, timeout_s = watchdog_at(compute.watchdog), float(compute.watchdog_timeout_s)
+    return Guard(ground.store, clock, standing, device, compute.watchdog, timeout_s)
+
+
+def _build_on(ground: Ground, standing: Standing, guard: Guard) -> Parts:
     config, daemon = ground.config, daemon_of(ground.config)
     keeping: list[Loop] = []
     chosen = machine_accelerator(config.compute.accelerator.replace("auto", ""))
@@ -128,7 +151,8 @@ def build_on(ground: Ground) -> Parts:
         return ground.peers.blocking("storage", node)
 
     settings, disks = settings_of(config), LibvirtDisks(libvirt)
-    parts = build(settings, ground.store, ground.clock, storage, libvirt, disks)
+    guard.kill = partial(end_all, libvirt)
+    parts = build(settings, ground.store, ground.clock, storage, libvirt, disks, standing)
     return replace(parts, loops=(*keeping, *parts.loops), close=(libvirt.close, *parts.close))
 
 
@@ -139,10 +163,11 @@ def build(
     storage: Channel,
     hypervisor: Hypervisor,
     disks: OpenDisks,
+    standing: Standing | None = None,
 ) -> Parts:
     """storage: node → a channel to its storage service, for calls that wait."""
     volumes = StorageVolumes(store, clock, storage)
-    return assemble(settings, store, clock, volumes, hypervisor, disks)
+    return assemble(settings, store, clock, volumes, hypervisor, disks, standing)
 
 
 def assemble(
@@ -152,11 +177,12 @@ def assemble(
     volumes: VolumeService,
     hypervisor: Hypervisor,
     disks: OpenDisks,
+    standing: Standing | None = None,
 ) -> Parts:
     """As `build`, with any way to ask for volumes."""
     settings.prepare()
     node, facts, desk = settings.node, hypervisor.facts(), Desk(store, clock, settings.node)
-    presence = Presence(store, clock, settings, facts, read_hardware())
+    presence = Presence(store, clock, settings, facts, read_hardware(), standing)
     agent = Agent(store, clock, hypervisor, settings, facts, presence)
     guests = Guests(store, clock, hypervisor, node, agent.memory)
     open_volumes = OpenVolumes(store, disks, node)

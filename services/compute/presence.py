@@ -14,6 +14,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import meta_pb2, reason_pb2
 from services.compute.drivers.hypervisor import Facts
 from services.compute.settings import ComputeSettings
+from services.compute.standing import Standing
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
@@ -52,13 +53,20 @@ class Presence:
     """Holds the lease `nodes/<id>` and keeps the node's row up to date."""
 
     def __init__(
-        self, store: Store, clock: Clock, settings: ComputeSettings, facts: Facts, machine: Hardware
+        self,
+        store: Store,
+        clock: Clock,
+        settings: ComputeSettings,
+        facts: Facts,
+        machine: Hardware,
+        standing: Standing | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
         self._facts = facts
         self.machine = machine
+        self.standing = standing or Standing(store, settings.node)
 
     def hold(self, faults: Sequence[str] = ()) -> Lease:
         """The lease, taken again if the session was lost, with the row refreshed if it differs.
@@ -71,7 +79,8 @@ class Presence:
                 f"another process holds {node}: an agent that ended a moment ago, or a second "
                 "machine with this name",
             )
-        self._refresh(lease, faults)
+        self.standing.lease = lease
+        self._refresh(lease, (*faults, *self.standing.faults))
         return lease
 
     def _refresh(self, lease: Lease, faults: Sequence[str]) -> None:
@@ -83,7 +92,7 @@ class Presence:
             row.meta.CopyFrom(
                 meta_pb2.Meta(uid=uid, generation=1, create_time=now, update_time=now)
             )
-        row.status.CopyFrom(self._status(row.status, faults))
+        row.status.CopyFrom(self._status(lease, row.status, faults))
         if row == there:
             return
         try:
@@ -92,7 +101,7 @@ class Presence:
             return  # the coordinator wrote it meanwhile; the next round does it
 
     def _status(
-        self, before: cluster_pb2.NodeStatus, faults: Sequence[str]
+        self, lease: Lease, before: cluster_pb2.NodeStatus, faults: Sequence[str]
     ) -> cluster_pb2.NodeStatus:
         facts, machine, settings = self._facts, self.machine, self._settings
         status = cluster_pb2.NodeStatus(
@@ -108,11 +117,12 @@ class Presence:
             faults=faults,
             boot_id=machine.boot_id,
             cpu_models=facts.cpu_models,
-            session=self._store.session(),
+            session=lease.session,
             migration_host=settings.migration_host,
             schemas={path: own for path in TYPES if (own := schema_of(path)) > 1},
         )
         listening = {service.service: service.address for service in before.services}
         for service, address in sorted({**listening, **settings.addresses}.items()):
             status.services.add(service=service, address=address)
+        self.standing.onto(status, before)
         return status

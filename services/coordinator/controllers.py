@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import reason_pb2, secret_pb2
+from services.coordinator.core.node_edits import secret_name
 from services.coordinator.core.proofs import same_controller, settings_of
 from services.coordinator.drivers.power import PowerDriver, PowerTarget
 from services.coordinator.runner import Answer, Failure, Line, Outcome, Runner
 from services.mesh import rows
 from services.mesh.clock import Clock
-from services.mesh.errors import PvcError, not_found
+from services.mesh.errors import PvcError
 from services.mesh.sealing import unseal
 from services.state.store import Conflict, Lease, Put, Snapshot, Store
 
@@ -40,11 +41,6 @@ PERIOD_S = 5.0
 log = logging.getLogger("pvc.coordinator")
 
 
-def secret_name(node: str) -> str:
-    """The row with the password of a node's controller. node: "nodes/n1"."""
-    return f"secrets/power.{node.removeprefix('nodes/')}"
-
-
 def settings_in(snapshot: Snapshot, node: Node) -> str:
     """See settings_of."""
     row = snapshot.find(secret_pb2.Secret, secret_name(node.name))
@@ -64,26 +60,13 @@ class Controllers:
         self._key = key
 
     def is_on(self, snapshot: Snapshot, node: Node) -> bool:
-        """Asks. Raises PvcError POWER_FAILED, or INVALID_CONFIG when the password cannot be
-        opened."""
+        """Asks; takes seconds. Raises PvcError POWER_FAILED, or INVALID_CONFIG when the password
+        cannot be opened."""
         return self._driver(node).is_on(self._target(snapshot, node))
 
     def off(self, snapshot: Snapshot, node: Node) -> None:
         """Has the power cut. Raises as `is_on`."""
         self._driver(node).off(self._target(snapshot, node))
-
-    def check(self, snapshot: Snapshot, name: str) -> bool:
-        """For CheckNodePower: whether the power of the node is on. Takes seconds, in the caller's
-        thread. Raises PvcError NOT_FOUND, NOT_SUPPORTED and as `is_on`."""
-        node = snapshot.find(Node, name)
-        if node is None:
-            raise not_found(name)
-        if not node.spec.HasField("power_control"):
-            raise PvcError(
-                reason_pb2.REASON_NOT_SUPPORTED,
-                f"{name} has no controller of its power: set spec.power_control first",
-            )
-        return self.is_on(snapshot, node)
 
     def _driver(self, node: Node) -> PowerDriver:
         protocol = node.spec.power_control.protocol

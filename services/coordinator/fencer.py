@@ -321,8 +321,3 @@ def pursuits(
         )
 
     return of
-
-
-def stored_gone_s(_snapshot: Snapshot, node: Node) -> float:
-    """For at least how long the session has been gone, as the state tells."""
-    return node.decision.lost_for.ToNanoseconds() / 1e9

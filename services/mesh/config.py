@@ -167,6 +167,17 @@ class ComputeSection(Section, frozen=True, kw_only=True):
     """The processor model of VMs that name none. Empty: what fits the accelerator."""
     parallel: Count = 8
     """How many VMs are worked on at a time."""
+    watchdog: str = ""
+    """What resets this machine when its agent has no contact with the state any more, so that its
+    VMs may be started elsewhere: a device such as /dev/watchdog that counts on while the machine
+    stands still, or unix: and the path of a socket. Empty: nothing does."""
+    watchdog_timeout_s: Annotated[int, msgspec.Meta(ge=0, le=60)] = 0
+    """After how many seconds it does, at most half of state.session_timeout_s. 0: half of that."""
+
+    def wrong(self) -> Iterator[tuple[str, str]]:
+        """See Section."""
+        if self.watchdog:
+            yield from _not_absolute(watchdog=self.watchdog.removeprefix("unix:"))
 
 
 class StorageSection(Section, frozen=True, kw_only=True):

@@ -9,21 +9,19 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.controllers import (
-    ControllerChecks,
-    Controllers,
-    secret_name,
-    settings_in,
-)
+from pvc.core.v1 import secret_pb2
+from services.coordinator.controllers import ControllerChecks, Controllers, settings_in
+from services.coordinator.core.node_edits import secret_name
 from services.coordinator.drivers.fake import FakeController, FakePower, FakeStorageFence
 from services.coordinator.fencer import Fencer, pursuits
 from services.coordinator.runner import Outcome, Running, made
 from services.mesh.clock import sortable_id
-from services.mesh.sealing import KEY_BYTES, sealed_row
+from services.mesh.enrolment import CLUSTER_KEY_BYTES
+from services.mesh.sealing import seal
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.store import Put
 
-KEY = bytes(range(KEY_BYTES))
+KEY = bytes(range(CLUSTER_KEY_BYTES))
 REDFISH = cluster_pb2.PowerControl.PROTOCOL_REDFISH
 
 
@@ -116,7 +114,8 @@ class Cluster:
         node = self.node(name)
         node.spec.power_control.protocol = REDFISH
         node.spec.power_control.address = f"bmc-{name}"
-        secret = sealed_row(KEY, None, secret_name(node.name), "secret", "u")
+        secret = secret_pb2.Secret(name=secret_name(node.name))
+        secret.sealed = seal(KEY, secret.name, b"secret")
         self.store.commit([Put(secret), Put(node)])
         if trusted:
             node = self.node(name)

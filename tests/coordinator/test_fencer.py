@@ -9,7 +9,7 @@ import pytest
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import event_pb2, reason_pb2
-from services.coordinator.fencer import stored_gone_s, written_on
+from services.coordinator.fencer import written_on
 from services.coordinator.runner import (
     DEADLINE_S,
     HANGING_MAX,
@@ -223,12 +223,6 @@ def test_a_second_death_needs_its_own_proof(cluster: Cluster) -> None:
     cluster.go_on()
     assert cluster.proof() == ("WATCHDOG", "session of n2")
     assert cluster.attempts()["WATCHDOG"].impossible
-
-
-def test_what_the_state_tells_of_time(cluster: Cluster) -> None:
-    node = cluster.node()
-    node.decision.lost_for.FromMilliseconds(2500)
-    assert stored_gone_s(cluster.store.snapshot(), node) == 2.5
 
 
 def test_threads_carry_what_comes_of_a_call() -> None:

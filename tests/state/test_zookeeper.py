@@ -13,16 +13,15 @@ from kazoo.client import KazooClient
 
 from pvc.core.v1 import store_pb2
 from services.mesh.clock import SystemClock
-from services.mesh.errors import PvcError
 from services.state import follower
 from services.state.ensemble import Connection, Ensemble, Refused, Tls
-from services.state.store import Conflict, Delete, Lease, Put
+from services.state.store import Conflict, Delete, Put
 from services.state.znodes import escaped, lease_name, unescaped, version_after
 from services.state.zookeeper import ZookeeperStore
 from tests.state.certificates import write_certificates
 from tests.state.places import WAIT_S, ZookeeperPlace, described, eventually, refused, texts, vm
 from tests.state.wire import Cut, Wire
-from tests.state.zookeeper_server import Member, ZookeeperServer, free_port, missing
+from tests.state.zookeeper_server import ZookeeperServer, free_port, missing, started_ensemble
 
 pytestmark = pytest.mark.real
 
@@ -194,102 +193,6 @@ def test_a_frozen_leader_cannot_write_when_it_wakes(place: ZookeeperPlace, wire:
     assert texts(store) == {"vms/web": "fresh"}
 
 
-def test_a_proof_that_does_not_come_in_time_is_none(place: ZookeeperPlace, wire: Wire) -> None:
-    """Whatever is answered late is not waited for; and when the session has ended meanwhile, the
-    lease is not proven by what was known of it."""
-    store = place.open(wire.address, session_timeout_s=1.0)
-    other = place.open()
-    lease = store.acquire("nodes/n1", "nodes/n1")
-    assert lease is not None
-    store.prove(lease, WAIT_S)
-    wire.stall()
-    began = time.monotonic()
-    with refused("STORE_UNAVAILABLE"):
-        store.prove(lease, 0.3)
-    assert time.monotonic() - began < 0.6
-    eventually(lambda: not other.snapshot().leases)
-    wire.flow()
-    eventually(lambda: store._connection.up)
-    with refused("NOT_LEADER"):
-        store.prove(lease, WAIT_S)
-
-
-def test_a_silent_server_is_left_for_another(tmp_path: Path) -> None:
-    """A machine without power refuses nothing. The session must not die with it."""
-    if why := missing():
-        pytest.skip(why)
-    servers = started_ensemble(tmp_path)
-    wires = [Wire(server.address) for server in servers]
-    place = ZookeeperPlace(servers[0], ",".join(wire.address for wire in wires))
-    try:
-        store = place.open(session_timeout_s=6.0)
-        lease = store.acquire("nodes/n1", "nodes/n1")
-        assert lease is not None
-        (used,) = [wire for wire in wires if wire.used]
-        used.stall()
-        with refused("STORE_UNAVAILABLE"):
-            store.prove(lease, 0.5)
-        began = time.monotonic()
-        eventually(lambda: proves(store, lease))
-        assert time.monotonic() - began < 3, "one connection to the silent one, then the next"
-    finally:
-        place.close()
-        for end in (*wires, *servers):
-            end.close() if isinstance(end, Wire) else end.kill()
-
-
-def test_a_server_that_most_others_left_proves_nothing(tmp_path: Path) -> None:
-    """It still leads for all it knows, and answers what it can answer alone."""
-    if why := missing():
-        pytest.skip(why)
-    servers = started_ensemble(tmp_path)
-    (leader,) = [s for s in servers if "Mode: leader" in s.ask("srvr")]
-    others = [server for server in servers if server is not leader]
-    place = ZookeeperPlace(leader)
-    try:
-        store = place.open(session_timeout_s=6.0)
-        lease = store.acquire("nodes/n1", "nodes/n1")
-        assert lease is not None
-        store.prove(lease, WAIT_S)
-        for server in others:
-            server.freeze()
-        store._connection.sync()
-        assert store._connection.get(lease.path) is not None
-        with refused("STORE_UNAVAILABLE"):
-            store.prove(lease, 0.5)
-        for server in others:
-            server.thaw()
-        eventually(lambda: proves(store, lease))
-    finally:
-        for server in servers:
-            server.kill()
-        place.close()
-
-
-def proves(store: ZookeeperStore, lease: Lease) -> bool:
-    try:
-        store.prove(lease, 1.0)
-    except PvcError:
-        return False
-    return True
-
-
-def test_the_timeout_is_the_one_that_was_granted(tmp_path: Path) -> None:
-    """Servers have limits of their own for what they are asked for."""
-    if why := missing():
-        pytest.skip(why)
-    server = ZookeeperServer(tmp_path / "zk", lines=["minSessionTimeout=3000"])
-    server.start()
-    place = ZookeeperPlace(server)
-    try:
-        store = place.open(session_timeout_s=1.0)
-        assert store.session_timeout_s == pytest.approx(3.0)
-        assert store.proof_lag_s == pytest.approx(3.0 / 4 + 0.1)
-    finally:
-        place.close()
-        server.kill()
-
-
 def test_without_a_server_reads_go_on_and_writes_say_so(own_server: ZookeeperServer) -> None:
     place = ZookeeperPlace(own_server)
     store = place.open(patience_s=0.5)
@@ -387,19 +290,6 @@ def all_go_on(done: list[int]) -> None:
     """Returns when everyone has committed some more. An election mostly takes half a second."""
     before = list(done)
     eventually(lambda: all(d > b + 5 for d, b in zip(done, before, strict=True)), timeout_s=40)
-
-
-def started_ensemble(folder: Path) -> list[ZookeeperServer]:
-    """Three servers that serve."""
-    members = {
-        number: Member("127.0.0.1", free_port(), free_port(), free_port()) for number in (1, 2, 3)
-    }
-    servers = [ZookeeperServer(folder / str(number), number, members) for number in members]
-    for server in servers:
-        server.start(wait=False)
-    for server in servers:
-        server.wait_ready()
-    return servers
 
 
 def test_a_mirror_behind_the_log_loads_everything(

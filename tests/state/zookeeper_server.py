@@ -177,3 +177,16 @@ class ZookeeperServer:
             me = self._members[self._id]
             lines += [f"clientPort={me.client_port}", f"clientPortAddress={me.address}"]
         return "\n".join(lines) + "\n"
+
+
+def started_ensemble(folder: Path) -> list[ZookeeperServer]:
+    """Three servers that serve."""
+    members = {
+        number: Member("127.0.0.1", free_port(), free_port(), free_port()) for number in (1, 2, 3)
+    }
+    servers = [ZookeeperServer(folder / str(number), number, members) for number in members]
+    for server in servers:
+        server.start(wait=False)
+    for server in servers:
+        server.wait_ready()
+    return servers
