@@ -179,6 +179,13 @@ class ComputeSection(Section, frozen=True, kw_only=True):
         if self.watchdog:
             yield from _not_absolute(watchdog=self.watchdog.removeprefix("unix:"))
 
+    def wrong(self) -> Iterator[tuple[str, str]]:
+        """See Section."""
+        if not re.fullmatch(r"[A-Za-z0-9.:-]{0,255}", self.migration_host):
+            yield "migration_host", "be a host name or IP address"
+        if self.migration_host and not self.libvirt_uri:
+            yield "migration_host", "be left out: PVC's own libvirt is at mesh.listen"
+
 
 class StorageSection(Section, frozen=True, kw_only=True):
     """Volumes on this node."""

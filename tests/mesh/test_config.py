@@ -69,6 +69,11 @@ def test_settings_are_taken_over() -> None:
         ("[node]\nlog_level = 'loud'", "[node] log_level: Invalid enum value 'loud'"),
         ("[compute]\nreserved_memory_mib = -1", "reserved_memory_mib: Expected `int` >= 0"),
         ("[compute]\naccelerator = 'xen'", "accelerator"),
+        ("[compute]\nmigration_host = 'n1'", "migration_host must be left out"),
+        (
+            "[compute]\nlibvirt_uri = 'qemu:///system'\nmigration_host = 'n 1'",
+            "migration_host must be a host name or IP address",
+        ),
         ("[state]\ndriver = 'etcd'", "driver"),
         ("[state]\nhosts = 'a:1'", "hosts"),
         ("[state]\nhosts = ['a']", "hosts must be host:port"),

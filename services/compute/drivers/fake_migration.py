@@ -4,6 +4,7 @@ nothing happens but when one of them is asked something, and then as the clock h
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
@@ -88,7 +89,7 @@ class Wire:
         trip.source.ended(trip.vm, Passage(ended=True, downtime_ms=pause))
 
 
-class FakeMigrations:
+class FakeMigrations(ABC):
     """Implements Migrations. `host` and `wire` are for the test to set."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -245,17 +246,17 @@ class FakeMigrations:
     def _peer(self, host: str) -> FakeMigrations | None:
         return None if {host, self.host} & self.wire.cut else self.wire.hosts.get(host)
 
-    def _do(self, verb: str, vm: str, act: Callable[[], None]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _do(self, verb: str, vm: str, act: Callable[[], None]) -> None: ...
 
-    def _machine(self, vm: str) -> Machine:
-        raise NotImplementedError
+    @abstractmethod
+    def _machine(self, vm: str) -> Machine: ...
 
-    def _running(self, vm: str, what: str) -> Machine:
-        raise NotImplementedError
+    @abstractmethod
+    def _running(self, vm: str, what: str) -> Machine: ...
 
-    def _off(self, machine: Machine, reason: OffReason) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _off(self, machine: Machine, reason: OffReason) -> None: ...
 
-    def _wake(self, vm: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _wake(self, vm: str) -> None: ...

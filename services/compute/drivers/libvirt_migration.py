@@ -110,8 +110,12 @@ class LibvirtMigrations(Calls):
 
         with self._moving:
             known = self._passages.get(vm)
-            if (known is not None and not known.ended) or not self._on("migrate", vm, prepare):
+            if known is not None and not known.ended:
                 return
+            self._passages.pop(vm, None)
+        if not self._on("migrate", vm, prepare):
+            return
+        with self._moving:
             self._passages[vm] = Passage()
         # A connection of its own: it waits for as long as the copying takes, and a connection takes
         # few calls at a time.
@@ -126,11 +130,9 @@ class LibvirtMigrations(Calls):
             domain = lookup(connection, vm)
             return _passage(domain) if domain is not None else None
 
+        found = self._call(f"ask how far {vm} is", ask)
         with self._moving:
-            known = self._passages.get(vm)
-        if known is not None and known.ended:
-            return known
-        return self._call(f"ask how far {vm} is", ask) or known
+            return found or self._passages.get(vm)
 
     def set_downtime(self, vm: str, downtime_ms: int) -> None:
         """See Migrations."""
