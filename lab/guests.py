@@ -72,6 +72,21 @@ class Guests:
         runs = row.status.state == vm_pb2.VM_STATE_RUNNING
         return row.status.node.removeprefix("nodes/") if runs else ""
 
+    def await_node(self, vm: str, node: str, timeout_s: float = BOOT_TIMEOUT_S) -> None:
+        """Until it runs on that node, as the node itself says. Raises LabError."""
+        end = time.monotonic() + timeout_s
+        while (here := self.node_of(vm)) != node:
+            if time.monotonic() > end:
+                raise LabError(f"{vm} does not run on {node}, but on {here or 'no node'}")
+            time.sleep(_LOOK_S)
+
+    def address_of(self, vm: str, network: str = "default") -> str:
+        """The address that a network has for it. Raises LabError."""
+        for given in self.cluster.networks.get(network).status.addresses:
+            if given.vm == f"vms/{vm}":
+                return str(given.address)
+        raise LabError(f"{network} has no address for {vm}")
+
     def await_ready(self, vm: str, times: int = 1, timeout_s: float = BOOT_TIMEOUT_S) -> None:
         """Until its guest has said so often that it is up. Raises LabError."""
         end = time.monotonic() + timeout_s

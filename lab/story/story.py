@@ -82,8 +82,9 @@ class Story:
             took_s = time.monotonic() - began
             time.sleep(HEARTBEATS_S)
             seen = heartbeat.count(heard.since(began_s))
-        if not seen.beats or guests.node_of(COUNTING) != target:
-            raise LabError(f"{COUNTING} did not arrive at {target} alive: {seen}")
+        guests.await_node(COUNTING, target)
+        if not seen.beats:
+            raise LabError(f"{COUNTING} came to {target} and was never heard of again")
         gap_ms = seen.longest_gap_s * 1000
         self.screen.say("migrate", f"{COUNTING} {source} → {target} in {_s(took_s)}")
         self.screen.say(

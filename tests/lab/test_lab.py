@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from lab import heartbeat
 from lab.cluster import founding, inside, life, orders
 from lab.cluster.site import Lab, LabError, Node
 from lab.guests import Guests
@@ -55,6 +56,31 @@ def test_a_vm_boots_on_every_node(lab: Lab, guests: Guests) -> None:
     for node in lab.nodes:
         guests.await_ready(f"own-{node.name}")
         assert guests.node_of(f"own-{node.name}") == node.name
+
+
+def test_guests_of_different_nodes_reach_each_other(lab: Lab, guests: Guests) -> None:
+    other = guests.address_of("own-n3")
+    guests.type("own-n1", f"ping -c 20 -W 1 {other}")
+    wait(lambda: f"bytes from {other}" in guests.console("own-n1"), 30, "an answer")
+
+
+def test_a_running_vm_moves_and_loses_no_packet(lab: Lab, guests: Guests) -> None:
+    guests.make("mover", "shared")
+    guests.await_ready("mover")
+    source = guests.node_of("mover")
+    target = next(node.name for node in lab.nodes if node.name != source)
+    with heartbeat.listening(lab) as heard:
+        guests.type("mover", f"{heartbeat.COMMAND} &")
+        wait(lambda: bool(heard.since(0)), 20, "heartbeats")
+        began = time.time()
+        guests.cluster.vms.migrate("mover", target).result(90)
+        guests.await_node("mover", target)
+        wait(lambda: heard.last_s > time.time() - 1, 20, "heartbeats from there")
+        seen = heartbeat.count(heard.since(began))
+    assert seen.lost == 0
+    assert seen.longest_gap_s < 5  # of a guest that is emulated on a busy machine
+    assert "mover" not in inside.run(lab.node(source), ["ps", "-eo", "args"])
+    guests.remove("mover")
 
 
 def test_a_killed_service_comes_back_and_vms_do_not_notice(lab: Lab, guests: Guests) -> None:
