@@ -83,9 +83,14 @@ class NodeService(api_grpc.NodeServiceServicer):
     ) -> api.JoinNodeResponse:
         """See the contract."""
         self._letting_in.check_can_sign(await self._desk.fresh(context))
-        name = request.name.removeprefix("nodes/")
-        wanted = enrolment.read_request(request.certificate_request, name)
-        plan = _with(joining.join, secret_hash(request.secret), wanted.key_hash)
+        wanted = enrolment.read_request(request.certificate_request)
+
+        def plan(snapshot: Snapshot, asked: api.JoinNodeRequest, call: Call) -> Mutation:
+            told = secret_hash(asked.secret)
+            mutation = joining.join(snapshot, asked, call, told, wanted.key_hash)
+            enrolment.check_name(wanted.name, asked.name.removeprefix("nodes/"))
+            return mutation
+
         node = await self._desk.mutate(request, Node, plan, context)
         return self._letting_in.let_in(node, wanted, self._desk.clock.now())
 
@@ -96,8 +101,8 @@ class NodeService(api_grpc.NodeServiceServicer):
         snapshot = await self._desk.fresh(context)
         node = _certified(snapshot, context)
         self._letting_in.check_can_sign(snapshot)
-        name = node.name.removeprefix("nodes/")
-        wanted = enrolment.read_request(request.certificate_request, name)
+        wanted = enrolment.read_request(request.certificate_request)
+        enrolment.check_name(wanted.name, node.name.removeprefix("nodes/"))
         return self._letting_in.renewed(node, wanted, self._desk.clock.now())
 
     async def UpdateNode(self, request: api.UpdateNodeRequest, context: Context) -> Node:

@@ -35,6 +35,8 @@ FIELD = "certificate_request"
 class Wanted:
     """A certificate request whose sender has the key."""
 
+    name: str
+    """The node that it is to be: "n4"."""
     public_key: ec.EllipticCurvePublicKey
     key_hash: bytes
     """Tells one machine's requests from another's, however often it asks."""
@@ -64,9 +66,9 @@ def request_for(key: ec.EllipticCurvePrivateKey, node_name: str) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def read_request(pem: str, node_name: str) -> Wanted:
+def read_request(pem: str) -> Wanted:
     """What a request asks for. Raises INVALID_CONTENT unless it is signed by its own key, an
-    elliptic-curve one, and names this node and nothing else."""
+    elliptic-curve one, and names a node and nothing else."""
     try:
         request = x509.load_pem_x509_csr(pem.encode())
         key = request.public_key()
@@ -77,9 +79,17 @@ def read_request(pem: str, node_name: str) -> Wanted:
         raise _refused(f"it is not a certificate request in PEM form: {error}") from None
     if not sound or not isinstance(key, ec.EllipticCurvePublicKey):
         raise _refused("it must be signed by its own elliptic-curve key")
-    if names != [node_name] or not bare:
-        raise _refused(f"it must name {shown(node_name)} as its common name, and nothing else")
-    return Wanted(key, hashlib.sha256(_der(key)).digest())
+    if len(names) != 1 or not bare:
+        raise _refused("it must name the node as its common name, and nothing else")
+    return Wanted(names[0], key, hashlib.sha256(_der(key)).digest())
+
+
+def check_name(wanted_name: str, node_name: str) -> None:
+    """Raises INVALID_CONTENT for a request in the name of another node."""
+    if wanted_name != node_name:
+        raise _refused(
+            f"it must have {shown(node_name)} as its common name, not {shown(wanted_name)}"
+        )
 
 
 def certificate_for(

@@ -8,6 +8,7 @@ from typing import Any
 
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as vm
+from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as coord
 from pvc.core.v1 import options_pb2
 from pvc.gateway.v1 import access_service_pb2 as access
@@ -60,6 +61,13 @@ def _update_pool(on: Stage) -> sto.UpdatePoolRequest:
     there.spec.description = "changed"
     there.meta.etag = ""  # its agent may write meanwhile
     return sto.UpdatePoolRequest(pool=there, update_mask={"paths": ["spec.description"]})
+
+
+def _update_node(on: Stage) -> coord.UpdateNodeRequest:
+    there = on.cluster.nodes.get(on.node())
+    there.spec.description = "changed"
+    there.meta.etag = ""  # the coordinator may write meanwhile
+    return coord.UpdateNodeRequest(node=there, update_mask={"paths": ["spec.description"]})
 
 
 def _create_network(on: Stage) -> net.CreateNetworkRequest:
@@ -165,7 +173,32 @@ CASES: Mapping[str, Make] = {
     "NodeService/GetNode": _plain(coord.GetNodeRequest, name="nodes/n1"),
     "NodeService/ListNodes": _plain(coord.ListNodesRequest),
     "NodeService/WatchNodes": _plain(coord.WatchNodesRequest),
+    "NodeService/AddNode": lambda on: coord.AddNodeRequest(
+        node_id=on.fresh("node"), address=f"10.7.0.{on.fresh('x')[2:]}"
+    ),
+    "NodeService/JoinNode": lambda on: on.joining(),
+    "NodeService/UpdateNode": _update_node,
+    "NodeService/RemoveNode": lambda on: coord.RemoveNodeRequest(name=on.added_node().node.name),
+    "NodeService/DrainNode": lambda on: coord.DrainNodeRequest(name=on.node()),
+    "NodeService/ReadyNode": lambda on: coord.ReadyNodeRequest(name=on.node()),
+    "NodeService/PromoteNode": lambda on: coord.PromoteNodeRequest(name=on.added_node().node.name),
+    "NodeService/DemoteNode": lambda on: coord.DemoteNodeRequest(name=on.node()),
+    "NodeService/LeadNode": _plain(coord.LeadNodeRequest, name="nodes/n1"),
+    "NodeService/ConfirmNodeDead": lambda on: coord.ConfirmNodeDeadRequest(
+        name=on.node(cluster_pb2.NODE_STATE_UNKNOWN), why="pulled both plugs"
+    ),
+    "NodeService/CheckNodePower": lambda on: coord.CheckNodePowerRequest(name=on.node()),
     "ClusterService/GetCluster": _plain(coord.GetClusterRequest),
+    "ClusterService/UpdateCluster": lambda on: coord.UpdateClusterRequest(
+        spec={"fence_delay_ms": 400 + int(on.fresh("x")[2:])},
+        update_mask={"paths": ["fence_delay_ms"]},
+    ),
+    "PlacementService/MigrateVm": lambda on: coord.MigrateVmRequest(name=on.small_vm()),
+    "PlacementService/MoveVm": lambda on: coord.MoveVmRequest(name=on.small_vm()),
+    "PlacementService/UnmigrateVm": lambda on: coord.UnmigrateVmRequest(name=on.moved_vm()),
+    "PlacementService/ExplainVm": _named(coord.ExplainVmRequest),
+    "PlacementService/PlanBalance": _plain(coord.PlanBalanceRequest),
+    "PlacementService/BalanceCluster": _plain(coord.BalanceClusterRequest),
     "OperationService/GetOperation": lambda on: coord.GetOperationRequest(name=on.operation()),
     "OperationService/ListOperations": _plain(coord.ListOperationsRequest),
     "OperationService/WatchOperations": _plain(coord.WatchOperationsRequest),

@@ -243,14 +243,20 @@ PROVOKED: Mapping[str, Provoked] = {
     "UNREACHABLE": Provoked(unreachable, r"is it running and has it joined the cluster\?"),
     "UNAUTHENTICATED": Provoked(nobody, "token"),
     "PERMISSION_DENIED": Provoked(viewer, "operator"),
+    "POWER_FAILED": Provoked(
+        lambda on: on.cluster.nodes.check_power("n1"), "name one: pvc node bmc set", "name"
+    ),
     "TOO_LARGE": Provoked(large, "larger than"),
     "INTERNAL": Provoked(mistake, "failed: as a mistake would"),
 }
 
 ELSEWHERE: Mapping[str, str] = {
     "INVALID_CONFIG": "tests/mesh/test_config.py",
+    "MIGRATION_FAILED": "tests/coordinator/test_moves.py",
+    "RATE_LIMITED": "tests/gateway/test_access.py",
     "NOT_LEADER": "tests/state/test_store.py",
     "SCHEMA_TOO_NEW": "tests/state/test_schema.py",
 }
 """Reasons that no call of the API comes by, and where they are provoked instead: a process does not
-start with such a file, such a state; who led is not who asked."""
+start with such a file, such a state; who led is not who asked; one node alone moves nothing, and
+this gateway lets as many tries in as a test needs."""

@@ -6,12 +6,22 @@ import hashlib
 import itertools
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.coordinator.v1 import coordinator_service_pb2 as coordinator
 from pvc.core.v1 import options_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage
 from pvc_client import Cluster
+from services.coordinator.core.asked import WORKS
+from services.coordinator.letting_in import read_token
+from services.mesh.desk import Call
+from services.mesh.enrolment import request_for
+from services.mesh.rows import new_meta
+from services.state.store import Put
 from tests.contract.whole import MIB, Whole
 from tests.provisioner.worlds import qcow2
 
@@ -26,6 +36,7 @@ class Stage:
 
     def __init__(self, whole: Whole, cluster: Cluster) -> None:
         self.whole, self.cluster = whole, cluster
+        self._small_node = ""
 
     def fresh(self, what: str = "x") -> str:
         """An id that nothing has yet."""
@@ -91,6 +102,53 @@ class Stage:
         """An image's name."""
         built = self.cluster.images.build(self.fresh("image"), pool="local", recipe_id="debian-12")
         return str(built.result(WAIT_S).name)
+
+    def node(self, state: int = cluster_pb2.NODE_STATE_ONLINE, memory_mib: int = 0) -> str:
+        """The name of a node without an agent, written past the API; it holds a session where it
+        works. memory_mib: for VMs; too little for most."""
+        name, clock = f"nodes/{self.fresh('node')}", self.whole.clock
+        call = Call(clock.now(), "test", name, clock.new_id)
+        row = cluster_pb2.Node(name=name, meta=new_meta(call))
+        row.spec.address, row.spec.coordinator = f"10.9.0.{next(_numbers) % 250}", True
+        row.decision.state, row.decision.why = state, "the test says so"  # type: ignore[assignment]
+        if state in WORKS:
+            self.whole.store.acquire(name, name)
+            row.status.session = self.whole.store.session()
+        else:
+            row.status.session = row.decision.lost_session = "gone"
+        row.status.memory_for_vms_mib, row.status.cpus = memory_mib, 1
+        row.status.accelerator = "tcg"
+        self.whole.store.commit([Put(row)])
+        return name
+
+    def small_vm(self) -> str:
+        """The name of a VM that is off and fits on small nodes, of which there is one."""
+        name = f"vms/{self.vm(memory=vm_pb2.MemorySpec(memory_mib=64))}"
+        if not self._small_node:
+            self._small_node = self.node(memory_mib=512)
+        return name
+
+    def moved_vm(self) -> str:
+        """The name of a small VM that is not at home."""
+        name = self.small_vm()
+        self.cluster.vms.migrate(name, to=self._small_node).result(WAIT_S)
+        return name
+
+    def added_node(self) -> coordinator.AddNodeResponse:
+        """A node that is expected, with its token."""
+        number = next(_numbers)
+        return self.cluster.nodes.add(self.fresh("node"), f"10.8.{number // 250}.{number % 250}")
+
+    def joining(self) -> coordinator.JoinNodeRequest:
+        """What a machine asks that is expected."""
+        added = self.added_node()
+        key = ec.generate_private_key(ec.SECP256R1())
+        return coordinator.JoinNodeRequest(
+            name=added.node.name,
+            secret=read_token(added.token).secret,
+            certificate_request=request_for(key, added.node.name.removeprefix("nodes/")),
+            version="2.0",
+        )
 
     def token(self) -> str:
         """A token's name."""

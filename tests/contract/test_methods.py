@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1.operation_pb2 import Operation
 from pvc_client import Cluster
 from pvc_client.operations import Pending
+from services.pvcd.init import THIS_CLUSTER
 from tests.contract.cases import CASES
 from tests.contract.stage import WAIT_S, Stage
 from tests.contract.verbs import VERBS
@@ -62,6 +64,7 @@ def test_through_rest(name: str, whole: Whole, stage: Stage, rest_way: Rest) -> 
 def effect(name: str, whole: Whole, request: Any, answer: Any) -> None:
     """Checks in the state that what was asked is so."""
     verb = name.partition("/")[2]
+    row: Any = None
     if verb in ("AttachConsole", "DownloadFile"):
         _check_bytes(verb, answer)
         return
@@ -74,9 +77,17 @@ def effect(name: str, whole: Whole, request: Any, answer: Any) -> None:
         assert there.named(target) is None and there.named(new) is not None
     elif verb.startswith(("Create", "Build", "Import", "Clone", "Provision")):
         assert there.named(_made(request)) is not None
+    elif verb == "UpdateCluster":
+        row = there.named(THIS_CLUSTER)
+        assert row.spec.fence_delay_ms == request.spec.fence_delay_ms == answer.spec.fence_delay_ms
+    elif verb == "RemoveNode":
+        assert there.named(target) is None
+    elif verb in STANDS:
+        row = there.named(target)
+        assert row.decision.state == STANDS[verb]
     elif verb.startswith("Update"):
         (changed,) = [value for field, value in request.ListFields() if hasattr(value, "spec")]
-        row: Any = there.named(changed.name)
+        row = there.named(changed.name)
         assert row.spec.description == "changed"
     elif verb.startswith("Get") and hasattr(answer, "name") and target:
         assert answer.name == target
@@ -91,6 +102,12 @@ POWER = {
     "StartVm": 3, "ShutdownVm": 1, "StopVm": 1, "RebootVm": 3, "ResetVm": 3, "PauseVm": 4,
     "ResumeVm": 3,
 }  # fmt: skip
+
+
+STANDS = {
+    "DrainNode": cluster_pb2.NODE_STATE_DRAINED,
+    "ReadyNode": cluster_pb2.NODE_STATE_ONLINE,
+}
 
 
 def _check_bytes(verb: str, answer: Any) -> None:

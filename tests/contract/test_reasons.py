@@ -58,4 +58,4 @@ def test_it_works_after_all_that(whole: Whole, cluster: Cluster) -> None:
     stage.image()
     stage.network()
     assert cluster.vms.get(stage.vm_with_disk(on=True)).status.state == 3
-    assert dict(cluster.status().nodes) == {"ONLINE": 1}
+    assert cluster.status().nodes["ONLINE"] > 0

@@ -25,6 +25,7 @@ from services.compute.main import assemble as compute
 from services.compute.settings import ComputeSettings
 from services.compute.volumes import StorageVolumes
 from services.coordinator.main import build as coordinator
+from services.coordinator.settings import Membership
 from services.gateway.access import make_secret, secret_hash
 from services.gateway.doors import Doors, Settings
 from services.gateway.main import build as gateway
@@ -35,7 +36,7 @@ from services.mesh.config import parse
 from services.mesh.desk import Call
 from services.mesh.parts import Parts
 from services.mesh.process import Ground, _run
-from services.mesh.rows import FINAL
+from services.mesh.rows import FINAL, new_meta
 from services.network.drivers.fake import FakeFabric
 from services.network.main import assemble as network
 from services.network.service import default_network
@@ -44,6 +45,7 @@ from services.provisioner.main import assemble as provisioner
 from services.provisioner.neighbours import GrpcNeighbours
 from services.provisioner.settings import ProvisionerSettings
 from services.pvcd.__main__ import SERVICES
+from services.pvcd.init import THIS_CLUSTER, first_node
 from services.state.memory import MemoryStore
 from services.state.schema import TYPES
 from services.state.store import Put, Store
@@ -208,8 +210,9 @@ class Whole:
             return peers.blocking("storage", node)
 
         volumes = StorageVolumes(store, clock, storage_of)
-        addresses = self.config.addresses()
-        doors = Settings("127.0.0.1:0", "127.0.0.1:0", str(self.folder / "run" / "pvc.sock"))
+        addresses = self.config.addresses() | {"door": "127.0.0.1:7371"}
+        socket = str(self.folder / "run" / "pvc.sock")
+        doors = Settings("127.0.0.1:0", "127.0.0.1:0", socket, tries_per_s=10_000.0)
         machine = ComputeSettings(
             NODE, state / "compute", "2.0", addresses, memory_reserve_mib=-MEMORY_MIB, parallel=0
         )
@@ -221,7 +224,7 @@ class Whole:
             ),
             "compute": compute(machine, store, clock, volumes, self.hypervisor, self.hypervisor),
             "provisioner": provisioner(store, clock, NODE, images, neighbours, self.builder),
-            "coordinator": coordinator(store, clock, NODE, CLUSTER),
+            "coordinator": coordinator(store, clock, NODE, CLUSTER, self.membership),
             "gateway": gateway(
                 doors, store, clock, peers, node=NODE, cluster_name=CLUSTER, version="2.0"
             ),
@@ -230,6 +233,11 @@ class Whole:
         assert isinstance(door, Doors)
         self.doors = door
         return built
+
+    @property
+    def membership(self) -> Membership:
+        """What machines that join are told."""
+        return Membership(CLUSTER, self.config.tls_dir, ("127.0.0.1:2181",))
 
     @property
     def storage_settings(self) -> StorageSettings:
@@ -242,7 +250,9 @@ class Whole:
         identity.create_cluster(self.config.tls_dir, CLUSTER, "n1", ["127.0.0.1"], now)
         call = Call(now, "cluster init", NODE, self.clock.new_id)
         pool = default_pool(self.storage_settings, self.clock)
-        self.store.commit([Put(pool), Put(default_network(call, "10.64.0.0/24"))])
+        this = cluster_pb2.ClusterIdentity(name=THIS_CLUSTER, meta=new_meta(call))
+        network = default_network(call, "10.64.0.0/24")
+        self.store.commit([Put(row) for row in (pool, network, first_node(call, ""), this)])
 
     def is_up(self) -> bool:
         """Whether the node is online, and its pool and network are ready."""

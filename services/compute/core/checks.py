@@ -10,6 +10,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import reason_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
+from services.compute.core.companions import check_companions
 from services.mesh.errors import refuse
 from services.mesh.validate import check_unchanged
 from services.state.store import Snapshot
@@ -45,6 +46,7 @@ def check_vm(candidate: Candidate) -> None:
     check_one_node(candidate)
     for index, nic in enumerate(candidate.vm.spec.nics):
         check_nic(candidate, nic, candidate.place("nics", index))
+    check_companions(candidate.snapshot, candidate.vm, candidate.before)
 
 
 def check_machine(spec: vm_pb2.VmSpec) -> None:

@@ -13,6 +13,10 @@ MEMORY_MIB = 1024
 SHUTDOWN_TIMEOUT_S = 180
 MAX_RESTARTS = 5
 RESTART_DELAY_S = 2
+PRIORITY = 500
+START_AFTER_TIMEOUT_S = 300
+MAX_TRIES = 3
+MAX_DOWNTIME_MS = 500
 MAC_PREFIX = "52:54:00"
 """Locally administered, and known everywhere as QEMU's."""
 _NAMESPACE = uuid.UUID("6f1c0b3e-3c55-5c0e-9a55-0d3f5b0f7c11")
@@ -23,6 +27,7 @@ def fill(spec: vm_pb2.VmSpec, uid: str, taken: Collection[str], order: bool = Tr
     order: give a boot order where there is none."""
     _fill_machine(spec)
     _fill_life(spec)
+    _fill_companions(spec)
     if not spec.uuid:
         spec.uuid = uuid_of(uid)
     for disk in spec.disks:
@@ -108,6 +113,20 @@ def _fill_life(spec: vm_pb2.VmSpec) -> None:
     spec.autostart = spec.autostart or vm_pb2.AUTOSTART_LAST_STATE
     spec.shutdown_timeout_s = spec.shutdown_timeout_s or SHUTDOWN_TIMEOUT_S
     spec.power = spec.power or vm_pb2.POWER_STATE_OFF
+
+
+def _fill_companions(spec: vm_pb2.VmSpec) -> None:
+    """What becomes of it among nodes."""
+    ha, placement, migration = spec.ha, spec.placement, spec.migration
+    ha.policy = ha.policy or vm_pb2.NODE_FAILURE_POLICY_RESTART
+    ha.priority = ha.priority or PRIORITY
+    ha.start_after_timeout_s = ha.start_after_timeout_s or START_AFTER_TIMEOUT_S
+    ha.max_tries = ha.max_tries or MAX_TRIES
+    placement.selector = placement.selector or vm_pb2.NODE_SELECTOR_MEM
+    if not placement.HasField("balance"):
+        placement.balance = True
+    migration.method = migration.method or vm_pb2.MIGRATION_METHOD_LIVE
+    migration.max_downtime_ms = migration.max_downtime_ms or MAX_DOWNTIME_MS
 
 
 def _fill_boot_order(spec: vm_pb2.VmSpec) -> None:

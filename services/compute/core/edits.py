@@ -17,6 +17,7 @@ from services.compute.core.checks import (
     is_off,
     macs_of_others,
 )
+from services.compute.core.companions import following
 from services.compute.core.requests import (
     RUNNING,
     accepted,
@@ -149,6 +150,7 @@ def rename(snapshot: Snapshot, request: api.RenameVmRequest, call: Call) -> Muta
     what = f"{short(vm.name)} renamed to {request.new_vm_id}"
     operation = finished(accepted(call, request, vm, "RenameVm", what), call, after)
     changes: list[Change] = [Delete(vm.name, vm.meta.etag), Put(after)]
+    changes += following(snapshot, vm.name, name)
     for old in snapshot.rows(vm_pb2.VmSnapshot, vm.name):
         changes += [
             Delete(old.name, old.meta.etag),

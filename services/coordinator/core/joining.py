@@ -123,16 +123,20 @@ def join(
         raise PvcError(
             reason_pb2.REASON_UNAUTHENTICATED,
             "the token is not valid, or was used and is gone; an admin makes one: pvc node add",
+            field="name",
         )
     _check_token(node, joining, key_hash, call.now)
     if joining.answered_hash:
         return Mutation((), node)
     after = rows.copied(joining)
     after.answered_hash = key_hash
-    version = f"PVC {request.version}" if request.version else "an unknown version"
     what = f"node {short(node.name)} was given its certificate"
     return Mutation(
-        (Put(after), told(call, node.name, what, f"its token was right; {version}")), node
+        (
+            Put(after),
+            told(call, node.name, what, f"its token was right; it has PVC {request.version}"),
+        ),
+        node,
     )
 
 

@@ -52,7 +52,7 @@ class Nodes(Resources[Node]):
         return self._ask(self._nodes.AddNode, request, options, pb.AddNodeResponse)
 
     def join(
-        self, node: str, secret: bytes, certificate_request: str, version: str = ""
+        self, node: str, secret: bytes, certificate_request: str, version: str
     ) -> pb.JoinNodeResponse:
         """Lets the machine in that has the secret of a token. `pvc cluster join` does all that a
         machine needs."""
