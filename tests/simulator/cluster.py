@@ -20,6 +20,7 @@ from services.compute.agent import Agent
 from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
 from services.compute.presence import Hardware, Presence
 from services.compute.settings import ComputeSettings
+from services.coordinator.drivers.fake import FakeController
 from services.coordinator.loop import PERIOD_S as COORDINATOR_PERIOD_S
 from services.coordinator.loop import READS as COORDINATOR_READS
 from services.coordinator.loop import Coordinator
@@ -29,6 +30,7 @@ from tests.simulator.clock import EPOCH_S, SimClock
 from tests.simulator.engine import Engine, Process, ProcessDied
 from tests.simulator.jobs import vm_jobs
 from tests.simulator.machine import VERBS, Gated, Machine
+from tests.simulator.power import REDFISH, SimPower, add_fencing, address_of
 from tests.simulator.store import Ensemble, SimStore
 from tests.simulator.world import Thing, World
 
@@ -53,6 +55,9 @@ class SimNode:
         self.machine = Machine(
             cluster.engine, self.id, cluster.locks, cluster.holder, cluster.touched
         )
+        self.controller = FakeController(cut=self._cut_by_controller)
+        self.unreached: set[str] = set()
+        """Controllers, by address, that this node does not reach."""
         self.processes: dict[str, Process] = {}
         self.stores: dict[str, SimStore] = {}
         self.cut: set[str] = set()
@@ -87,6 +92,9 @@ class SimNode:
                 case "coordinator":
                     coordinator = Coordinator(store, self.clock, self.name)
                     process.on_end.append(coordinator.lead.close)
+                    controllers = {address_of(n.id): n.controller for n in self.cluster.with_bmc()}
+                    power = SimPower(process, controllers, lambda x: x not in self.unreached)
+                    add_fencing(process, store, self.clock, self.name, coordinator, power)
                     process.add(
                         "coordinator", coordinator.step, COORDINATOR_PERIOD_S, COORDINATOR_READS
                     )
@@ -117,9 +125,9 @@ class SimNode:
         self.cluster.tell(f"{process.name}", "ended")
         self.cluster.engine.after(RESTART_S, lambda: self.start(service))
 
-    def start_all(self) -> None:
+    def start_all(self, behind_s: float = 0.0) -> None:
         for service in SERVICES:
-            self.start(service)
+            self.start(service, behind_s)
 
     def end(self, service: str) -> None:
         """The process is killed."""
@@ -149,19 +157,30 @@ class SimNode:
             engine.on_strand(ending)
         engine.after(back_s, again)
 
+    def _cut_by_controller(self) -> None:
+        self.power_off("its controller cuts its power")
+
     def power_off(self, why: str) -> None:
         """Everything in the machine ends at once."""
+        self.controller.on = False
         if self.machine.on:
             self.cluster.tell(f"machine {self.id}", why)
             self.machine.lose_power()
             for service in SERVICES:
                 self.end(service)
 
-    def power_on(self, boot_s: float = BOOT_S) -> None:
+    def power_on(self, boot_s: float = BOOT_S, behind_s: float = 0.0) -> None:
+        """behind_s: how old the state is that its services see first."""
         if not self.machine.on:
+            self.controller.on = True
             self.cluster.tell(f"machine {self.id}", "has power")
             self.machine.boot()
-            self.cluster.engine.after(boot_s, self.start_all)
+            boots = self.machine.boots
+            self.cluster.engine.after(boot_s, lambda: self._booted(boots, behind_s))
+
+    def _booted(self, boots: int, behind_s: float) -> None:
+        if self.machine.boots == boots and self.machine.on:
+            self.start_all(behind_s)
 
     def reset(self, why: str) -> None:
         self.power_off(why)
@@ -233,6 +252,9 @@ class SimCluster:
             row = cluster_pb2.Node(name=node.name, meta=meta_pb2.Meta(uid=node.name, generation=1))
             row.decision.state = cluster_pb2.NODE_STATE_JOINING
             row.spec.coordinator = node.thing.facts.get("coordinator", "yes") == "yes"
+            if node.thing.facts.get("bmc", "yes") == "yes":
+                row.spec.power_control.protocol = REDFISH
+                row.spec.power_control.address = address_of(node.id)
             row.spec.tags.extend(filter(None, node.thing.facts.get("tags", "").split(",")))
             yield row
 
@@ -268,6 +290,10 @@ class SimCluster:
         if leader != self._leader:
             self._leader = leader
             self.tell("store", f"{leader or 'nobody'} leads")
+
+    def with_bmc(self) -> list[SimNode]:
+        """Nodes whose power can be switched from outside."""
+        return [n for n in self.nodes.values() if n.thing.facts.get("bmc", "yes") == "yes"]
 
     def holder(self, vm: str) -> str:
         """The machine that has a VM's images open."""

@@ -15,6 +15,7 @@ from pvc.compute.v1 import vm_pb2
 from services.compute.drivers.hypervisor import Power
 from tests.simulator import users
 from tests.simulator.cluster import BOOT_S, SERVICES, SimCluster, SimNode
+from tests.simulator.power import address_of
 from tests.simulator.world import Deed
 
 Do = Callable[[SimCluster, list[str]], None]
@@ -32,8 +33,40 @@ def power_cut(cluster: SimCluster, words: list[str]) -> None:
     cluster.nodes[words[0]].power_off("loses its power")
 
 
+def mains_off(cluster: SimCluster, words: list[str]) -> None:
+    """The machine loses its power, and its controller too: that answers nobody."""
+    node = cluster.nodes[words[0]]
+    node.controller.dead = True
+    node.power_off("loses its power, and its controller too")
+
+
+def bmc(cluster: SimCluster, words: list[str]) -> None:
+    """bmc n1 dead|lying|stuck|refuses|ok, bmc n1 slow 2: how its controller behaves."""
+    controller, how = cluster.nodes[words[0]].controller, words[1]
+    for fault in ("dead", "lying", "stuck", "refuses"):
+        setattr(controller, fault, fault == how)
+    controller.slow_s = float(words[2]) if how == "slow" else 0.0
+    cluster.tell(f"controller {words[0]}", f"is {' '.join(words[1:])}")
+
+
+def cut_bmc(cluster: SimCluster, words: list[str]) -> None:
+    """cut-bmc n1 n2: n1 does not reach the controller of n2; heal-bmc: it does."""
+    cluster.nodes[words[0]].unreached.add(address_of(words[1]))
+    cluster.tell(words[0], f"does not reach the controller of {words[1]}")
+
+
+def heal_bmc(cluster: SimCluster, words: list[str]) -> None:
+    cluster.nodes[words[0]].unreached.discard(address_of(words[1]))
+    cluster.tell(words[0], f"reaches the controller of {words[1]} again")
+
+
 def power_on(cluster: SimCluster, words: list[str]) -> None:
-    cluster.nodes[words[0]].power_on(float(words[1]) if len(words) > 1 else BOOT_S)
+    """power-on n1 20 40: its services start after 20 s, and see the state of 40 s before that."""
+    node = cluster.nodes[words[0]]
+    if not node.machine.on:
+        node.controller.dead = False
+    boot_s, behind_s = [*map(float, words[1:]), *((BOOT_S, 0.0)[len(words) - 1 :])]
+    node.power_on(boot_s, behind_s)
 
 
 def reset(cluster: SimCluster, words: list[str]) -> None:
@@ -287,6 +320,10 @@ def wait(cluster: SimCluster, words: list[str]) -> None:
 DEEDS: Mapping[str, Do] = {
     "wait": wait,
     "power-cut": power_cut,
+    "mains-off": mains_off,
+    "bmc": bmc,
+    "cut-bmc": cut_bmc,
+    "heal-bmc": heal_bmc,
     "power-on": power_on,
     "reset": reset,
     "kill": kill,
@@ -341,6 +378,8 @@ def heal_all(cluster: SimCluster) -> None:
         for process in node.processes.values():
             process.disarm()
         node.set_cut(SERVICES, False)
+        node.unreached.clear()
+        bmc(cluster, [node.id, "ok"])
         for service in SERVICES:
             node.late[service] = 0.0
             if service in node.stores:

@@ -54,6 +54,8 @@ def world_of(seed: int) -> World:
 def _node_facts(chance: Chance) -> dict[str, str]:
     facts = dict(NODE_DEFAULTS)
     facts["memory"] = chance.random.choice(("4096", "8192", "8192", "16384"))
+    if chance.random.random() < 0.2:
+        facts["bmc"] = "no"
     if chance.random.random() < 0.3:
         facts["skew"] = f"{chance.random.uniform(-90, 90):.1f}"
     if chance.random.random() < 0.3:
@@ -139,8 +141,28 @@ def _restart(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
 
 def _power(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     node = chance.node()
-    yield 0.0, ("power-cut", node)
+    yield 0.0, (chance.random.choice(("power-cut", "mains-off")), node)
     yield chance.seconds(1, 120), ("power-on", node, f"{chance.seconds(3, 40):g}")
+
+
+def _on_again(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """Somebody switches a machine on that may have been fenced."""
+    behind = (f"{chance.seconds(1, 80):g}",) if chance.random.random() < 0.3 else ()
+    yield 0.0, ("power-on", chance.node(), f"{chance.seconds(3, 40):g}", *behind)
+
+
+def _bmc(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    node = chance.node()
+    how = chance.random.choice(("dead", "dead", "lying", "stuck", "refuses", "slow"))
+    slow = (f"{chance.seconds(0.2, 5):g}",) if how == "slow" else ()
+    yield 0.0, ("bmc", node, how, *slow)
+    yield chance.seconds(5, 120), ("bmc", node, "ok")
+
+
+def _cut_bmc(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    pair = (chance.node(), chance.node())
+    yield 0.0, ("cut-bmc", *pair)
+    yield chance.seconds(5, 90), ("heal-bmc", *pair)
 
 
 def _reset(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
@@ -245,6 +267,9 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_restart, 2.0),
     (_power, 2.5),
     (_reset, 1.0),
+    (_on_again, 3.0),
+    (_bmc, 1.5),
+    (_cut_bmc, 0.7),
     (_blackout, 0.3),
     (_kill, 1.5),
     (_kill_at, 3.0),
