@@ -73,9 +73,11 @@ class SimNode:
         if not self.machine.on or service in self.stopped or (known and known.alive):
             return
         engine = self.cluster.engine
+        if service in self.cut or not self.cluster.ensemble.up:
+            engine.after(RESTART_S, lambda: self._start_again(service, behind_s))
+            return
         process = Process(engine, self.id, service)
         store = SimStore(self.cluster.ensemble, process, behind_s)
-        store.set_cut(service in self.cut)
         store.late_s = self.late.get(service, 0.0)
         self.processes[service], self.stores[service] = process, store
         with engine.as_process(process):
@@ -83,6 +85,10 @@ class SimNode:
         for loop in process.loops:
             loop.needs_strand = lambda: not store.reachable or store.may_lose
         process.on_death.append(lambda: self._ended(service, process))
+
+    def _start_again(self, service: str, behind_s: float) -> None:
+        """It could not begin without the store, and ended."""
+        self.start(service, behind_s)
 
     def _build(self, service: str, process: Process, store: SimStore) -> None:
         try:
