@@ -6,6 +6,7 @@ system does. What is done to it is in `deeds`; what must always be so in `invari
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pvc.core.v1 import meta_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.agent import READS as AGENT_READS
 from services.compute.agent import Agent
+from services.compute.drivers.fake_migration import Wire
 from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
 from services.compute.presence import Hardware, Presence
 from services.compute.settings import ComputeSettings
@@ -40,6 +42,7 @@ BOOT_S = 30.0
 """From power to the start of the services."""
 SERVICES = ("compute", "coordinator")
 POOL = "pools/shared"
+_OPERATION = re.compile(r"operations/[0-9a-z]{26}")
 
 
 class SimNode:
@@ -55,6 +58,7 @@ class SimNode:
         self.machine = Machine(
             cluster.engine, self.id, cluster.locks, cluster.holder, cluster.touched
         )
+        self.machine.hypervisor.join(cluster.wire, self.id)
         self.controller = FakeController(cut=self._cut_by_controller)
         self.unreached: set[str] = set()
         """Controllers, by address, that this node does not reach."""
@@ -109,7 +113,8 @@ class SimNode:
 
     def _build_compute(self, process: Process, store: SimStore) -> None:
         hypervisor = Gated(self.machine.hypervisor, process, VERBS)
-        settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0)
+        settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0,
+                                   migration_host=self.id)  # fmt: skip
         booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s))
         facts = hypervisor.facts()
         hardware = Hardware(
@@ -119,6 +124,7 @@ class SimNode:
             self.machine.boot_id,
             booted,
         )
+        self.machine.hypervisor.forget()
         presence = Presence(store, self.clock, settings, facts, hardware)
         agent = Agent(store, self.clock, hypervisor, settings, facts, presence)
         loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, AGENT_READS)
@@ -217,12 +223,14 @@ class SimCluster:
         self.locks = world.option("locks", "on") == "on"
         timeout_s = float(world.option("timeout", "6"))
         self.ensemble = Ensemble(self.engine, world.seed, timeout_s)
+        self.wire = Wire()
         self.owners: dict[str, tuple[str, int]] = {}
         """Session → the machine, and which of its starts, that its process ran in."""
         self.ensemble.session_began = self._session_began
         self.ensemble.session_ended = self._session_ended
         self._leader = ""
         self.log: list[str] = []
+        self._numbers: dict[str, int] = {}
         self.excused: dict[str, int] = {}
         """VM → the request to run after which it may be off all the same."""
         self.began = 0
@@ -318,6 +326,7 @@ class SimCluster:
 
     def tell(self, who: str, what: str) -> None:
         """A line of the log."""
+        what = _OPERATION.sub(lambda found: self._called(found[0]), what)
         self.log.append(f"{self.engine.now - self.began_at:8.3f} {who}: {what}")
 
     def entry(self) -> str:
@@ -326,6 +335,11 @@ class SimCluster:
             if node.machine.on:
                 return node.name
         return next(iter(self.nodes.values())).name
+
+    def _called(self, operation: str) -> str:
+        """Operations by number: their ids are long, and say nothing."""
+        number = self._numbers.setdefault(operation, len(self._numbers) + 1)
+        return f"operation {number}"
 
     def node_row(self, node: str) -> Any:
         return self.ensemble.snapshot.find(cluster_pb2.Node, f"nodes/{node}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pvc.compute.v1 import vm_pb2
+from services.compute.drivers.fake import Script
 from services.compute.drivers.hypervisor import Power
 from tests.simulator import users
 from tests.simulator.cluster import BOOT_S, SERVICES, SimCluster, SimNode
@@ -256,6 +257,71 @@ def vanish(cluster: SimCluster, words: list[str]) -> None:
         node.machine.hypervisor.vanish(words[0])
 
 
+def _script(cluster: SimCluster, vm: str) -> list[Script]:
+    return [node.machine.hypervisor.script(vm) for node in cluster.nodes.values()]
+
+
+def copying(cluster: SimCluster, words: list[str]) -> None:
+    """copying web 8: its memory takes 8 s to be copied."""
+    for script in _script(cluster, words[0]):
+        script.copying_s = float(words[1])
+
+
+def busy(cluster: SimCluster, words: list[str]) -> None:
+    """busy web 300: it needs a pause of 300 ms; throttle: to be slowed down; never: post-copy."""
+    for script in _script(cluster, words[0]):
+        match words[1]:
+            case "throttle":
+                script.needs_throttle = True
+            case "never":
+                script.never_converges, script.post_copy_s = True, 3.0
+            case pause:
+                script.needs_downtime_ms = int(pause)
+
+
+def refuses(cluster: SimCluster, words: list[str]) -> None:
+    """refuses n2 web: the node cannot take it; refuses n2 web no: it can."""
+    script = cluster.nodes[words[0]].machine.hypervisor.script(words[1])
+    script.refuses = () if words[2:] else ("its processor is an older one",)
+
+
+def move_fails(cluster: SimCluster, words: list[str]) -> None:
+    """move-fails web: its next migrations end badly at the switch-over; ok: they do not."""
+    for script in _script(cluster, words[0]):
+        script.migration_fails = "" if words[1:] else "the other side hung up"
+
+
+def interrupt(cluster: SimCluster, words: list[str]) -> None:
+    """libvirt dies in the middle of a move: the VM stands still and nobody is told."""
+    for node in cluster.nodes.values():
+        if node.machine.hypervisor.moving(words[0]):
+            cluster.tell(f"machine {node.id}", f"the move of {words[0]} is interrupted")
+            node.machine.hypervisor.interrupt(words[0])
+
+
+def tear(cluster: SimCluster, words: list[str]) -> None:
+    """As interrupt, when the other machine has it already."""
+    for node in cluster.nodes.values():
+        if node.machine.hypervisor.torn(words[0]):
+            cluster.tell(f"machine {node.id}", f"{words[0]} has gone, and nobody is told")
+
+
+def cut_wire(cluster: SimCluster, words: list[str]) -> None:
+    """cut-wire n2: its hypervisor and those of the others do not reach each other; heal-wire."""
+    cluster.wire.cut.add(words[0])
+    cluster.tell(f"machine {words[0]}", "other hypervisors do not reach it")
+
+
+def heal_wire(cluster: SimCluster, words: list[str]) -> None:
+    cluster.wire.cut.discard(words[0])
+    cluster.tell(f"machine {words[0]}", "other hypervisors reach it again")
+
+
+def cancel(cluster: SimCluster, words: list[str]) -> None:
+    """cancel web: the operations about it, or about a node, that go on."""
+    users.cancel(cluster, words[0])
+
+
 def deaf(cluster: SimCluster, words: list[str]) -> None:
     """deaf web: its guest does not listen to the power button, wherever it runs."""
     for node in cluster.nodes.values():
@@ -349,6 +415,15 @@ DEEDS: Mapping[str, Do] = {
     "guest-halts": guest_halts,
     "vanish": vanish,
     "deaf": deaf,
+    "copying": copying,
+    "busy": busy,
+    "refuses": refuses,
+    "move-fails": move_fails,
+    "interrupt": interrupt,
+    "tear": tear,
+    "cut-wire": cut_wire,
+    "heal-wire": heal_wire,
+    "cancel": cancel,
     "create": create,
     "delete": delete,
     "reboot": reboot,
@@ -371,6 +446,7 @@ def do(cluster: SimCluster, deed: Deed) -> None:
 def heal_all(cluster: SimCluster) -> None:
     """Everything that was broken works again, and stays so; nothing else is armed."""
     cluster.tell("all", "every fault is over")
+    cluster.wire.cut.clear()
     for node in cluster.nodes.values():
         node.stopped.clear()
         node.machine.hypervisor.away = False
@@ -379,7 +455,9 @@ def heal_all(cluster: SimCluster) -> None:
             process.disarm()
         node.set_cut(SERVICES, False)
         node.unreached.clear()
-        bmc(cluster, [node.id, "ok"])
+        node.controller.dead = node.controller.lying = False
+        node.controller.stuck = node.controller.refuses = False
+        node.controller.slow_s = 0.0
         for service in SERVICES:
             node.late[service] = 0.0
             if service in node.stores:

@@ -68,6 +68,8 @@ def _vm_facts(chance: Chance) -> dict[str, str]:
     facts["memory"] = chance.random.choice(("512", "1024", "2048"))
     if chance.random.random() < 0.15:
         facts["power"] = "off"
+    if chance.random.random() < 0.2:
+        facts["postcopy"] = "yes"
     return facts
 
 
@@ -105,6 +107,37 @@ def _move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     verb = chance.random.choice(("migrate", "migrate", "move", "unmigrate"))
     there = (chance.node(),) if verb != "unmigrate" and chance.random.random() < 0.6 else ()
     yield 0.0, (verb, chance.vm(), *there)
+
+
+def _slow_move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """A move that takes so long that other things fall into it."""
+    vm = chance.vm()
+    yield 0.0, ("copying", vm, f"{chance.seconds(1, 30):g}")
+    yield 0.1, (chance.random.choice(("migrate", "move")), vm)
+    if chance.random.random() < 0.3:
+        yield chance.seconds(0.2, 30), ("cancel", vm)
+
+
+def _hard_move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    vm = chance.vm()
+    match chance.random.randrange(6):
+        case 0:
+            yield 0.0, ("busy", vm, chance.random.choice(("300", "450", "throttle", "never")))
+        case 1:
+            yield 0.0, ("move-fails", vm)
+            yield chance.seconds(5, 60), ("move-fails", vm, "ok")
+        case 2:
+            node = chance.node()
+            yield 0.0, ("refuses", node, vm)
+            yield chance.seconds(5, 60), ("refuses", node, vm, "no")
+        case 3:
+            node = chance.node()
+            yield 0.0, ("cut-wire", node)
+            yield chance.seconds(1, 60), ("heal-wire", node)
+        case _:
+            yield chance.seconds(0.3, 9), (chance.random.choice(("interrupt", "tear")), vm)
+    yield 0.1, ("copying", vm, f"{chance.seconds(1, 20):g}")
+    yield 0.2, ("migrate", vm)
 
 
 def _drain(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
@@ -260,6 +293,8 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_create, 1.5),
     (_delete, 0.7),
     (_move, 5.0),
+    (_slow_move, 3.0),
+    (_hard_move, 3.0),
     (_drain, 2.0),
     (_maintenance, 0.6),
     (_lead, 1.0),
