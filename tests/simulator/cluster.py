@@ -6,6 +6,7 @@ system does. What is done to it is in `deeds`; what must always be so in `invari
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from pvc.core.v1 import meta_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.agent import READS as AGENT_READS
 from services.compute.agent import Agent
+from services.compute.drivers.fake_migration import Wire
 from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
 from services.compute.presence import Hardware, Presence
 from services.compute.settings import ComputeSettings
+from services.coordinator.drivers.fake import FakeController
 from services.coordinator.loop import PERIOD_S as COORDINATOR_PERIOD_S
 from services.coordinator.loop import READS as COORDINATOR_READS
 from services.coordinator.loop import Coordinator
@@ -29,6 +32,7 @@ from tests.simulator.clock import EPOCH_S, SimClock
 from tests.simulator.engine import Engine, Process, ProcessDied
 from tests.simulator.jobs import vm_jobs
 from tests.simulator.machine import VERBS, Gated, Machine
+from tests.simulator.power import REDFISH, SimPower, add_fencing, address_of
 from tests.simulator.store import Ensemble, SimStore
 from tests.simulator.world import Thing, World
 
@@ -38,6 +42,7 @@ BOOT_S = 30.0
 """From power to the start of the services."""
 SERVICES = ("compute", "coordinator")
 POOL = "pools/shared"
+_OPERATION = re.compile(r"operations/[0-9a-z]{26}")
 
 
 class SimNode:
@@ -53,6 +58,10 @@ class SimNode:
         self.machine = Machine(
             cluster.engine, self.id, cluster.locks, cluster.holder, cluster.touched
         )
+        self.machine.hypervisor.join(cluster.wire, self.id)
+        self.controller = FakeController(cut=self._cut_by_controller)
+        self.unreached: set[str] = set()
+        """Controllers, by address, that this node does not reach."""
         self.processes: dict[str, Process] = {}
         self.stores: dict[str, SimStore] = {}
         self.cut: set[str] = set()
@@ -68,9 +77,11 @@ class SimNode:
         if not self.machine.on or service in self.stopped or (known and known.alive):
             return
         engine = self.cluster.engine
+        if service in self.cut or not self.cluster.ensemble.up:
+            engine.after(RESTART_S, lambda: self._start_again(service, behind_s))
+            return
         process = Process(engine, self.id, service)
         store = SimStore(self.cluster.ensemble, process, behind_s)
-        store.set_cut(service in self.cut)
         store.late_s = self.late.get(service, 0.0)
         self.processes[service], self.stores[service] = process, store
         with engine.as_process(process):
@@ -78,6 +89,10 @@ class SimNode:
         for loop in process.loops:
             loop.needs_strand = lambda: not store.reachable or store.may_lose
         process.on_death.append(lambda: self._ended(service, process))
+
+    def _start_again(self, service: str, behind_s: float) -> None:
+        """It could not begin without the store, and ended."""
+        self.start(service, behind_s)
 
     def _build(self, service: str, process: Process, store: SimStore) -> None:
         try:
@@ -87,6 +102,9 @@ class SimNode:
                 case "coordinator":
                     coordinator = Coordinator(store, self.clock, self.name)
                     process.on_end.append(coordinator.lead.close)
+                    controllers = {address_of(n.id): n.controller for n in self.cluster.with_bmc()}
+                    power = SimPower(process, controllers, lambda x: x not in self.unreached)
+                    add_fencing(process, store, self.clock, self.name, coordinator, power)
                     process.add(
                         "coordinator", coordinator.step, COORDINATOR_PERIOD_S, COORDINATOR_READS
                     )
@@ -95,7 +113,8 @@ class SimNode:
 
     def _build_compute(self, process: Process, store: SimStore) -> None:
         hypervisor = Gated(self.machine.hypervisor, process, VERBS)
-        settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0)
+        settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0,
+                                   migration_host=self.id)  # fmt: skip
         booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s))
         facts = hypervisor.facts()
         hardware = Hardware(
@@ -105,6 +124,7 @@ class SimNode:
             self.machine.boot_id,
             booted,
         )
+        self.machine.hypervisor.forget()
         presence = Presence(store, self.clock, settings, facts, hardware)
         agent = Agent(store, self.clock, hypervisor, settings, facts, presence)
         loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, AGENT_READS)
@@ -117,9 +137,9 @@ class SimNode:
         self.cluster.tell(f"{process.name}", "ended")
         self.cluster.engine.after(RESTART_S, lambda: self.start(service))
 
-    def start_all(self) -> None:
+    def start_all(self, behind_s: float = 0.0) -> None:
         for service in SERVICES:
-            self.start(service)
+            self.start(service, behind_s)
 
     def end(self, service: str) -> None:
         """The process is killed."""
@@ -149,19 +169,30 @@ class SimNode:
             engine.on_strand(ending)
         engine.after(back_s, again)
 
+    def _cut_by_controller(self) -> None:
+        self.power_off("its controller cuts its power")
+
     def power_off(self, why: str) -> None:
         """Everything in the machine ends at once."""
+        self.controller.on = False
         if self.machine.on:
             self.cluster.tell(f"machine {self.id}", why)
             self.machine.lose_power()
             for service in SERVICES:
                 self.end(service)
 
-    def power_on(self, boot_s: float = BOOT_S) -> None:
+    def power_on(self, boot_s: float = BOOT_S, behind_s: float = 0.0) -> None:
+        """behind_s: how old the state is that its services see first."""
         if not self.machine.on:
+            self.controller.on = True
             self.cluster.tell(f"machine {self.id}", "has power")
             self.machine.boot()
-            self.cluster.engine.after(boot_s, self.start_all)
+            boots = self.machine.boots
+            self.cluster.engine.after(boot_s, lambda: self._booted(boots, behind_s))
+
+    def _booted(self, boots: int, behind_s: float) -> None:
+        if self.machine.boots == boots and self.machine.on:
+            self.start_all(behind_s)
 
     def reset(self, why: str) -> None:
         self.power_off(why)
@@ -192,12 +223,14 @@ class SimCluster:
         self.locks = world.option("locks", "on") == "on"
         timeout_s = float(world.option("timeout", "6"))
         self.ensemble = Ensemble(self.engine, world.seed, timeout_s)
+        self.wire = Wire()
         self.owners: dict[str, tuple[str, int]] = {}
         """Session → the machine, and which of its starts, that its process ran in."""
         self.ensemble.session_began = self._session_began
         self.ensemble.session_ended = self._session_ended
         self._leader = ""
         self.log: list[str] = []
+        self._numbers: dict[str, int] = {}
         self.excused: dict[str, int] = {}
         """VM → the request to run after which it may be off all the same."""
         self.began = 0
@@ -233,6 +266,9 @@ class SimCluster:
             row = cluster_pb2.Node(name=node.name, meta=meta_pb2.Meta(uid=node.name, generation=1))
             row.decision.state = cluster_pb2.NODE_STATE_JOINING
             row.spec.coordinator = node.thing.facts.get("coordinator", "yes") == "yes"
+            if node.thing.facts.get("bmc", "yes") == "yes":
+                row.spec.power_control.protocol = REDFISH
+                row.spec.power_control.address = address_of(node.id)
             row.spec.tags.extend(filter(None, node.thing.facts.get("tags", "").split(",")))
             yield row
 
@@ -269,6 +305,10 @@ class SimCluster:
             self._leader = leader
             self.tell("store", f"{leader or 'nobody'} leads")
 
+    def with_bmc(self) -> list[SimNode]:
+        """Nodes whose power can be switched from outside."""
+        return [n for n in self.nodes.values() if n.thing.facts.get("bmc", "yes") == "yes"]
+
     def holder(self, vm: str) -> str:
         """The machine that has a VM's images open."""
         for node in self.nodes.values():
@@ -286,6 +326,7 @@ class SimCluster:
 
     def tell(self, who: str, what: str) -> None:
         """A line of the log."""
+        what = _OPERATION.sub(lambda found: self._called(found[0]), what)
         self.log.append(f"{self.engine.now - self.began_at:8.3f} {who}: {what}")
 
     def entry(self) -> str:
@@ -294,6 +335,11 @@ class SimCluster:
             if node.machine.on:
                 return node.name
         return next(iter(self.nodes.values())).name
+
+    def _called(self, operation: str) -> str:
+        """Operations by number: their ids are long, and say nothing."""
+        number = self._numbers.setdefault(operation, len(self._numbers) + 1)
+        return f"operation {number}"
 
     def node_row(self, node: str) -> Any:
         return self.ensemble.snapshot.find(cluster_pb2.Node, f"nodes/{node}")

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pvc.compute.v1 import vm_pb2
+from services.compute.drivers.fake import Script
 from services.compute.drivers.hypervisor import Power
 from tests.simulator import users
 from tests.simulator.cluster import BOOT_S, SERVICES, SimCluster, SimNode
+from tests.simulator.power import address_of
 from tests.simulator.world import Deed
 
 Do = Callable[[SimCluster, list[str]], None]
@@ -32,8 +34,40 @@ def power_cut(cluster: SimCluster, words: list[str]) -> None:
     cluster.nodes[words[0]].power_off("loses its power")
 
 
+def mains_off(cluster: SimCluster, words: list[str]) -> None:
+    """The machine loses its power, and its controller too: that answers nobody."""
+    node = cluster.nodes[words[0]]
+    node.controller.dead = True
+    node.power_off("loses its power, and its controller too")
+
+
+def bmc(cluster: SimCluster, words: list[str]) -> None:
+    """bmc n1 dead|lying|stuck|refuses|ok, bmc n1 slow 2: how its controller behaves."""
+    controller, how = cluster.nodes[words[0]].controller, words[1]
+    for fault in ("dead", "lying", "stuck", "refuses"):
+        setattr(controller, fault, fault == how)
+    controller.slow_s = float(words[2]) if how == "slow" else 0.0
+    cluster.tell(f"controller {words[0]}", f"is {' '.join(words[1:])}")
+
+
+def cut_bmc(cluster: SimCluster, words: list[str]) -> None:
+    """cut-bmc n1 n2: n1 does not reach the controller of n2; heal-bmc: it does."""
+    cluster.nodes[words[0]].unreached.add(address_of(words[1]))
+    cluster.tell(words[0], f"does not reach the controller of {words[1]}")
+
+
+def heal_bmc(cluster: SimCluster, words: list[str]) -> None:
+    cluster.nodes[words[0]].unreached.discard(address_of(words[1]))
+    cluster.tell(words[0], f"reaches the controller of {words[1]} again")
+
+
 def power_on(cluster: SimCluster, words: list[str]) -> None:
-    cluster.nodes[words[0]].power_on(float(words[1]) if len(words) > 1 else BOOT_S)
+    """power-on n1 20 40: its services start after 20 s, and see the state of 40 s before that."""
+    node = cluster.nodes[words[0]]
+    if not node.machine.on:
+        node.controller.dead = False
+    boot_s, behind_s = [*map(float, words[1:]), *((BOOT_S, 0.0)[len(words) - 1 :])]
+    node.power_on(boot_s, behind_s)
 
 
 def reset(cluster: SimCluster, words: list[str]) -> None:
@@ -223,6 +257,71 @@ def vanish(cluster: SimCluster, words: list[str]) -> None:
         node.machine.hypervisor.vanish(words[0])
 
 
+def _script(cluster: SimCluster, vm: str) -> list[Script]:
+    return [node.machine.hypervisor.script(vm) for node in cluster.nodes.values()]
+
+
+def copying(cluster: SimCluster, words: list[str]) -> None:
+    """copying web 8: its memory takes 8 s to be copied."""
+    for script in _script(cluster, words[0]):
+        script.copying_s = float(words[1])
+
+
+def busy(cluster: SimCluster, words: list[str]) -> None:
+    """busy web 300: it needs a pause of 300 ms; throttle: to be slowed down; never: post-copy."""
+    for script in _script(cluster, words[0]):
+        match words[1]:
+            case "throttle":
+                script.needs_throttle = True
+            case "never":
+                script.never_converges, script.post_copy_s = True, 3.0
+            case pause:
+                script.needs_downtime_ms = int(pause)
+
+
+def refuses(cluster: SimCluster, words: list[str]) -> None:
+    """refuses n2 web: the node cannot take it; refuses n2 web no: it can."""
+    script = cluster.nodes[words[0]].machine.hypervisor.script(words[1])
+    script.refuses = () if words[2:] else ("its processor is an older one",)
+
+
+def move_fails(cluster: SimCluster, words: list[str]) -> None:
+    """move-fails web: its next migrations end badly at the switch-over; ok: they do not."""
+    for script in _script(cluster, words[0]):
+        script.migration_fails = "" if words[1:] else "the other side hung up"
+
+
+def interrupt(cluster: SimCluster, words: list[str]) -> None:
+    """libvirt dies in the middle of a move: the VM stands still and nobody is told."""
+    for node in cluster.nodes.values():
+        if node.machine.hypervisor.moving(words[0]):
+            cluster.tell(f"machine {node.id}", f"the move of {words[0]} is interrupted")
+            node.machine.hypervisor.interrupt(words[0])
+
+
+def tear(cluster: SimCluster, words: list[str]) -> None:
+    """As interrupt, when the other machine has it already."""
+    for node in cluster.nodes.values():
+        if node.machine.hypervisor.torn(words[0]):
+            cluster.tell(f"machine {node.id}", f"{words[0]} has gone, and nobody is told")
+
+
+def cut_wire(cluster: SimCluster, words: list[str]) -> None:
+    """cut-wire n2: its hypervisor and those of the others do not reach each other; heal-wire."""
+    cluster.wire.cut.add(words[0])
+    cluster.tell(f"machine {words[0]}", "other hypervisors do not reach it")
+
+
+def heal_wire(cluster: SimCluster, words: list[str]) -> None:
+    cluster.wire.cut.discard(words[0])
+    cluster.tell(f"machine {words[0]}", "other hypervisors reach it again")
+
+
+def cancel(cluster: SimCluster, words: list[str]) -> None:
+    """cancel web: the operations about it, or about a node, that go on."""
+    users.cancel(cluster, words[0])
+
+
 def deaf(cluster: SimCluster, words: list[str]) -> None:
     """deaf web: its guest does not listen to the power button, wherever it runs."""
     for node in cluster.nodes.values():
@@ -287,6 +386,10 @@ def wait(cluster: SimCluster, words: list[str]) -> None:
 DEEDS: Mapping[str, Do] = {
     "wait": wait,
     "power-cut": power_cut,
+    "mains-off": mains_off,
+    "bmc": bmc,
+    "cut-bmc": cut_bmc,
+    "heal-bmc": heal_bmc,
     "power-on": power_on,
     "reset": reset,
     "kill": kill,
@@ -312,6 +415,15 @@ DEEDS: Mapping[str, Do] = {
     "guest-halts": guest_halts,
     "vanish": vanish,
     "deaf": deaf,
+    "copying": copying,
+    "busy": busy,
+    "refuses": refuses,
+    "move-fails": move_fails,
+    "interrupt": interrupt,
+    "tear": tear,
+    "cut-wire": cut_wire,
+    "heal-wire": heal_wire,
+    "cancel": cancel,
     "create": create,
     "delete": delete,
     "reboot": reboot,
@@ -334,6 +446,7 @@ def do(cluster: SimCluster, deed: Deed) -> None:
 def heal_all(cluster: SimCluster) -> None:
     """Everything that was broken works again, and stays so; nothing else is armed."""
     cluster.tell("all", "every fault is over")
+    cluster.wire.cut.clear()
     for node in cluster.nodes.values():
         node.stopped.clear()
         node.machine.hypervisor.away = False
@@ -341,6 +454,10 @@ def heal_all(cluster: SimCluster) -> None:
         for process in node.processes.values():
             process.disarm()
         node.set_cut(SERVICES, False)
+        node.unreached.clear()
+        node.controller.dead = node.controller.lying = False
+        node.controller.stuck = node.controller.refuses = False
+        node.controller.slow_s = 0.0
         for service in SERVICES:
             node.late[service] = 0.0
             if service in node.stores:

@@ -54,6 +54,8 @@ def world_of(seed: int) -> World:
 def _node_facts(chance: Chance) -> dict[str, str]:
     facts = dict(NODE_DEFAULTS)
     facts["memory"] = chance.random.choice(("4096", "8192", "8192", "16384"))
+    if chance.random.random() < 0.2:
+        facts["bmc"] = "no"
     if chance.random.random() < 0.3:
         facts["skew"] = f"{chance.random.uniform(-90, 90):.1f}"
     if chance.random.random() < 0.3:
@@ -66,6 +68,8 @@ def _vm_facts(chance: Chance) -> dict[str, str]:
     facts["memory"] = chance.random.choice(("512", "1024", "2048"))
     if chance.random.random() < 0.15:
         facts["power"] = "off"
+    if chance.random.random() < 0.2:
+        facts["postcopy"] = "yes"
     return facts
 
 
@@ -105,6 +109,37 @@ def _move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     yield 0.0, (verb, chance.vm(), *there)
 
 
+def _slow_move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """A move that takes so long that other things fall into it."""
+    vm = chance.vm()
+    yield 0.0, ("copying", vm, f"{chance.seconds(1, 30):g}")
+    yield 0.1, (chance.random.choice(("migrate", "move")), vm)
+    if chance.random.random() < 0.3:
+        yield chance.seconds(0.2, 30), ("cancel", vm)
+
+
+def _hard_move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    vm = chance.vm()
+    match chance.random.randrange(6):
+        case 0:
+            yield 0.0, ("busy", vm, chance.random.choice(("300", "450", "throttle", "never")))
+        case 1:
+            yield 0.0, ("move-fails", vm)
+            yield chance.seconds(5, 60), ("move-fails", vm, "ok")
+        case 2:
+            node = chance.node()
+            yield 0.0, ("refuses", node, vm)
+            yield chance.seconds(5, 60), ("refuses", node, vm, "no")
+        case 3:
+            node = chance.node()
+            yield 0.0, ("cut-wire", node)
+            yield chance.seconds(1, 60), ("heal-wire", node)
+        case _:
+            yield chance.seconds(0.3, 9), (chance.random.choice(("interrupt", "tear")), vm)
+    yield 0.1, ("copying", vm, f"{chance.seconds(1, 20):g}")
+    yield 0.2, ("migrate", vm)
+
+
 def _drain(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     """Mostly they are made ready again before it is over."""
     node = chance.node()
@@ -139,8 +174,28 @@ def _restart(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
 
 def _power(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
     node = chance.node()
-    yield 0.0, ("power-cut", node)
+    yield 0.0, (chance.random.choice(("power-cut", "mains-off")), node)
     yield chance.seconds(1, 120), ("power-on", node, f"{chance.seconds(3, 40):g}")
+
+
+def _on_again(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """Somebody switches a machine on that may have been fenced."""
+    behind = (f"{chance.seconds(1, 80):g}",) if chance.random.random() < 0.3 else ()
+    yield 0.0, ("power-on", chance.node(), f"{chance.seconds(3, 40):g}", *behind)
+
+
+def _bmc(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    node = chance.node()
+    how = chance.random.choice(("dead", "dead", "lying", "stuck", "refuses", "slow"))
+    slow = (f"{chance.seconds(0.2, 5):g}",) if how == "slow" else ()
+    yield 0.0, ("bmc", node, how, *slow)
+    yield chance.seconds(5, 120), ("bmc", node, "ok")
+
+
+def _cut_bmc(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    pair = (chance.node(), chance.node())
+    yield 0.0, ("cut-bmc", *pair)
+    yield chance.seconds(5, 90), ("heal-bmc", *pair)
 
 
 def _reset(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
@@ -238,6 +293,8 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_create, 1.5),
     (_delete, 0.7),
     (_move, 5.0),
+    (_slow_move, 3.0),
+    (_hard_move, 3.0),
     (_drain, 2.0),
     (_maintenance, 0.6),
     (_lead, 1.0),
@@ -245,6 +302,9 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_restart, 2.0),
     (_power, 2.5),
     (_reset, 1.0),
+    (_on_again, 3.0),
+    (_bmc, 1.5),
+    (_cut_bmc, 0.7),
     (_blackout, 0.3),
     (_kill, 1.5),
     (_kill_at, 3.0),

@@ -3,19 +3,20 @@ go by, whatever anybody believes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pvc.core.v1 import reason_pb2
 from services.compute.drivers.fake import FakeHypervisor
-from services.compute.drivers.hypervisor import Domain, OffReason, Power
+from services.compute.drivers.hypervisor import Crossing, Domain, OffReason, Passage, Power
 from services.mesh.errors import PvcError
 from tests.simulator.engine import Engine, Process
 
 VERBS = frozenset(
     {
         "domains", "define", "start", "shutdown", "destroy", "undefine", "reset", "pause", "resume",
-        "attach", "detach", "update_device", "set_vcpus", "set_memory",
+        "attach", "detach", "update_device", "set_vcpus", "set_memory", "refuses", "migrate",
+        "migration", "set_downtime", "throttle", "start_post_copy", "abort_migration",
     }
 )  # fmt: skip
 
@@ -25,7 +26,7 @@ class SimHypervisor(FakeHypervisor):
 
     def __init__(self, engine: Engine, machine: Machine) -> None:
         super().__init__(lambda: engine.now, accelerator="kvm")
-        self._machine_of_mine = machine
+        self._owner = machine
         self.away = False
         """libvirtd does not answer; what runs goes on."""
 
@@ -36,8 +37,8 @@ class SimHypervisor(FakeHypervisor):
 
     def start(self, vm: str) -> None:
         """See Hypervisor."""
-        machine = self._machine_of_mine
-        if machine.locks and machine.holder(vm) not in ("", machine.name):
+        owner = self._owner
+        if owner.locks and owner.holder(vm) not in ("", owner.name):
             known = self._machine(vm)
             if known.power is Power.OFF:
                 known.off_reason = OffReason.START_FAILED
@@ -48,24 +49,32 @@ class SimHypervisor(FakeHypervisor):
             )
         super().start(vm)
 
+    def refuses(self, vm: str, host: str, copied: Collection[str]) -> tuple[str, ...]:
+        """See Migrations."""
+        self._check_there()
+        return super().refuses(vm, host, copied)
+
+    def migration(self, vm: str) -> Passage | None:
+        """See Migrations."""
+        self._check_there()
+        return super().migration(vm)
+
     def _do(self, verb: str, vm: str, act: Callable[[], None]) -> None:
         self._check_there()
         super()._do(verb, vm, act)
-        self._machine_of_mine.changed()
+        self._owner.changed()
 
     def _off(self, machine: Any, reason: OffReason) -> None:
         super()._off(machine, reason)
-        self._machine_of_mine.changed()
+        self._owner.changed()
+
+    def _wake(self, vm: str) -> None:
+        super()._wake(vm)
+        self._owner.changed()
 
     def _check_there(self) -> None:
         if self.away:
             raise PvcError(reason_pb2.REASON_DEADLINE, "libvirt did not answer within 10 s")
-
-    def machine_stopped(self) -> None:
-        """The machine lost its power, or was reset: no guest is left, what was defined is."""
-        for machine in self._machines.values():
-            if machine.power is not Power.OFF:
-                super()._off(machine, OffReason.UNKNOWN)
 
     def stir(self) -> None:
         """Its events come again: everybody looks."""
@@ -75,18 +84,41 @@ class SimHypervisor(FakeHypervisor):
     def heal(self) -> None:
         """No verb misbehaves any more."""
         for script in self._scripts.values():
-            script.start_fails = ""
+            script.start_fails = script.migration_fails = ""
+            script.refuses = ()
+            script.never_converges = False
             script.hangs.clear()
             script.works_late.clear()
         self.stir()
 
-    def on(self) -> list[str]:
-        """VMs whose emulator is there."""
-        return [m.vm for m in self._machines.values() if m.power is not Power.OFF]
+    def torn(self, vm: str) -> bool:
+        """The switch-over of a migration is done, and nobody here is told: the domain stands still,
+        and its other half goes on over there."""
+        for trip in self.wire.trips:
+            coming = trip.target.known(vm)
+            if trip.vm == vm and trip.source is self and coming is not None:
+                coming.power, coming.crossing, coming.kept = trip.was, Crossing.NONE, True
+                trip.target.stirred(vm)
+                self.interrupt(vm)
+                return True
+        return False
+
+    def moving(self, vm: str) -> bool:
+        """A migration away from here goes on."""
+        return any(trip.vm == vm and trip.source is self for trip in self.wire.trips)
 
     def defined(self) -> list[str]:
         """All domains."""
         return list(self._machines)
+
+    def on(self) -> list[str]:
+        """VMs whose processors go, or may any moment: not those that stand between two machines,
+        which only somebody who knows lets go on."""
+        return [
+            machine.vm
+            for machine in self._machines.values()
+            if machine.power is not Power.OFF and machine.crossing is Crossing.NONE
+        ]
 
     def power_of(self, vm: str) -> Power:
         machine = self._machines.get(vm)
@@ -124,7 +156,7 @@ class Machine:
     def lose_power(self) -> None:
         """Everything in it ends at once."""
         self.on = False
-        self.hypervisor.machine_stopped()
+        self.hypervisor.lose_power()
         self.changed()
 
     def boot(self) -> None:

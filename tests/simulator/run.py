@@ -138,4 +138,6 @@ def _calm_down(cluster: SimCluster, watch: Watch, stop_early: bool) -> None:
             for sentence in wrong:
                 watch.broken(f"not calm after {CALM_MAX_S:g} s: {sentence}")
             return
+        for node in cluster.nodes.values():
+            node.power_on(5.0)  # what was being fenced when the faults ended
         engine.run(engine.now + CALM_STEP_S)

@@ -13,8 +13,10 @@ from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2 as placement_api
 from pvc.core.v1 import operation_pb2
 from services.compute.core import edits, requests
+from services.coordinator import operation_service as operations
 from services.coordinator import placement_service as placement
 from services.coordinator.core import cluster_edits, death, node_edits, node_tasks
+from services.mesh import rows
 from services.mesh.desk import Call
 from services.mesh.errors import PvcError
 from services.state.store import Conflict
@@ -40,7 +42,8 @@ def ask(cluster: SimCluster, plan: Callable[..., Any], request: Message) -> Mess
         response: Message = mutation.response
         if isinstance(response, operation_pb2.Operation):
             cluster.accepted[response.name] = what(request)
-        cluster.tell("user", f"asks for {what(request)}")
+        name = f" ({response.name})" if isinstance(response, operation_pb2.Operation) else ""
+        cluster.tell("user", f"asks for {what(request)}{name}")
         return response
     raise AssertionError(f"others keep changing what {what(request)} is about")
 
@@ -151,6 +154,14 @@ def setting(cluster: SimCluster, field: str, value: int) -> None:
 def lead(cluster: SimCluster, node: str, away: bool) -> None:
     request = placement_api.LeadNodeRequest(name=f"nodes/{node}", away=away)
     ask(cluster, node_edits.lead, request)
+
+
+def cancel(cluster: SimCluster, target: str) -> None:
+    """Whatever goes on about a VM or node."""
+    for operation in cluster.user_store.snapshot().rows(operation_pb2.Operation):
+        if operation.target.endswith(f"/{target}") and operation.state not in rows.FINAL:
+            request = placement_api.CancelOperationRequest(name=operation.name)
+            ask(cluster, operations.cancel, request)
 
 
 MOVES: dict[str, tuple[Callable[..., Any], Any]] = {
