@@ -13,11 +13,10 @@ from pvc.core.v1.operation_pb2 import Operation
 from pvc.provisioner.v1 import provisioner_service_pb2 as api
 from pvc.provisioner.v1.image_pb2 import Image
 from pvc.provisioner.v1.provisioner_service_pb2_grpc import ProvisionerServiceServicer
-from pvc.storage.v1.storage_pb2 import Pool
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import PvcError
 from services.mesh.jobs import request_of
-from services.provisioner.core import provision, requests
+from services.provisioner.core import facts, provision, requests
 from services.provisioner.core.problem import FieldProblem
 from services.provisioner.core.recipe import parse_recipe
 from services.provisioner.neighbours import Neighbours
@@ -98,9 +97,8 @@ def accept_import(
     image = next(row for row in _rows(mutation) if isinstance(row, Image))
     wanted = requests.volume_request(image, image.name, request.file)
     wanted.validate_only = True
-    pool = snapshot.find(Pool, request.pool)
     try:
-        neighbours.begin(wanted, call.caller, pool.spec.node if pool is not None else "")
+        neighbours.begin(wanted, call.caller, facts.node_of_file(request.file))
     except PvcError as error:
         raise requests.at_our_field(error) from error
     return mutation

@@ -184,13 +184,14 @@ class Workshop:
         source: Source | None = None,
     ) -> Volume:  # fmt: skip
         """A volume of an uploaded file, or of `source`, which is uploaded first and removed after.
+        The node that keeps the file is asked, whichever does the work.
 
         request: without request_id, its description is our mark.
         """
         begin, end = span
         uploaded = begin + (end - begin) // 3 if source is not None else begin
         name = f"{request.parent}/volumes/{request.volume_id}"
-        node = self.node_of(request.parent)
+        node = facts.node_of_file(request.file) or self.node_of(request.parent)
         sent: list[str] = []
 
         def bring() -> Operation:

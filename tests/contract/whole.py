@@ -51,12 +51,12 @@ from services.state.schema import TYPES
 from services.state.store import Put, Store
 from services.storage.drivers.driver import Disk, Format, Progress
 from services.storage.drivers.fake import FakeDriver
+from services.storage.far_files import PeerFiles
 from services.storage.main import StorageSettings, default_pool
 from services.storage.main import assemble as storage
 from services.storage.open_volumes import ComputeVolumes
 from tests.provisioner.worlds import FakeBuilder, SeeingDriver, qcow2
 
-NODE = "nodes/n1"
 CLUSTER = "test"
 STARTING_S = 20.0
 MEMORY_MIB = 1 << 20
@@ -130,18 +130,21 @@ class Whole:
     hypervisor, disks, fabric and builder are the fakes and tell how they can misbehave.
     """
 
-    def __init__(self, folder: Path, store: Store | None = None) -> None:
-        self.folder, self.clock = folder, SystemClock()
+    def __init__(self, folder: Path, store: Store | None = None, node: str = "n1") -> None:
+        self.folder, self.clock, self.node = folder, SystemClock(), f"nodes/{node}"
         self.store: Store = store or MemoryStore()
         self.disks, self.fabric = Disks(), FakeFabric()
         self.hypervisor: Any = Locked(Machines(self.disks))
         self.builder = FakeBuilder(lambda: None)
-        self.secrets = {name: self.add_token(name, role) for name, role in ROLES.items()}
-        self.config = parse(
-            f'[node]\nname = "n1"\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n', "pvc"
-        )
+        self.secrets = self.tokens()
+        places = f'state_dir = "{folder}/state"\nrun_dir = "{folder}/run"'
+        self.config = parse(f'[node]\nname = "{node}"\n{places}\n', "pvc")
         self.peers: Peers
         self.doors: Doors
+
+    def tokens(self) -> dict[str, str]:
+        """The secrets of the tokens that there are from the beginning."""
+        return {name: self.add_token(name, role) for name, role in ROLES.items()}
 
     def add_token(self, name: str, role: Any, **fields: Any) -> str:
         """A token of that name, written past the API; gives its secret."""
@@ -210,23 +213,26 @@ class Whole:
             return peers.blocking("storage", node)
 
         volumes = StorageVolumes(store, clock, storage_of)
-        addresses = self.config.addresses() | {"door": "127.0.0.1:7371"}
+        addresses = self.config.public_addresses() or self.config.addresses()
+        addresses = addresses | {"door": "127.0.0.1:7371"}
         socket = str(self.folder / "run" / "pvc.sock")
         doors = Settings("127.0.0.1:0", "127.0.0.1:0", socket, tries_per_s=10_000.0)
+        far = PeerFiles(peers)
         machine = ComputeSettings(
-            NODE, state / "compute", "2.0", addresses, memory_reserve_mib=-MEMORY_MIB, parallel=0
-        )
+            self.node, state / "compute", "2.0", addresses, memory_reserve_mib=-MEMORY_MIB,
+            parallel=0,
+        )  # fmt: skip
         images, neighbours = ProvisionerSettings(state / "images"), GrpcNeighbours(peers, store)
         built = {
-            "network": network(store, clock, NODE, NetworkSettings(), self.fabric),
+            "network": network(store, clock, self.node, self.network_settings, self.fabric),
             "storage": storage(
-                self.storage_settings, store, clock, ComputeVolumes(peers), self.disks
+                self.storage_settings, store, clock, ComputeVolumes(peers), self.disks, far
             ),
             "compute": compute(machine, store, clock, volumes, self.hypervisor, self.hypervisor),
-            "provisioner": provisioner(store, clock, NODE, images, neighbours, self.builder),
-            "coordinator": coordinator(store, clock, NODE, CLUSTER, self.membership),
+            "provisioner": provisioner(store, clock, self.node, images, neighbours, self.builder),
+            "coordinator": coordinator(store, clock, self.node, CLUSTER, self.membership),
             "gateway": gateway(
-                doors, store, clock, peers, node=NODE, cluster_name=CLUSTER, version="2.0"
+                doors, store, clock, peers, node=self.node, cluster_name=CLUSTER, version="2.0"
             ),
         }
         (door,) = built["gateway"].doors
@@ -240,15 +246,20 @@ class Whole:
         return Membership(CLUSTER, self.config.tls_dir, ("127.0.0.1:2181",))
 
     @property
+    def network_settings(self) -> NetworkSettings:
+        """What the network service is told."""
+        return NetworkSettings(address=self.config.mesh.listen)
+
+    @property
     def storage_settings(self) -> StorageSettings:
         """What the storage service is told."""
-        return StorageSettings(NODE, self.folder / "state", "/pool", MIB, 0)
+        return StorageSettings(self.node, self.folder / "state", "/pool", MIB, 0)
 
     def first_rows(self) -> None:
         """As `pvc cluster init` has it."""
         now = self.clock.now()
         identity.create_cluster(self.config.tls_dir, CLUSTER, "n1", ["127.0.0.1"], now)
-        call = Call(now, "cluster init", NODE, self.clock.new_id)
+        call = Call(now, "cluster init", self.node, self.clock.new_id)
         pool = default_pool(self.storage_settings, self.clock)
         this = cluster_pb2.ClusterIdentity(name=THIS_CLUSTER, meta=new_meta(call))
         network = default_network(call, "10.64.0.0/24")
@@ -281,34 +292,51 @@ def everything(snapshot: Any) -> Iterator[tuple[str, Any]]:
             yield row.name, row
 
 
+class Thread:
+    """A PVC that runs in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, whole: Whole) -> None:
+        self._whole, self._loop = whole, asyncio.new_event_loop()
+        self._ended, self._up = asyncio.Event(), threading.Event()
+        self.failed: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Returns when its doors are open."""
+        self._thread.start()
+        assert self._up.wait(STARTING_S) and not self.failed, self.failed
+
+    def stop(self) -> None:
+        """Returns when it has ended. May be called again."""
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "it does not end"
+        self._loop.close()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._whole.serve(self._ended, self._up.set))
+        except BaseException as error:  # noqa: BLE001 - raised where the test is
+            self.failed.append(error)
+        finally:
+            self._up.set()
+
+
 @contextmanager
 def running(folder: Path, store: Store | None = None) -> Iterator[Whole]:
     """A PVC that is up."""
-    whole, up, event_loop = Whole(folder, store), threading.Event(), asyncio.new_event_loop()
+    whole = Whole(folder, store)
     whole.first_rows()
-    ended = asyncio.Event()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            event_loop.run_until_complete(whole.serve(ended, up.set))
-        except BaseException as error:  # noqa: BLE001 - raised where the test is
-            failed.append(error)
-        finally:
-            up.set()
-
-    thread = threading.Thread(target=run, daemon=True)
+    thread = Thread(whole)
     thread.start()
     try:
-        assert up.wait(STARTING_S) and not failed, failed
         end = time.monotonic() + STARTING_S
         while not whole.is_up():
             assert time.monotonic() < end, "never up"
             time.sleep(0.005)
         yield whole
     finally:
-        event_loop.call_soon_threadsafe(ended.set)
-        thread.join(30)
-        assert not thread.is_alive(), "it does not end"
-        event_loop.close()
-    assert not failed, failed
+        thread.stop()
+    assert not thread.failed, thread.failed

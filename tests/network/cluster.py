@@ -38,12 +38,12 @@ if sys.argv[1] == "bound":
 class Node:
     """One node: a namespace, or one within it for the bridges, and its agent."""
 
-    def __init__(self, cluster: NodeCluster, number: int, inner: bool) -> None:
+    def __init__(self, cluster: NodeCluster, number: int, inner: bool, six: bool) -> None:
         self.cluster, self.name = cluster, f"nodes/n{number}"
         self.space = f"{cluster.prefix}-n{number}"
         self.inner = f"{self.space}i" if inner else ""
         self.folder = Path("/run") / self.space
-        self.address = f"192.0.2.{number}"
+        self.address = f"2001:db8::{number}" if six else f"192.0.2.{number}"
         self.store = MemoryStore(cluster.state)
         self.fabric = LinuxFabric(self.inner, self.folder)
         self.guests: list[str] = []
@@ -87,7 +87,9 @@ class Node:
 class NodeCluster:
     """See the module."""
 
-    def __init__(self, count: int, *, inner: bool = False) -> None:
+    def __init__(self, count: int, *, inner: bool = False, six: bool = False) -> None:
+        """inner: bridges in a namespace of their own. six: nodes reach each other by IPv6."""
+        self.six = six
         self.prefix = f"pvcc{os.getpid()}x{next(COUNT)}"
         self.state, self.clock = MemoryCluster(), TestClock()
         self.spaces: list[str] = []
@@ -108,11 +110,12 @@ class NodeCluster:
         return full
 
     def _node(self, number: int, inner: bool) -> Node:
-        node = Node(self, number, inner)
+        node = Node(self, number, inner, self.six)
         self._space(f"n{number}")
         run("ip", "-n", node.space, "link", "add", "mesh0", "type", "veth", "peer", "name",
             f"p{number}", "netns", self.switch)  # fmt: skip
-        run("ip", "-n", node.space, "address", "add", f"{node.address}/24", "dev", "mesh0")
+        run("ip", "-n", node.space, "address", "add", f"{node.address}/{64 if self.six else 24}",
+            "dev", "mesh0", *(["nodad"] if self.six else []))  # fmt: skip
         run("ip", "-n", node.space, "link", "set", "mesh0", "up")
         run("ip", "-n", self.switch, "link", "set", f"p{number}", "master", "sw", "up")
         for kind in ("arptables", "iptables"):
@@ -128,7 +131,10 @@ class NodeCluster:
         """The node's row, with where its services are, and its lease."""
         row = cluster_pb2.Node(name=node.name)
         row.decision.state = state  # type: ignore[assignment]
-        row.status.services.add(service="network", address=f"{node.address}:7382")
+        row.status.services.add(
+            service="network",
+            address=f"[{node.address}]:7382" if self.six else f"{node.address}:7382",
+        )
         self.put(node.store, row)
         assert node.store.acquire(node.name, node.name) is not None
 

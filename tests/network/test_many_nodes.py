@@ -271,7 +271,7 @@ def test_a_number_that_is_taken_leads_to_the_next() -> None:
     [
         ("unix:/run/pvc/mesh/network.sock", ""),
         ("192.0.2.7:7382", "192.0.2.7"),
-        ("[2001:db8::7]:7382", ""),
+        ("[2001:db8::7]:7382", "2001:db8::7"),
         ("n7.example.org:7382", ""),
     ],
 )
@@ -287,8 +287,13 @@ def test_a_node_without_an_address_carries_nothing() -> None:
     assert overlay.underlay_of([other], "nodes/n1", "", 1500) is None
     assert overlay.underlay_of([], "nodes/n1", "192.0.2.1", 1500) is None
     assert overlay.underlay_of([other], "nodes/n2", "192.0.2.2", 1500) is None
+    assert overlay.underlay_of([other], "nodes/n1", "2001:db8::1", 1500) is None
     found = overlay.underlay_of([other], "nodes/n1", "192.0.2.1", 1500)
     assert found is not None and found.inner_mtu == 1450
+    other.status.services[0].address = "[2001:db8::2]:1"
+    found = overlay.underlay_of([other], "nodes/n1", "2001:0db8::1", 1500)
+    assert found == overlay.Underlay("2001:db8::1", 1500, frozenset({"2001:db8::2"}))
+    assert found.inner_mtu == 1430
 
 
 def test_a_deletion_that_a_vm_forestalls_is_refused_before_anything_goes() -> None:

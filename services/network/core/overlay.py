@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.network.v1.network_pb2 import Network
 from services.network.core import naming
 
 PORT = 4789
-HEADERS = 50
-"""Bytes that an Ethernet frame grows by on its way: IPv4, UDP, VXLAN, and the frame's own."""
+HEADERS = {4: 50, 6: 70}
+"""Version of IP → bytes that a guest's packet grows by on its way: IP, UDP, VXLAN, its frame."""
 LEAST_MTU = 1500
 """Of the device itself, whatever the network's: what a guest sends that began with larger packets
 is cut in pieces on the way, and never lost."""
@@ -33,7 +33,7 @@ class Underlay:
     @property
     def inner_mtu(self) -> int:
         """The largest packet of a guest that passes whole; 0 when that is not known."""
-        return max(self.mtu - HEADERS, 0)
+        return max(self.mtu - HEADERS[ip_address(self.address).version], 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +85,27 @@ def underlay_of(
     nodes: Iterable[cluster_pb2.Node], node: str, address: str, mtu: int
 ) -> Underlay | None:
     """What this node reaches the others by; None when it has no address for them, or nobody else
-    has one. A node whose death is proven gets nothing until it is known to be harmless again."""
-    peers = {
-        found
+    has one of the same kind. A node whose death is proven gets nothing until it is known to be
+    harmless again."""
+    if not address:
+        return None
+    own = ip_address(address)
+    found = {
+        address_of(row)
         for row in nodes
         if row.name != node and row.decision.state != cluster_pb2.NODE_STATE_FENCED
-        if (found := address_of(row))
     }
-    peers.discard(address)
-    return Underlay(address, mtu, frozenset(peers)) if address and peers else None
+    peers = {peer for peer in found - {"", str(own)} if ip_address(peer).version == own.version}
+    return Underlay(str(own), mtu, frozenset(peers)) if peers else None
 
 
 def address_of(node: cluster_pb2.Node) -> str:
-    """The IPv4 address at which a node's services are reached; "" for none."""
+    """The IP address at which a node's services are reached; "" for none."""
     for service in node.status.services:
         if service.address.startswith("unix:"):
             continue
         try:
-            return str(IPv4Address(service.address.rpartition(":")[0]))
+            return str(ip_address(service.address.rpartition(":")[0].strip("[]")))
         except ValueError:
             continue
     return ""

@@ -40,6 +40,16 @@ def read_links() -> tuple[Link, ...]:
     return tuple(sorted(found, key=lambda link: link.name))
 
 
+def mtu_at(address: str) -> int:
+    """See Fabric.path_mtu."""
+    with netlink("list interfaces") as route:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        rows = route.get_addr(family=family)
+        at = {row["index"] for row in rows if (row.get("local") or row.get("address")) == address}
+        mtus = [row.get("mtu") for row in route.get_links() if row["index"] in at]
+    return min(mtus, default=0)
+
+
 def put_bridge(name: str, mark: str, mac: str, mtu: int, address: str) -> None:
     """See Fabric.put_bridge. The MAC is set at birth, so the bridge is known for ours from then
     on."""
@@ -178,7 +188,7 @@ def _flooded(route: Any, row: Any) -> frozenset[str]:
 
 def _overlay(row: Any, flooded: frozenset[str]) -> Overlay | None:
     told = row.get(("linkinfo", "data"))
-    vni, local = told.get("vxlan_id"), told.get("vxlan_local")
+    vni, local = told.get("vxlan_id"), told.get("vxlan_local") or told.get("vxlan_local6")
     if vni is None or local is None:
         return None
     return Overlay(vni, local, told.get("vxlan_port") or 0, flooded)

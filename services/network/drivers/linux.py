@@ -63,8 +63,7 @@ class LinuxFabric:
 
     def path_mtu(self, address: str) -> int:
         """In the network that this process is in, where the services of the node listen too."""
-        held = (link for link in links.read_links() if _has(link, address))
-        return min((link.mtu for link in held), default=0)
+        return links.mtu_at(address)
 
     def ruleset(self) -> tuple[Json, ...]:
         return self._inside(nftables.read_ruleset) if self._exists() else ()
@@ -168,10 +167,6 @@ def _failing(what: str) -> Iterator[None]:
 def _addresses(seen: Sequence[Link]) -> dict[str, str]:
     """Where each bridge's server is asked: an address of the bridge."""
     return {link.name: min(link.addresses).split("/")[0] for link in seen if link.addresses}
-
-
-def _has(link: Link, address: str) -> bool:
-    return any(one.split("/")[0] == address for one in link.addresses)
 
 
 def _sysctl_path(key: str) -> Path:

@@ -13,6 +13,7 @@ from services.network.drivers.links import ANYBODY, check_ours, find, netlink
 
 PORT = 4789
 KIND = "vxlan"
+LASTING = ("vxlan_port", "vxlan_learning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def is_there(tunnel: Tunnel) -> bool:
             return False
         check_ours(row, KIND, tunnel.name, tunnel.mark, tunnel.mac)
         told = row.get(("linkinfo", "data"))
-        is_ = tuple(told.get(f"vxlan_{key}") for key in ("id", "local", "port", "learning"))
+        is_ = tuple(told.get(key) for key in ("vxlan_id", _local(tunnel), *LASTING))
         if is_ == (tunnel.vni, tunnel.local, PORT, 1):
             return True
         route.link("del", index=row["index"])
@@ -47,7 +48,7 @@ def make(tunnel: Tunnel, namespace: str) -> None:
         target = {} if there is None else {"net_ns_fd": there}
         route.link(
             "add", ifname=tunnel.name, kind=KIND, address=tunnel.mac, vxlan_id=tunnel.vni,
-            vxlan_local=tunnel.local, vxlan_port=PORT, vxlan_learning=1, **target,
+            **{_local(tunnel): tunnel.local}, vxlan_port=PORT, vxlan_learning=1, **target,
         )  # fmt: skip
 
 
@@ -71,6 +72,11 @@ def remove(name: str, mark: str, mac: str) -> None:
             return
         check_ours(row, KIND, name, mark, mac)
         route.link("del", index=row["index"])
+
+
+def _local(tunnel: Tunnel) -> str:
+    """What netlink calls the address that packets are sent from."""
+    return "vxlan_local6" if ":" in tunnel.local else "vxlan_local"
 
 
 def _flood_to(route: Any, index: int, peers: Collection[str]) -> None:

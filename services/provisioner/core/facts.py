@@ -43,6 +43,12 @@ def pool_of(volume: str) -> str:
     return volume.partition("/volumes/")[0]
 
 
+def node_of_file(file: str) -> str:
+    """The node that keeps an uploaded file, "files/n1.id" → "nodes/n1"; "" where none is named."""
+    node = file.removeprefix("files/").rpartition(".")[0]
+    return f"nodes/{node}" if node else ""
+
+
 def image_volume(pool: str, image_id: str) -> str:
     """The volume that an image's blocks are in."""
     return f"{pool}/volumes/image-{image_id}"

@@ -124,11 +124,11 @@ def at_our_field(error: PvcError, added: int = 0) -> PvcError:
 def _check_pools(snapshot: Snapshot, name: str, image: Image) -> None:
     pool = usable_pool(snapshot, name)
     home = snapshot.find(type(pool), facts.pool_of(image.status.volume))
-    if home is not None and home.spec.node != pool.spec.node:
+    if home is not None and len({home.spec.node, pool.spec.node} - {""}) > 1:
         refuse(
             reason_pb2.REASON_NOT_SUPPORTED,
-            f"{image.name} is on {home.spec.node}, {name} on {pool.spec.node}: make or import the "
-            "image there",
+            f"{image.name} is on {home.spec.node}, {name} on {pool.spec.node}: keep the image in a "
+            "pool that all nodes share, or make or import it there under another name",
             "pool",
         )
 
