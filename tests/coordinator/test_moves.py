@@ -143,6 +143,15 @@ def test_a_target_that_says_nothing_is_not_waited_for_for_ever() -> None:
     assert "did not say within 120 s" in only_vm(decide(at(220), silent)).why
 
 
+def test_a_source_that_does_not_begin_is_not_waited_for_for_ever() -> None:
+    text = f"{TWO}\n{MOVES} since=100 | RUNNING phase={{}} left=1 of=2 | READY\n{ASKED} RUNNING"
+    waiting = world(text.format("PREPARING"))
+    assert not any(isinstance(step, DecideVm) for step in decide(at(339), waiting))
+    assert "n1 did not begin within 240 s" in only_vm(decide(at(340), waiting)).why
+    copying = decide(at(9999), world(text.format("COPYING")))
+    assert not any(isinstance(step, DecideVm) for step in copying), "it takes as long as it takes"
+
+
 def test_progress_is_told_and_percent_never_goes_back() -> None:
     half = world(f"""{TWO}
         {MOVES} | RUNNING phase=COPYING left=64 of=128 told=copying

@@ -210,6 +210,7 @@ def _preparing(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
     """Nothing is being copied: the source says on this row that it begins before it does, so that a
     row without the migration keeps it from beginning."""
     target, arrival = short(vm.decision.migration.target), arrival_of(vm)
+    waited_s = now.seconds - vm.decision.migration.time.seconds
     if stop:
         return stayed(now, vm, stop)
     match arrival.state:
@@ -218,9 +219,11 @@ def _preparing(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
             return stayed(now, vm, f"{target} cannot take it: {reasons}")
         case Arrival.STATE_GONE:
             return stayed(now, vm, f"{target} let go of it before it came")
+        case Arrival.STATE_READY if waited_s >= 2 * ANSWER_S:
+            return stayed(now, vm, f"{short(vm.decision.node)} did not begin within {waited_s} s")
         case Arrival.STATE_READY | Arrival.STATE_RUNNING:
             return GoesOn(f"{target} waits for it", 5, f"{target} can take it")
-        case _ if now.seconds - vm.decision.migration.time.seconds >= ANSWER_S:
+        case _ if waited_s >= ANSWER_S:
             return stayed(now, vm, f"{target} did not say within {ANSWER_S} s whether it takes it")
         case _:
             return GoesOn(f"{target} looks whether it can take it", 1)
