@@ -13,6 +13,7 @@ from pvc.storage.v1 import storage_pb2
 from services.coordinator.core import cluster_edits, health
 from services.coordinator.core.asked import THIS_CLUSTER
 from services.coordinator.core.capacity import load_of
+from services.coordinator.core.limits import filled
 from services.coordinator.loop import LEADER
 from services.coordinator.picture import world_of
 from services.mesh import rows
@@ -44,7 +45,7 @@ class ClusterService(api_grpc.ClusterServiceServicer):
         snapshot = self._desk.store.snapshot()
         cluster = cluster_of(snapshot, self._name)
         if request.validate_only:
-            cluster.spec.CopyFrom(cluster_edits.filled(answer.spec))
+            cluster.spec.CopyFrom(filled(answer.spec))
         return cluster
 
 
@@ -61,13 +62,13 @@ def cluster_of(snapshot: Snapshot, name: str) -> cluster_pb2.Cluster:
         running_operations=sum(x.state not in rows.FINAL for x in snapshot.rows(Operation)),
     )
     identity = snapshot.find(Identity, THIS_CLUSTER) or Identity()
-    cluster.spec.CopyFrom(cluster_edits.filled(identity.spec))
+    cluster.spec.CopyFrom(filled(identity.spec))
     health.count_nodes(cluster, nodes)
     health.count_vms(cluster, vms)
     health.count_room(cluster, load_of(world_of(snapshot)))
     pools, networks = snapshot.rows(storage_pb2.Pool), snapshot.rows(network_pb2.Network)
     faults = health.faults(cluster.leader, nodes, vms, pools, networks)
-    found = sorted([*faults, *health.no_room(cluster)], reverse=True)
+    found = sorted([*faults, *health.no_room(cluster), *health.stance(cluster)], reverse=True)
     cluster.health = found[0][0] if found else cluster_pb2.Cluster.HEALTH_OK
     cluster.faults.extend(text for _, text in found)
     return cluster

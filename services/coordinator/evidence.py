@@ -58,6 +58,15 @@ class Evidence:
         with self._lock:
             return {name: monotonic - seen.since for name, seen in self._absent.items()}
 
+    def gone_for(self, node: cluster_pb2.Node, monotonic: float) -> float:
+        """For how long at least the session that the node is known to have lost is gone; 0 where
+        that is not the one that is missing."""
+        with self._lock:
+            seen = self._absent.get(node.name)
+        if seen is None or seen.session != node.decision.lost_session:
+            return 0.0
+        return monotonic - seen.since
+
 
 def _absence(node: cluster_pb2.Node, before: Absence | None, monotonic: float) -> Absence:
     session, since = node.status.session, monotonic

@@ -52,7 +52,7 @@ class Lead:
             self._give_up("it is no coordinator any more")
             return None
         if self._lease is not None and wish is not None and not _suits(wish, self._node):
-            self._back_until = self._clock.monotonic() + STAND_BACK_S
+            self._stand_back(wish)
             self._give_up(f"{wish.node or 'another node'} was asked to lead")
             return None
         if self._lease is None and not self._runs(snapshot, wish):
@@ -81,10 +81,13 @@ class Lead:
             return False
         if wish is None or _suits(wish, self._node):
             return now >= self._back_until or wish is not None
-        which = f"{wish.node} {wish.away} {wish.time.ToNanoseconds()}"
-        if self._yields[0] != which:
-            self._yields = (which, now + YIELD_S)
+        if self._yields[0] != _named(wish):
+            self._yields = (_named(wish), now + YIELD_S)
         return now >= max(self._yields[1], self._back_until)
+
+    def _stand_back(self, wish: cluster_pb2.LeadRequest) -> None:
+        now = self._clock.monotonic()
+        self._back_until, self._yields = now + STAND_BACK_S, (_named(wish), now + YIELD_S)
 
     def _give_up(self, why: str) -> None:
         lease, self._lease = self._lease, None
@@ -122,6 +125,10 @@ def may_lead(snapshot: Snapshot, node: str) -> bool:
     """The node is a coordinator. Where none is, as on a single machine, each may."""
     coordinators = [x.name for x in snapshot.rows(cluster_pb2.Node) if x.spec.coordinator]
     return not coordinators or node in coordinators
+
+
+def _named(wish: cluster_pb2.LeadRequest) -> str:
+    return f"{wish.node} {wish.away} {wish.time.ToNanoseconds()}"
 
 
 def _suits(wish: cluster_pb2.LeadRequest, node: str) -> bool:

@@ -191,13 +191,14 @@ class Coordinator:
     def _event(self, subject: str, step: DecideVm | DecideNode) -> Put:
         kind, _, name = subject.partition("/")
         asked = step.also[0] if step.also else getattr(step, "asked", None)
+        by = f"coordinator {self._node.removeprefix('nodes/')}"
         return rows.event(
             self._clock.new_id(),
             self._clock.now(),
             subject,
             f"{kind[:-1]} {name} {step.what}",
             step.why,
-            cause=f"coordinator {self._node.removeprefix('nodes/')}",
+            cause=asked.caller or by if asked is not None else by,
             severity=step.severity,
             operation=asked.name if asked is not None else "",
         )

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from immutables import Map
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2
+from services.coordinator import loop
 from services.coordinator.cluster_service import cluster_of
 from services.coordinator.core import decide
 from services.coordinator.core.expire import (
@@ -21,10 +23,11 @@ from services.coordinator.core.expire import (
 )
 from services.coordinator.core.plan import Step
 from services.coordinator.core.rounds import Round
-from services.coordinator.loop import LEADER, Coordinator
+from services.coordinator.loop import LEADER, TOGETHER, Coordinator
+from services.mesh import rows
 from services.mesh.clock import sortable_id
 from services.state.memory import MemoryCluster, MemoryStore
-from services.state.store import Change, Conflict, Lease, Put
+from services.state.store import Change, Conflict, Lease, Put, Snapshot
 
 
 class ManualClock:
@@ -78,15 +81,17 @@ def test_it_brings_the_node_online_and_places_the_vm() -> None:
 
 
 class Overtaken(MemoryStore):
-    """A store in which somebody else writes the row first, once."""
+    """A store in which somebody else writes the row first."""
 
     row = "vms/idle"
+    times = 1
 
     def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
         if any(
             isinstance(one, Put) and getattr(one.value, "name", "") == self.row for one in changes
         ):
-            self.row = ""
+            self.times -= 1
+            self.row = self.row if self.times else ""
             raise Conflict("vms/idle")
         return super().commit(changes, held_by)
 
@@ -218,3 +223,156 @@ def test_the_cluster_at_a_glance() -> None:
     seen = cluster_of(agent.snapshot(), "home")
     assert (seen.leader, seen.health) == ("nodes/n1", cluster_pb2.Cluster.HEALTH_OK)
     assert (dict(seen.nodes), seen.memory_promised_mib) == ({"ONLINE": 1}, 512)
+
+
+# --- Of many, and at rest.
+
+
+class Counting(MemoryStore):
+    """A store that knows how large commits are."""
+
+    def __init__(self, shared: MemoryCluster) -> None:
+        super().__init__(shared)
+        self.sizes: list[int] = []
+
+    def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
+        self.sizes.append(len(changes))
+        return super().commit(changes, held_by)
+
+
+def test_decisions_about_many_vms_go_out_together() -> None:
+    shared, agent = cluster()
+    agent.commit([Put(vm(f"v{n:02}", vm_pb2.POWER_STATE_OFF, 1)) for n in range(20)])
+    store = Counting(shared)
+    Coordinator(store, ManualClock(), "nodes/n1").step()
+    placed = [x for x in agent.snapshot().rows(vm_pb2.Vm) if x.decision.node]
+    assert len(placed) == 20
+    assert store.sizes.count(2 * TOGETHER) == 1 and max(store.sizes) == 2 * TOGETHER
+
+
+def test_one_that_was_changed_meanwhile_does_not_hold_the_others() -> None:
+    shared, agent = cluster()
+    agent.commit([Put(vm(name, vm_pb2.POWER_STATE_OFF, 1)) for name in ("a", "idle", "z")])
+    store = Overtaken(shared)
+    store.times = 2  # together, and alone
+    Coordinator(store, ManualClock(), "nodes/n1").step()
+    placed = {x.name for x in agent.snapshot().rows(vm_pb2.Vm) if x.decision.node}
+    assert placed == {"vms/a", "vms/z"}
+
+
+def test_at_rest_nothing_is_judged_and_nothing_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, agent = cluster()
+    store, clock, judged = Counting(shared), ManualClock(), [0]
+    monkeypatch.setattr(loop, "decide", lambda now, world: judged.append(1) or ())
+    coordinator = Coordinator(store, clock, "nodes/n1")
+    coordinator.step()
+    judged.clear()
+    store.sizes.clear()
+    for _ in range(3):
+        coordinator.step()
+    assert not judged and not store.sizes
+    clock.seconds += 6
+    coordinator.step()
+    assert len(judged) == 1, "from time to time all the same"
+    agent.commit([Put(vm("web", vm_pb2.POWER_STATE_OFF, 1))])
+    coordinator.step()
+    assert len(judged) == 2
+
+
+def test_progress_of_an_operation_is_nothing_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, agent = cluster()
+    judged: list[int] = []
+    monkeypatch.setattr(loop, "decide", lambda now, world: judged.append(1) or ())
+    coordinator = Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1")
+    running = operation_pb2.Operation.STATE_RUNNING
+    agent.commit([Put(operation_pb2.Operation(name="operations/1", state=running))])
+    coordinator.step()
+    for percent in (10, 20):
+        row = agent.snapshot().find(operation_pb2.Operation, "operations/1")
+        after = rows.copied(row) if row is not None else operation_pb2.Operation()
+        after.percent = percent
+        agent.commit([Put(after)])
+        coordinator.step()
+    assert len(judged) == 1
+    after = rows.copied(agent.snapshot().find(operation_pb2.Operation, "operations/1") or after)
+    after.cancel_requested = True
+    agent.commit([Put(after)])
+    coordinator.step()
+    assert len(judged) == 2
+
+
+def test_a_dead_nodes_vm_runs_elsewhere_and_events_tell_the_story() -> None:
+    shared, agent = cluster()
+    other = MemoryStore(shared)
+    node = cluster_pb2.Node(name="nodes/n2")
+    node.status.memory_for_vms_mib, node.status.cpus, node.status.session = 8192, 4, "s-n2"
+    other.commit([Put(node)])
+    other.acquire("nodes/n2", "nodes/n2")
+    agent.commit([Put(vm("web", vm_pb2.POWER_STATE_RUNNING, 1))])
+    clock = ManualClock()
+    coordinator = Coordinator(MemoryStore(shared), clock, "nodes/n1")
+    coordinator.step()
+    web = agent.snapshot().find(vm_pb2.Vm, "vms/web")
+    assert web is not None and web.decision.node == "nodes/n2"
+    runs = rows.copied(web)
+    runs.status.state, runs.status.node = vm_pb2.VM_STATE_RUNNING, "nodes/n2"
+    other.commit([Put(runs)])
+    other.close()
+    for _ in range(3):
+        coordinator.step()
+        clock.seconds += 1
+    dead = rows.copied(agent.snapshot().find(cluster_pb2.Node, "nodes/n2") or node)
+    assert dead.decision.state == cluster_pb2.NODE_STATE_FENCING
+    assert dead.decision.lost_session == "s-n2"
+    dead.decision.proof.means = cluster_pb2.PROOF_MEANS_POWER
+    dead.decision.proof.session, dead.decision.proof.text = "s-n2", "its power is off"
+    agent.commit([Put(dead)])
+    coordinator.step()
+    web = agent.snapshot().find(vm_pb2.Vm, "vms/web")
+    assert web is not None and web.decision.node == "nodes/n1"
+    told = [f"{x.message}: {x.why}" for x in agent.snapshot().rows(event_pb2.Event)]
+    assert told[-4:-1] == [
+        "node n2 ONLINE → UNKNOWN: its session ended",
+        "node n2 UNKNOWN → FENCING: its session ended; its death is being proven",
+        "node n2 FENCING → FENCED: proven dead: its power is off",
+    ]
+    assert told[-1].startswith("vm web n2 → n1: n2 is dead; ")
+
+
+def test_a_leader_that_lost_its_session_writes_nothing_and_leads_no_longer() -> None:
+    shared, agent = cluster()
+    first_store, clock = Deaf(shared), ManualClock()
+    first = Coordinator(first_store, clock, "nodes/n1")
+    first.step()
+    first_store.deaf = agent.snapshot()
+    first_store.lose_session()
+    second = Coordinator(MemoryStore(shared), clock, "nodes/n2")
+    second.step()
+    agent.commit([Put(vm("web", vm_pb2.POWER_STATE_RUNNING, 1))])
+    row = agent.snapshot().find(vm_pb2.Vm, "vms/web")
+    first_store.deaf = Snapshot(
+        first_store.deaf.revision,
+        first_store.deaf.tables.set("vms", Map({"vms/web": row})),
+        first_store.deaf.leases,
+    )
+    first.step()
+    assert first.lead.lease is None
+    web = agent.snapshot().find(vm_pb2.Vm, "vms/web")
+    assert web is not None and not web.decision.node
+
+
+class Deaf(MemoryStore):
+    """A process whose mirror stands still, and that does not know that its session ended."""
+
+    deaf: Snapshot | None = None
+    lease: Lease | None = None
+
+    def snapshot(self) -> Snapshot:
+        return self.deaf or super().snapshot()
+
+    def acquire(self, name: str, holder: str) -> Lease | None:  # type: ignore[override]
+        self.lease = self.lease if self.deaf else super().acquire(name, holder)
+        return self.lease
+
+    def session(self) -> str:
+        return "the old one" if self.deaf else super().session()

@@ -127,6 +127,25 @@ def test_a_vm_that_was_shutting_down_is_off() -> None:
     assert (after.node, after.power) == ("nodes/n2", vm_pb2.POWER_STATE_OFF)
 
 
+def test_a_guest_that_shut_itself_down_is_not_started_again() -> None:
+    text = "vm web power=RUNNING asked=1 | node=n1 power=RUNNING | STOPPED guest-shutdown asked=1"
+    assert decided(world(TWO + text))["web"].power == vm_pb2.POWER_STATE_OFF
+
+
+def test_crashes_on_the_dead_node_do_not_keep_it_from_starting_on_another() -> None:
+    text = "vm web power=RUNNING | node=n1 power=RUNNING crashes=1 | CRASHED crashes=3"
+    now = settled(world(TWO + text))
+    after = now.vms["vms/web"].decision
+    assert (after.node, after.crashes_seen, after.restarts) == ("nodes/n2", 3, 0)
+
+
+def test_what_the_dead_node_said_last_is_not_said_of_the_new_one() -> None:
+    """It ran for hours there; here it was started a moment ago."""
+    now = settled(world(TWO + f"vm web {RUN} since=1"))
+    assert now.vms["vms/web"].decision.recoveries == 1
+    assert decide(at(9999), now) == ()
+
+
 def test_a_vm_that_was_being_deleted_goes_on_being_so_elsewhere() -> None:
     after = decided(world(TWO + f"vm web deleted {RUN}"))["web"]
     assert (after.node, after.power) == ("nodes/n2", vm_pb2.POWER_STATE_OFF)

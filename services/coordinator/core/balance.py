@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from services.coordinator.core.capacity import Load, Seat
+from services.coordinator.core.limits import limits_of
 from services.coordinator.core.migration import LIVE, short
 from services.coordinator.core.place import asking, refusal
 from services.coordinator.core.routes import cannot_receive, usual_method, why_bound
@@ -23,7 +24,6 @@ from services.coordinator.core.rules import listed, wishes_met
 from services.coordinator.core.world import World, memory_of
 
 Selector = vm_pb2.NodeSelector
-THRESHOLD_PERCENT = 20
 MOVES_MAX = 100
 TARGETS = 8
 """The emptiest nodes, which are looked at first."""
@@ -90,7 +90,7 @@ def plan_balance(
 ) -> api.BalancePlan:
     """The moves, in an order in which each is possible after those before it. `load` is as it was
     afterwards. Migrations that go on count as if they had ended."""
-    threshold = world.spec.balance_threshold_percent or THRESHOLD_PERCENT
+    threshold = limits_of(world.spec).balance_threshold_percent
     scale = scale_of(load, selector)
     table = Table(now, world, load, scale)
     plan = api.BalancePlan(spread_before=round(scale.spread, 1))

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
+from services.coordinator.core.limits import limits_of
 from services.coordinator.core.world import WANT_MEMORY, World, memory_of
-
-MIGRATIONS_PER_NODE = 2
-MIGRATIONS_PER_CLUSTER = 8
 
 CLOSED: Mapping[int, str] = {
     cluster_pb2.NODE_STATE_UNSPECIFIED: "is not online",
@@ -122,10 +120,11 @@ def load_of(world: World) -> Load:
 
 def slot_short(world: World, load: Load, source: str, target: str) -> str:
     """Why no further migration from source to target may begin now; "" when it may."""
-    most = world.spec.migrations_per_cluster or MIGRATIONS_PER_CLUSTER
+    limits = limits_of(world.spec)
+    most = limits.migrations_per_cluster
     if load.moving >= most:
         return f"{load.moving} of {most} migrations of the cluster go on"
-    most = world.spec.migrations_per_node or MIGRATIONS_PER_NODE
+    most = limits.migrations_per_node
     for name in (source, target):
         seat = load.seats.get(name)
         if seat is not None and seat.moving >= most:

@@ -6,18 +6,11 @@ from typing import Any
 
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.asked import THIS_CLUSTER, paths_of, taken_over, told
-from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import not_found
 from services.state.store import Change, Put, Snapshot
 
 CHANGEABLE = tuple(f"spec.{name}" for name in cluster_pb2.ClusterSpec.DESCRIPTOR.fields_by_name)
-FENCE_MAX_PERCENT = 34
-FENCE_DELAY_MS = 500
-RESTART_GRACE_S = 60
-MIGRATIONS_PER_NODE = 2
-MIGRATIONS_PER_CLUSTER = 8
-BALANCE_THRESHOLD_PERCENT = 20
 
 Identity = cluster_pb2.ClusterIdentity
 
@@ -46,15 +39,3 @@ def _what(before: Identity, after: Identity) -> str:
             shown = ("on" if new else "off") if isinstance(new, bool) else str(new)
             words.append(f"{field.name} is {shown}")
     return f"the cluster's {', '.join(words)}"
-
-
-def filled(spec: cluster_pb2.ClusterSpec) -> cluster_pb2.ClusterSpec:
-    """The spec with its defaults, as it is shown."""
-    full = rows.copied(spec)
-    full.fence_max_percent = full.fence_max_percent or FENCE_MAX_PERCENT
-    full.fence_delay_ms = full.fence_delay_ms or FENCE_DELAY_MS
-    full.restart_grace_s = full.restart_grace_s or RESTART_GRACE_S
-    full.migrations_per_node = full.migrations_per_node or MIGRATIONS_PER_NODE
-    full.migrations_per_cluster = full.migrations_per_cluster or MIGRATIONS_PER_CLUSTER
-    full.balance_threshold_percent = full.balance_threshold_percent or BALANCE_THRESHOLD_PERCENT
-    return full

@@ -10,6 +10,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.balancing import judge_balancing
 from services.coordinator.core.drain import judge_drains
+from services.coordinator.core.heirs import judge_orphans
 from services.coordinator.core.leaving import judge_leaving
 from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_nodes
@@ -72,6 +73,7 @@ RULES: tuple[Rule, ...] = (
     judge_balancing,
     judge_leaving,
     _each_vm,
+    judge_orphans,
 )
 """What is looked at, in this order. A row that one of them changes is left alone by those after it
 (Round.taken)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
@@ -11,7 +11,17 @@ from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.capacity import Load
 from services.coordinator.core.reserve import room_of
-from services.coordinator.core.world import ONLINE, WANT_MEMORY, is_online, memory_of
+from services.coordinator.core.world import (
+    FENCED,
+    FENCING,
+    JOINING,
+    MAINTENANCE,
+    NEW,
+    UNKNOWN,
+    WANT_MEMORY,
+    is_online,
+    memory_of,
+)
 
 Health = cluster_pb2.Cluster
 
@@ -57,6 +67,43 @@ def no_room(cluster: cluster_pb2.Cluster) -> Iterable[tuple[Health.Health.ValueT
         )
 
 
+def stance(cluster: cluster_pb2.Cluster) -> Iterable[tuple[Health.Health.ValueType, str]]:
+    """What was switched off, and must not be forgotten."""
+    if cluster.spec.maintenance:
+        yield (
+            Health.HEALTH_WARNING,
+            "the cluster is in maintenance: no node is fenced, and nothing is started elsewhere",
+        )
+    if cluster.spec.ha_disarmed:
+        yield (
+            Health.HEALTH_WARNING,
+            "high availability is disarmed: nodes that fail are not fenced, and their VMs not "
+            "started elsewhere",
+        )
+
+
+WORRIES: Mapping[int, tuple[Health.Health.ValueType, str]] = {
+    NEW: (Health.HEALTH_WARNING, "was not looked at yet"),
+    JOINING: (Health.HEALTH_WARNING, "was added, and its machine has not come yet"),
+    UNKNOWN: (Health.HEALTH_ERROR, "is not online"),
+    FENCING: (Health.HEALTH_ERROR, "is not online, and being fenced"),
+    FENCED: (Health.HEALTH_ERROR, "was fenced"),
+}
+"""State → how bad it is, and in words. Those that somebody asked for are no worry."""
+
+
+def node_faults(node: cluster_pb2.Node) -> Iterable[tuple[Health.Health.ValueType, str]]:
+    """What is wrong with one node."""
+    if (worry := WORRIES.get(node.decision.state)) is not None:
+        bad, words = worry
+        why = f": {node.decision.why}" if node.decision.why else ""
+        yield bad, f"{node.name} {words}{why}"
+    if node.decision.state == MAINTENANCE and not node.spec.drained:
+        yield Health.HEALTH_WARNING, f"{node.name} is away: {node.decision.why}"
+    for fault in node.status.faults:
+        yield Health.HEALTH_WARNING, f"{node.name}: {fault}"
+
+
 def faults(
     leader: str,
     nodes: Iterable[cluster_pb2.Node],
@@ -68,10 +115,7 @@ def faults(
     if not leader:
         yield Health.HEALTH_ERROR, "no coordinator leads"
     for node in nodes:
-        if node.decision.state != ONLINE:
-            yield Health.HEALTH_ERROR, f"{node.name} is not online: {node.decision.why}"
-        for fault in node.status.faults:
-            yield Health.HEALTH_WARNING, f"{node.name}: {fault}"
+        yield from node_faults(node)
     for pool in pools:
         if pool.status.state == storage_pb2.PoolStatus.STATE_FAILED:
             yield Health.HEALTH_ERROR, f"{pool.name} cannot be used: {pool.status.why}"

@@ -3,7 +3,7 @@ Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pvc.coordinator.v1 import cluster_pb2
 
@@ -25,13 +25,16 @@ DEFAULTS = Limits()
 
 def limits_of(spec: cluster_pb2.ClusterSpec) -> Limits:
     """What was asked for, and the default where nothing was."""
-    return Limits(
-        fence_max_percent=spec.fence_max_percent or DEFAULTS.fence_max_percent,
-        fence_delay_ms=spec.fence_delay_ms or DEFAULTS.fence_delay_ms,
-        restart_grace_s=spec.restart_grace_s or DEFAULTS.restart_grace_s,
-        migrations_per_node=spec.migrations_per_node or DEFAULTS.migrations_per_node,
-        migrations_per_cluster=spec.migrations_per_cluster or DEFAULTS.migrations_per_cluster,
-        balance_threshold_percent=(
-            spec.balance_threshold_percent or DEFAULTS.balance_threshold_percent
-        ),
-    )
+    return Limits(**{name: getattr(spec, name) or default for name, default in _NAMED})
+
+
+def filled(spec: cluster_pb2.ClusterSpec) -> cluster_pb2.ClusterSpec:
+    """The spec with its defaults, as it is shown."""
+    full = cluster_pb2.ClusterSpec()
+    full.CopyFrom(spec)
+    for name, default in _NAMED:
+        setattr(full, name, getattr(spec, name) or default)
+    return full
+
+
+_NAMED: tuple[tuple[str, int], ...] = tuple(asdict(DEFAULTS).items())

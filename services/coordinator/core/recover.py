@@ -9,7 +9,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.place import place, why_none
 from services.coordinator.core.plan import ERROR, INFO, WARNING, DecideVm
-from services.coordinator.core.residence import IDLE, is_dead, is_off
+from services.coordinator.core.residence import IDLE, is_dead, is_off, shut_itself_down
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.start_order import hold, missing
 from services.coordinator.core.world import FENCING, WANT_MEMORY, World, short
@@ -70,8 +70,13 @@ def _is_owed(world: World, vm: vm_pb2.Vm) -> bool:
         node = world.nodes.get(decision.node)
         seen = node is not None and decision.fence_seen == node.decision.fences
         return not seen and not _is_at_rest(vm)
-    wanted = decision.power in WANT_MEMORY and vm.spec.ha.policy not in (STOP, IGNORE)
+    wanted = is_wanted(vm) and vm.spec.ha.policy not in (STOP, IGNORE)
     return wanted and not vm.meta.HasField("delete_time") and is_off(world, vm)
+
+
+def is_wanted(vm: vm_pb2.Vm) -> bool:
+    """It should run."""
+    return vm.decision.power in WANT_MEMORY and not shut_itself_down(vm)
 
 
 def _is_at_rest(vm: vm_pb2.Vm) -> bool:
@@ -84,7 +89,7 @@ def _recovered(round: Round, vm: vm_pb2.Vm, unplaced: set[bytes]) -> DecideVm | 
     name = vm.decision.node
     dead = is_dead(round.world, name)
     why = f"{short(name)} is {'dead' if dead else 'away, and it does not run there'}"
-    if vm.meta.HasField("delete_time") or vm.decision.power not in WANT_MEMORY:
+    if vm.meta.HasField("delete_time") or not is_wanted(vm):
         return _left_off(round, vm, why)
     match vm.spec.ha.policy:
         case vm_pb2.NODE_FAILURE_POLICY_STOP:
@@ -121,6 +126,7 @@ def moved(vm: vm_pb2.Vm, node: str, why: str) -> vm_pb2.Vm:
     if not after.decision.home:
         after.decision.home = vm.decision.node
     after.decision.node = node
+    after.decision.crashes_seen = vm.status.crashes
     after.decision.why = why
     return after
 
@@ -167,7 +173,7 @@ def _left_off(round: Round, vm: vm_pb2.Vm, why: str) -> DecideVm:
         after.decision.fence_seen = node.decision.fences if node is not None else 0
     after.decision.power = OFF
     after.decision.ClearField("not_before")
-    severity = ERROR if vm.decision.power in WANT_MEMORY else INFO
+    severity = ERROR if is_wanted(vm) else INFO
     return DecideVm(after, "is off", why, severity)
 
 

@@ -52,6 +52,12 @@ def is_idle(vm: vm_pb2.Vm) -> bool:
     return status.state in IDLE and status.node == vm.decision.node
 
 
+def shut_itself_down(vm: vm_pb2.Vm) -> bool:
+    """Its guest did, and nobody asked for it to run since."""
+    status = vm.status
+    return status.guest_shutdown and status.power_request == vm.decision.power_request
+
+
 def may_leave(world: World, vm: vm_pb2.Vm, target: str) -> bool:
     """Its node may be changed to `target`: it runs nowhere, or it runs there by now."""
     migration = vm.decision.migration

@@ -22,7 +22,7 @@ from services.coordinator.core.plan import (
     Step,
 )
 from services.coordinator.core.reserve import start_refused
-from services.coordinator.core.residence import is_off
+from services.coordinator.core.residence import is_off, shut_itself_down
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.world import FENCING, UNKNOWN, WANT_MEMORY, World, short
 
@@ -49,9 +49,11 @@ def judge_vm(round: Round, vm: vm_pb2.Vm) -> Iterable[Step]:
         return _waiting(round, vm)
     if decision.power not in WANT_MEMORY:
         return _elsewhere(round, vm) if _goes_elsewhere(decision) else ()
+    if status.node and status.node != decision.node:
+        return ()  # it speaks of the node that it came from
     if status.crashes > decision.crashes_seen:
         return [_after_crash(round, vm)]
-    if status.guest_shutdown and status.power_request == decision.power_request:
+    if shut_itself_down(vm):
         return [_switch(vm, OFF, "the guest shut itself down")]
     if (decision.restarts or decision.recoveries) and _ran_calmly(round.now, status):
         return [_calmed(vm)]
