@@ -238,4 +238,4 @@ class Pair:
             assert ("web" in side.hypervisor.names()) == (side.name == f"nodes/{name}")
 
 
-FENCED = cluster_pb2.NodeDecision(state=cluster_pb2.NODE_STATE_FENCED)
+FENCED = cluster_pb2.NodeDecision(state=cluster_pb2.NODE_STATE_FENCED, fences=1)
