@@ -178,9 +178,6 @@ class ComputeSection(Section, frozen=True, kw_only=True):
         """See Section."""
         if self.watchdog:
             yield from _not_absolute(watchdog=self.watchdog.removeprefix("unix:"))
-
-    def wrong(self) -> Iterator[tuple[str, str]]:
-        """See Section."""
         if not re.fullmatch(r"[A-Za-z0-9.:-]{0,255}", self.migration_host):
             yield "migration_host", "be a host name or IP address"
         if self.migration_host and not self.libvirt_uri:
