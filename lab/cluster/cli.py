@@ -72,9 +72,14 @@ def status() -> None:
         node = this.node(name)
         power = "paused" if seen["paused"] else "on" if seen["on"] else "off"
         link = "cut" if seen["cut"] else "up"
-        click.echo(
-            f"{name}  {node.address}  power {power:<7} link {link:<4} {_running(node, seen)}"
+        notes = (
+            _running(node, seen),
+            f"controller: {seen['bmc']}" if seen["bmc"] else "",
+            "watchdog armed" if seen["watchdog"] else "",
+            f"reset by it {seen['resets']} times" if seen["resets"] else "",
         )
+        told = "; ".join(note for note in notes if note)
+        click.echo(f"{name}  {node.address}  power {power:<7} link {link:<4} {told}")
 
 
 @lab.command("exec", add_help_option=False, context_settings=_ANYTHING)

@@ -71,6 +71,7 @@ rest_listen = "{address}:7370"
 
 [compute]
 reserved_memory_mib = {reserved_mib}
+watchdog = "unix:{watchdog}"
 """
 
 _ZOOKEEPER = f"""\
@@ -96,6 +97,7 @@ def pvc_toml(node: Node, memory_mib: int) -> str:
         tick_ms=TICK_MS,
         credentials=CREDENTIALS,
         address=node.address,
+        watchdog=WATCHDOG,
         reserved_mib=max(memory_mib - MEMORY_FOR_VMS_MIB, 0),
     )
 

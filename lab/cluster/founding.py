@@ -12,7 +12,7 @@ from lab.cluster.site import CONFIG, CONTROLLERS, SHARED, Lab, LabError, Node
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.storage.v1.storage_pb2 import DirectoryPool, PoolSpec
 from pvc_client import Cluster
-from pvc_client.errors import NotSupported, PvcError
+from pvc_client.errors import PvcError
 
 ONLINE_TIMEOUT_S = 60.0
 POOL_TIMEOUT_S = 30.0
@@ -34,11 +34,8 @@ def found(lab: Lab, say: Callable[[str], None]) -> None:
     if not lab.complete.exists():
         with client(first) as cluster:
             make_pools(cluster, others)
-            try:
-                for node in lab.nodes:
-                    tell_controller(cluster, node)
-            except NotSupported as refusal:
-                say(f"controllers are not told of: {refusal.message}")
+            for node in lab.nodes:
+                tell_controller(cluster, node)
         lab.complete.touch()
         say(f"pools: shared, local on {first.name}, local-NODE on the others")
 

@@ -53,9 +53,11 @@ def test_nodes_are_machines_of_their_own(lab: Lab) -> None:
 def test_a_vm_boots_on_every_node(lab: Lab, guests: Guests) -> None:
     for node in lab.nodes:
         guests.make(f"own-{node.name}", pool_of(node), node)
+    guests.make("mover", "shared")
     for node in lab.nodes:
         guests.await_ready(f"own-{node.name}")
         assert guests.node_of(f"own-{node.name}") == node.name
+    guests.await_ready("mover")
 
 
 def test_guests_of_different_nodes_reach_each_other(lab: Lab, guests: Guests) -> None:
@@ -65,8 +67,6 @@ def test_guests_of_different_nodes_reach_each_other(lab: Lab, guests: Guests) ->
 
 
 def test_a_running_vm_moves_and_loses_no_packet(lab: Lab, guests: Guests) -> None:
-    guests.make("mover", "shared")
-    guests.await_ready("mover")
     source = guests.node_of("mover")
     target = next(node.name for node in lab.nodes if node.name != source)
     with heartbeat.listening(lab) as heard:
