@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import TypeAlias
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
@@ -32,7 +33,8 @@ from services.mesh.process import Ground
 from services.mesh.sealing import read_key, seal
 from services.state.store import Lease, Snapshot, Store
 
-DRIVERS: Mapping[cluster_pb2.PowerControl.Protocol.ValueType, PowerDriver] = {
+PowerDrivers: TypeAlias = "Mapping[cluster_pb2.PowerControl.Protocol.ValueType, PowerDriver]"
+DRIVERS: PowerDrivers = {
     cluster_pb2.PowerControl.PROTOCOL_REDFISH: Redfish(),
     cluster_pb2.PowerControl.PROTOCOL_IPMI: Ipmi(),
 }
@@ -46,15 +48,21 @@ def build_on(ground: Ground) -> Parts:
 
 
 def build(
-    store: Store, clock: Clock, node: str, cluster_name: str, membership: Membership | None = None
+    store: Store,
+    clock: Clock,
+    node: str,
+    cluster_name: str,
+    membership: Membership | None = None,
+    drivers: PowerDrivers = DRIVERS,
 ) -> Parts:
-    """node: "nodes/n1". membership: what new machines are told; without it none can join."""
+    """node: "nodes/n1". membership: what new machines are told; without it none can join. drivers:
+    of the controllers of nodes' power, by language."""
     membership = membership or Membership(cluster_name)
     letting_in = LettingIn(membership, clock)
     desk = Desk(store, clock, node)
     coordinator = Coordinator(store, clock, node)
     key = partial(read_key, membership.tls_dir)
-    controllers = Controllers(DRIVERS, key)
+    controllers = Controllers(drivers, key)
     nodes = NodeService(
         desk, letting_in, lambda name, secret: seal(key(), name, secret), controllers.is_on
     )

@@ -187,7 +187,7 @@ CASES: Mapping[str, Make] = {
     "NodeService/ConfirmNodeDead": lambda on: coord.ConfirmNodeDeadRequest(
         name=on.node(cluster_pb2.NODE_STATE_UNKNOWN), why="pulled both plugs"
     ),
-    "NodeService/CheckNodePower": lambda on: coord.CheckNodePowerRequest(name=on.node()),
+    "NodeService/CheckNodePower": lambda on: coord.CheckNodePowerRequest(name=on.controlled_node()),
     "ClusterService/GetCluster": _plain(coord.GetClusterRequest),
     "ClusterService/UpdateCluster": lambda on: coord.UpdateClusterRequest(
         spec={"fence_delay_ms": 400 + int(on.fresh("x")[2:])},

@@ -244,7 +244,7 @@ PROVOKED: Mapping[str, Provoked] = {
     "UNAUTHENTICATED": Provoked(nobody, "token"),
     "PERMISSION_DENIED": Provoked(viewer, "operator"),
     "POWER_FAILED": Provoked(
-        lambda on: on.cluster.nodes.check_power("n1"), "name one: pvc node bmc set", "name"
+        lambda on: on.cluster.nodes.check_power(on.controlled_node(dead=True)), "no answer within"
     ),
     "TOO_LARGE": Provoked(large, "larger than"),
     "INTERNAL": Provoked(mistake, "failed: as a mistake would"),

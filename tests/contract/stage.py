@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,12 +19,14 @@ from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage
 from pvc_client import Cluster
 from services.coordinator.core.asked import WORKS
+from services.coordinator.drivers.fake import FakeController
 from services.coordinator.letting_in import read_token
+from services.mesh.amend import amend
 from services.mesh.desk import Call
 from services.mesh.enrolment import request_for
 from services.mesh.rows import new_meta
 from services.state.store import Put
-from tests.contract.whole import MIB, Whole
+from tests.contract.whole import MIB, REDFISH, Whole
 from tests.provisioner.worlds import qcow2
 
 WAIT_S = 20
@@ -121,17 +125,33 @@ class Stage:
         self.whole.store.commit([Put(row)])
         return name
 
+    def controlled_node(self, **controller: Any) -> str:
+        """The name of a node whose power is in the hands of a controller."""
+        there = self.cluster.nodes.get(self.node())
+        address = f"http://{self.fresh('bmc')}"
+        self.whole.power.controllers[address] = FakeController("s3cr3t", **controller)
+        control = there.spec.power_control
+        control.protocol, control.address, control.password = REDFISH, address, "s3cr3t"
+        there.meta.etag = ""
+        return str(self.cluster.nodes.update(there, ["spec.power_control"]).name)
+
     def small_vm(self) -> str:
         """The name of a VM that is off and fits on small nodes, of which there is one."""
         name = f"vms/{self.vm(memory=vm_pb2.MemorySpec(memory_mib=64))}"
         if not self._small_node:
             self._small_node = self.node(memory_mib=512)
+        wait_until(lambda: bool(self.cluster.vms.get(name).decision.node))
         return name
 
     def moved_vm(self) -> str:
         """The name of a small VM that is not at home."""
         name = self.small_vm()
         self.cluster.vms.migrate(name, to=self._small_node).result(WAIT_S)
+
+        def seen(vm: vm_pb2.Vm) -> None:  # as the agent would that the small node does not have
+            vm.status.node, vm.status.power_request = vm.decision.node, vm.decision.power_request
+
+        amend(self.whole.store, vm_pb2.Vm, name, seen)
         return name
 
     def added_node(self) -> coordinator.AddNodeResponse:
@@ -177,3 +197,11 @@ class Stage:
         pending = self.cluster.vms.create(self.fresh("vm"), vm_pb2.VmSpec())
         pending.result(WAIT_S)
         return pending.name
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Returns once it is so."""
+    end = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -20,7 +20,7 @@ from tests.contract.whole import Whole
 
 CLEAN = (
     errors.InvalidRequest, errors.NotFound, errors.Refused, errors.EtagMismatch,
-    errors.AlreadyExists, errors.Unauthenticated,
+    errors.AlreadyExists, errors.Unauthenticated, errors.PowerFailed,
 )  # fmt: skip
 FOR_REAL = ("xml", "path")
 """What is not only tried dry."""
@@ -31,7 +31,8 @@ IGNORED = {"name"}
 """The name of what is made from an id."""
 MEANINGFUL = {
     ("parent", "wildcard"), ("parent", "wrong kind"), ("node", "wrong kind"),
-    ("name", "wrong kind"), ("address", "wrong kind"),
+    ("name", "wrong kind"), ("address", "wrong kind"), ("address", "wildcard"),
+    ("nodes", "wrong kind"),
 }  # fmt: skip
 """Values that are none of the hostile ones where they fit."""
 

@@ -10,9 +10,10 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from pvc.core.v1 import meta_pb2
+from pvc.core.v1 import meta_pb2, secret_pb2
 from pvc.core.v1.operation_pb2 import Operation
-from pvc_client import errors
+from pvc_client import Cluster, errors
+from services.coordinator.core.node_edits import secret_name
 from services.mesh.contract import rules
 from tests.contract.cases import CASES
 from tests.contract.stage import Stage
@@ -315,6 +316,29 @@ def test_no_answer_carries_a_secret(stage: Stage, grpc_way: Grpc) -> None:
         answer = grpc_way.ask(PUBLIC[name], CASES[name](stage))
         for one in answer if isinstance(answer, list) else [answer]:
             assert not list(secrets_in(one)), name
+
+
+def test_the_password_of_a_controller_is_kept_sealed(
+    whole: Whole, stage: Stage, cluster: Cluster
+) -> None:
+    name = stage.controlled_node()
+    there = cluster.nodes.get(name)
+    assert there.spec.power_control.address and not there.spec.power_control.password
+    assert cluster.nodes.check_power(name).on
+    assert not [row for row in whole.rows().values() if b"s3cr3t" in row]
+    assert b"s3cr3t" not in whole.store.snapshot().named(name).SerializeToString()  # type: ignore[union-attr]
+    there.spec.power_control.user, there.meta.etag = "root", ""
+    cluster.nodes.update(there, ["spec.power_control"])
+    assert cluster.nodes.check_power(name).on, "the password stays when none is given"
+    there.spec.power_control.password = "another"
+    cluster.nodes.update(there, ["spec.power_control.password"])
+    with pytest.raises(errors.PowerFailed, match="refuses the user or the password"):
+        cluster.nodes.check_power(name)
+    there.spec.ClearField("power_control")
+    cluster.nodes.update(there, ["spec.power_control"])
+    assert whole.store.snapshot().find(secret_pb2.Secret, secret_name(name)) is None
+    with pytest.raises(errors.PowerFailed, match="no controller"):
+        cluster.nodes.check_power(name)
 
 
 def secrets_in(message: Message) -> list[str]:

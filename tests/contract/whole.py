@@ -24,6 +24,7 @@ from services.compute.drivers.fake import FakeHypervisor
 from services.compute.main import assemble as compute
 from services.compute.settings import ComputeSettings
 from services.compute.volumes import StorageVolumes
+from services.coordinator.drivers.fake import FakePower
 from services.coordinator.main import build as coordinator
 from services.coordinator.settings import Membership
 from services.gateway.access import make_secret, secret_hash
@@ -34,9 +35,10 @@ from services.mesh.channel import Peers, peers_of
 from services.mesh.clock import SystemClock
 from services.mesh.config import parse
 from services.mesh.desk import Call
+from services.mesh.enrolment import make_cluster_key
 from services.mesh.parts import Parts
 from services.mesh.process import Ground, _run
-from services.mesh.rows import FINAL, new_meta
+from services.mesh.rows import FINAL, copied, new_meta
 from services.network.drivers.fake import FakeFabric
 from services.network.main import assemble as network
 from services.network.service import default_network
@@ -63,10 +65,11 @@ MEMORY_MIB = 1 << 20
 """What fake VMs may have beyond this machine's own memory, so that as many fit anywhere."""
 MIB = 1 << 20
 QUIET_S = 0.03
+REDFISH = cluster_pb2.PowerControl.PROTOCOL_REDFISH
 ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
 """Token → what it may do."""
 ROUND_THE_CLOCK = ("nodes",)
-"""Collections that are written without anybody asking for it."""
+"""Collections that are written without anybody asking for it, events of which are too."""
 
 
 class Locked:
@@ -127,7 +130,7 @@ class Disks(SeeingDriver):
 class Whole:
     """One PVC. Everything asynchronous runs in an event loop of a thread of its own.
 
-    hypervisor, disks, fabric and builder are the fakes and tell how they can misbehave.
+    hypervisor, disks, fabric, builder and power are the fakes and tell how they can misbehave.
     """
 
     def __init__(self, folder: Path, store: Store | None = None, node: str = "n1") -> None:
@@ -135,7 +138,7 @@ class Whole:
         self.store: Store = store or MemoryStore()
         self.disks, self.fabric = Disks(), FakeFabric()
         self.hypervisor: Any = Locked(Machines(self.disks))
-        self.builder = FakeBuilder(lambda: None)
+        self.builder, self.power = FakeBuilder(lambda: None), FakePower()
         self.secrets = self.tokens()
         places = f'state_dir = "{folder}/state"\nrun_dir = "{folder}/run"'
         self.config = parse(f'[node]\nname = "{node}"\n{places}\n', "pvc")
@@ -169,9 +172,10 @@ class Whole:
         """The state, but for what is written without anybody asking."""
         snapshot = self.store.snapshot()
         return {
-            name: row.SerializeToString(deterministic=True)
+            name: asked(row).SerializeToString(deterministic=True)
             for name, row in everything(snapshot)
             if name.partition("/")[0] not in ROUND_THE_CLOCK
+            and getattr(row, "subject", "").partition("/")[0] not in ROUND_THE_CLOCK
         }
 
     def ended(self, name: str, timeout_s: float = 20.0) -> Operation:
@@ -230,7 +234,9 @@ class Whole:
             ),
             "compute": compute(machine, store, clock, volumes, self.hypervisor, self.hypervisor),
             "provisioner": provisioner(store, clock, self.node, images, neighbours, self.builder),
-            "coordinator": coordinator(store, clock, self.node, CLUSTER, self.membership),
+            "coordinator": coordinator(
+                store, clock, self.node, CLUSTER, self.membership, {REDFISH: self.power}
+            ),
             "gateway": gateway(
                 doors, store, clock, peers, node=self.node, cluster_name=CLUSTER, version="2.0"
             ),
@@ -259,6 +265,7 @@ class Whole:
         """As `pvc cluster init` has it."""
         now = self.clock.now()
         identity.create_cluster(self.config.tls_dir, CLUSTER, "n1", ["127.0.0.1"], now)
+        make_cluster_key(self.config.tls_dir)
         call = Call(now, "cluster init", self.node, self.clock.new_id)
         pool = default_pool(self.storage_settings, self.clock)
         this = cluster_pb2.ClusterIdentity(name=THIS_CLUSTER, meta=new_meta(call))
@@ -283,6 +290,16 @@ class Whole:
             for close in (one for part in parts for one in part.close):
                 await asyncio.to_thread(close)
             await self.peers.close()
+
+
+def asked(row: Any) -> Any:
+    """A row without what its agent tells of it from time to time: how full a pool is."""
+    if not row.name.startswith("pools/") or row.name.count("/") > 1:
+        return row
+    other = copied(row)
+    other.ClearField("status")
+    other.meta.etag = ""
+    return other
 
 
 def everything(snapshot: Any) -> Iterator[tuple[str, Any]]:
