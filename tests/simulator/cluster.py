@@ -19,9 +19,12 @@ from pvc.storage.v1 import storage_pb2
 from services.compute.agent import READS as AGENT_READS
 from services.compute.agent import Agent
 from services.compute.drivers.fake_migration import Wire
+from services.compute.drivers.hypervisor import Power
+from services.compute.guard import LAST_RESORT_PERIOD_S, Guard
 from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
 from services.compute.presence import Hardware, Presence
 from services.compute.settings import ComputeSettings
+from services.compute.standing import Standing
 from services.coordinator.drivers.fake import FakeController
 from services.coordinator.loop import PERIOD_S as COORDINATOR_PERIOD_S
 from services.coordinator.loop import READS as COORDINATOR_READS
@@ -34,9 +37,11 @@ from tests.simulator.jobs import vm_jobs
 from tests.simulator.machine import VERBS, Gated, Machine
 from tests.simulator.power import REDFISH, SimPower, add_fencing, address_of
 from tests.simulator.store import Ensemble, SimStore
+from tests.simulator.watchdog import VERBS as WATCHDOG_VERBS
+from tests.simulator.watchdog import SimWatchdog
 from tests.simulator.world import Thing, World
 
-RESTART_S = 2.0
+RESTART_S = 1.0
 """From the end of a process to its next start."""
 BOOT_S = 30.0
 """From power to the start of the services."""
@@ -59,6 +64,12 @@ class SimNode:
             cluster.engine, self.id, cluster.locks, cluster.holder, cluster.touched
         )
         self.machine.hypervisor.join(cluster.wire, self.id)
+        self.watchdog: SimWatchdog | None = None
+        if thing.facts.get("watchdog", "yes") == "yes":
+            wrong = float(thing.facts.get("watchdog-rate", "1"))
+            self.watchdog = SimWatchdog(
+                cluster.engine, lambda: self.reset("is reset by its watchdog"), wrong
+            )
         self.controller = FakeController(cut=self._cut_by_controller)
         self.unreached: set[str] = set()
         """Controllers, by address, that this node does not reach."""
@@ -125,13 +136,28 @@ class SimNode:
             booted,
         )
         self.machine.hypervisor.forget()
-        presence = Presence(store, self.clock, settings, facts, hardware)
+        standing = Standing(store, self.name)
+        presence = Presence(store, self.clock, settings, facts, hardware, standing)
         agent = Agent(store, self.clock, hypervisor, settings, facts, presence)
         loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, AGENT_READS)
         agent.wake = loop.wake
+        self._add_guard(process, store, standing, hypervisor)
         jobs = vm_jobs(process, store, self.clock, self.name, hypervisor)
         process.add("compute-jobs", jobs.step, JOBS_PERIOD_S, ("operations",))
         self.machine.hypervisor.on_event(agent.look_again)
+
+    def _add_guard(
+        self, process: Process, store: SimStore, standing: Standing, hypervisor: Any
+    ) -> None:
+        """As services.compute.main, but for the threads that the guard has of its own."""
+        device = self.watchdog
+        gated = Gated(device, process, WATCHDOG_VERBS) if device is not None else None
+        guard = Guard(store, self.clock, standing, gated, "/dev/watchdog")
+        process.on_end.append(guard.leave)
+        if device is not None:
+            guard.kill = lambda: end_all(hypervisor)
+            process.add("guard", guard.step, store.session_timeout_s / 12, ())
+            process.add("guard-last-resort", guard.last_resort, LAST_RESORT_PERIOD_S, ())
 
     def _ended(self, service: str, process: Process) -> None:
         self.cluster.tell(f"{process.name}", "ended")
@@ -178,6 +204,8 @@ class SimNode:
         if self.machine.on:
             self.cluster.tell(f"machine {self.id}", why)
             self.machine.lose_power()
+            if self.watchdog is not None:
+                self.watchdog.power_lost()
             for service in SERVICES:
                 self.end(service)
 
@@ -212,6 +240,13 @@ class SimNode:
                 store.set_silent(True)
                 self.cluster.engine.after(seconds, lambda s=store: s.set_silent(False))
                 process.freeze(seconds)
+
+
+def end_all(hypervisor: Any) -> None:
+    """As services.compute.guard, one after the other."""
+    for domain in hypervisor.domains().values():
+        if domain.power is not Power.OFF:
+            hypervisor.destroy(domain.vm)
 
 
 class SimCluster:

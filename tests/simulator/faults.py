@@ -56,6 +56,10 @@ def _node_facts(chance: Chance) -> dict[str, str]:
     facts["memory"] = chance.random.choice(("4096", "8192", "8192", "16384"))
     if chance.random.random() < 0.2:
         facts["bmc"] = "no"
+    if chance.random.random() < 0.25:
+        facts["watchdog"] = "no"
+    if chance.random.random() < 0.2:
+        facts["watchdog-rate"] = f"{chance.random.uniform(0.995, 1.005):.4f}"
     if chance.random.random() < 0.3:
         facts["skew"] = f"{chance.random.uniform(-90, 90):.1f}"
     if chance.random.random() < 0.3:
@@ -298,7 +302,7 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_drain, 2.0),
     (_maintenance, 0.6),
     (_lead, 1.0),
-    (_confirm, 0.0),
+    (_confirm, 2.0),
     (_restart, 2.0),
     (_power, 2.5),
     (_reset, 1.0),

@@ -22,7 +22,7 @@ CALM_STEP_S = 10.0
 CALM_MAX_S = 900.0
 """How long everything may take to be as it should once every fault is over."""
 
-LOGGERS = ("pvc.coordinator", "pvc.compute", "pvc.jobs")
+LOGGERS = ("pvc.coordinator", "pvc.compute", "pvc.guard", "pvc.jobs")
 
 
 @dataclass(slots=True)
