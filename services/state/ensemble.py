@@ -270,24 +270,43 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
 
 
 class _Client(KazooClient):  # type: ignore[misc]
-    """kazoo's own, which keeps two things to itself: how long a session the servers granted, and
-    the connection."""
+    """kazoo's own, which keeps to itself how long a session the servers granted, has no way to be
+    told of a bad server, and gives each seconds to greet us."""
 
     granted_timeout_s = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._connection._connect = partial(self._noting, self._connection._connect)
+        connection = self._connection
+        self._used: tuple[Any, ...] = ()
+        """Host, its address and port: of the server that we are connected to."""
+        self._silent: tuple[Any, ...] = ()
+        """Of the one that kept us waiting last: the others come first."""
+        connection._connect = partial(self._noting, connection._connect)
+        connection._invoke = partial(_hurried, connection._invoke)
+        connection._expand_client_hosts = partial(self._ordered, connection._expand_client_hosts)
 
     def hang_up(self) -> None:
         """Ends the connection; kazoo makes the next one."""
+        self._silent = self._used
         with suppress(OSError, AttributeError):  # there is none, or it ends at this moment
             self._connection._socket.shutdown(socket.SHUT_RDWR)
 
     def _noting(self, connect: Callable[..., tuple[float, float]], *to: Any) -> tuple[float, float]:
+        self._used, before = to, self._silent
+        self._silent = to  # unless it greets us
         read_ms, connect_ms = connect(*to)
+        self._silent = () if before == to else before
         self.granted_timeout_s = read_ms * 1.5 / 1000
         return read_ms, connect_ms
+
+    def _ordered(self, expand: Callable[[], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+        return sorted(expand(), key=lambda server: server == self._silent)
+
+
+def _hurried(invoke: Callable[..., Any], timeout_s: float, *request: Any, **named: Any) -> Any:
+    """A question while a connection is made."""
+    return invoke(min(timeout_s, _CONNECT_MAX_S), *request, **named)
 
 
 def _client(ensemble: Ensemble) -> Any:
