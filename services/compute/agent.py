@@ -256,6 +256,7 @@ class Agent:
 
         The row and its operations are of one snapshot: a row that is marked for deletion would be
         gone too early without the operation that wants its volumes too."""
+        looked = self._looked(name)  # before the row is read: it takes a while
         snapshot = self._store.snapshot()
         vm = snapshot.find(vm_pb2.Vm, name)
         if vm is None:
@@ -263,7 +264,7 @@ class Agent:
         waiting = self._ledger.take_up(lease, vm, self._operations(snapshot).get(name, ()))
         passage, refusals = None, None
         if is_between(vm, self._node):
-            passage, refusals = self._passage(vm), self._refusals(snapshot, vm)
+            passage, refusals = self._passage(vm), looked.get(vm.decision.migration.id)
             # After the row: what another node did to it was seen to be done there before it was
             # written, and has to be seen here before it is judged by.
             domain = self._hypervisor.domains().get(name.removeprefix("vms/"))
@@ -288,18 +289,21 @@ class Agent:
             return None
         return self._hypervisor.migration(vm.name.removeprefix("vms/"))
 
-    def _refusals(self, snapshot: Snapshot, vm: vm_pb2.Vm) -> tuple[str, ...] | None:
-        """Why it cannot come here: all reasons at once."""
-        if not migrate.wants_look(vm, self._node):
-            return None
-        copied = vm.decision.migration.volumes
-        found = tuple(gaps(snapshot, vm, self._node, copied))
+    def _looked(self, name: str) -> Mapping[str, tuple[str, ...]]:
+        """The migration that is to bring it here, if that is news → all reasons why it cannot."""
+        snapshot = self._store.snapshot()
+        vm = snapshot.find(vm_pb2.Vm, name)
+        if vm is None or not migrate.wants_look(vm, self._node):
+            return {}
+        migration = vm.decision.migration
+        found = list(gaps(snapshot, vm, self._node, migration.volumes))
         source = snapshot.find(cluster_pb2.Node, vm.decision.node)
-        host = source.status.migration_host if source is not None else ""
-        if not host:
-            return (*found, f"{vm.decision.node} lets no VMs out: it has no address for that")
-        images = copies(snapshot, vm)
-        return (*found, *self._hypervisor.refuses(vm.name.removeprefix("vms/"), host, images))
+        if source is None or not source.status.migration_host:
+            found.append(f"{vm.decision.node} lets no VMs out: it has no address for that")
+        else:
+            images, host = copies(snapshot, vm), source.status.migration_host
+            found += self._hypervisor.refuses(name.removeprefix("vms/"), host, images)
+        return {migration.id: tuple(found)}
 
     def _grounds(
         self, snapshot: Snapshot, vm: vm_pb2.Vm, domain: Domain | None

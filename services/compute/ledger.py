@@ -91,8 +91,9 @@ class Ledger:
             case SetArrival(arrival, why):
                 after = rows.copied(vm)
                 after.arrival.CopyFrom(arrival)
+                there = self._wrote(lease, after)
                 log.info("vm %s: %s", _id(vm), why)
-                return self._wrote(lease, after)
+                return there
             case Confirm():
                 return self._wrote(lease, rows.copied(vm))
             case Remove():

@@ -166,7 +166,7 @@ def new_authority(cluster_name: str, now: datetime) -> Pair:
     """The authority of a cluster."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _authority_name(cluster_name))])
-    usage = _usage(key_cert_sign=True, crl_sign=True)
+    usage = _authority_usage()
     builder = (
         _certificate_of(name, name, key.public_key(), now, CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -201,9 +201,8 @@ def issued(
     builder = (
         _certificate_of(name, issuer, public_key, now, NODE_LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        # Not critical: libvirt and QEMU of Debian 12 refuse a critical one that does not allow what
-        # RSA keys are used for, which keys like ours never are.
-        .add_extension(_usage(digital_signature=True), critical=False)
+        # No key usage: libvirt and QEMU of Debian 12 want one that is there to allow what only RSA
+        # keys can do. They refuse a certificate for it, or log it at every connection.
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
@@ -312,13 +311,11 @@ def _certificate_of(
     )
 
 
-def _usage(
-    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
-) -> x509.KeyUsage:
+def _authority_usage() -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=digital_signature,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
+        digital_signature=False,
+        key_cert_sign=True,
+        crl_sign=True,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,

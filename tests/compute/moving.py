@@ -18,7 +18,7 @@ from services.compute.presence import Hardware, Presence
 from services.compute.settings import ComputeSettings
 from services.mesh import rows
 from services.state.memory import MemoryCluster, MemoryStore
-from services.state.store import Conflict, Put
+from services.state.store import Conflict, Put, Snapshot
 from tests.compute.fake_hypervisor import TellingHypervisor
 from tests.compute.world import BOOTED, NET, ManualClock
 
@@ -149,31 +149,10 @@ class Pair:
         self.write("vms/web", lambda row: setattr(row.decision.migration, "cancel", True))
 
     def decide(self) -> None:
-        """What the coordinator does with a migration."""
-        vm = self.store.snapshot().find(vm_pb2.Vm, "vms/web")
-        if vm is None or not vm.decision.HasField("migration"):
-            return
-        after, migration = rows.copied(vm), vm.decision.migration
-        seen = vm.status.migration if vm.status.migration.id == migration.id else Phase()
-        here = vm.arrival if vm.arrival.id == migration.id else Arrival()
-        fenced = self.fenced(vm.decision.node)
-        match seen.phase:
-            case Phase.PHASE_MOVED:
-                after.decision.node = migration.target
-            case Phase.PHASE_FAILED:
-                pass
-            case _ if fenced and here.state == Arrival.STATE_RUNNING:
-                after.decision.node = migration.target
-            case _ if fenced and here.state == Arrival.STATE_GONE:
-                after.decision.node = migration.target  # recovered there
-            case _ if fenced and not migration.cancel:
-                self.cancel()
-                return
-            case _:
-                return
-        after.decision.ClearField("migration")
+        """The coordinator's turn."""
+        after = decided(self.store.snapshot())
         try:
-            self.store.commit([Put(after)])
+            self.store.commit([Put(after)] if after is not None else [])
         except Conflict:
             return  # in the next round
 
@@ -182,10 +161,6 @@ class Pair:
         side.stop()
         side.hypervisor.lose_power()
         self.write(side.name, lambda row: row.decision.MergeFrom(FENCED))
-
-    def fenced(self, node: str) -> bool:
-        row = self.store.snapshot().find(cluster_pb2.Node, node)
-        return row is not None and row.decision.state == cluster_pb2.NODE_STATE_FENCED
 
     def round(self) -> None:
         """Everybody does one thing, and time passes."""
@@ -239,3 +214,34 @@ class Pair:
 
 
 FENCED = cluster_pb2.NodeDecision(state=cluster_pb2.NODE_STATE_FENCED, fences=1)
+
+
+def decided(snapshot: Snapshot) -> vm_pb2.Vm | None:
+    """What the coordinator makes of a migration, as the contract has it."""
+    vm = snapshot.find(vm_pb2.Vm, "vms/web")
+    if vm is None or not vm.decision.HasField("migration"):
+        return None
+    after, migration = rows.copied(vm), vm.decision.migration
+    seen = vm.status.migration if vm.status.migration.id == migration.id else Phase()
+    here = vm.arrival if vm.arrival.id == migration.id else Arrival()
+    match seen.phase:
+        case Phase.PHASE_MOVED:
+            after.decision.node = migration.target
+        case Phase.PHASE_FAILED:
+            pass
+        case _ if not is_fenced(snapshot, vm.decision.node):
+            return None
+        case _ if here.state in (Arrival.STATE_RUNNING, Arrival.STATE_GONE):
+            after.decision.node = migration.target  # it runs there, or is started there
+        case _ if migration.cancel:
+            return None
+        case _:
+            after.decision.migration.cancel = True
+            return after
+    after.decision.ClearField("migration")
+    return after
+
+
+def is_fenced(snapshot: Snapshot, node: str) -> bool:
+    row = snapshot.find(cluster_pb2.Node, node)
+    return row is not None and row.decision.state == cluster_pb2.NODE_STATE_FENCED

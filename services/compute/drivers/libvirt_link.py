@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import threading
 import time
@@ -53,8 +52,6 @@ def run_event_loop() -> None:
             return
         # Without this libvirt's library prints every error to stderr on top of raising it.
         libvirt.registerErrorHandler(lambda context, error: None, None)
-        # And its warnings, which nobody but it can do anything about.
-        os.environ.setdefault("LIBVIRT_DEBUG", "4")
         libvirt.virEventRegisterDefaultImpl()
         threading.Thread(target=_event_loop, name="libvirt-events", daemon=True).start()
         _event_loop_runs = True

@@ -276,12 +276,20 @@ def _downtime_ms(domain: libvirt.virDomain) -> int:
 
 
 def _abroad(uri: str, vm: str) -> tuple[str, str]:
-    """The domain as another node's libvirt has it, and that node's own abilities."""
+    """The domain as another node's libvirt has it; and that node's abilities, which take longer to
+    be told, where the domain has its very processor."""
     connection = libvirt.open(uri)
     try:
-        return connection.lookupByName(vm).XMLDesc(0), connection.getCapabilities()
+        xml = connection.lookupByName(vm).XMLDesc(0)
+        return xml, connection.getCapabilities() if _is_host_processor(xml) else ""
     finally:
         connection.close()
+
+
+def _is_host_processor(xml: str) -> bool:
+    root = ET.fromstring(xml)
+    processor = root.find("cpu[@mode='host-passthrough']")
+    return processor is not None and root.get("type") == "kvm"
 
 
 def _unknown_machine(connection: libvirt.virConnect, xml: str) -> tuple[str, ...]:
@@ -308,7 +316,7 @@ def _unknown_processor(
     if root.get("type") != "kvm" or processor is None or kind is None:
         return ()
     try:
-        if processor.get("mode") == "host-passthrough":
+        if _is_host_processor(xml):
             theirs = ET.fromstring(capabilities).find("host/cpu")
             assert theirs is not None, "a host has a <cpu>"
             found = connection.compareCPU(ET.tostring(theirs, encoding="unicode"), 0)
