@@ -420,8 +420,11 @@ class SimStore:
 
     def catch_up(self) -> None:
         """It sees the newest state."""
-        newest = self._ensemble.snapshot
-        self._view = Snapshot(newest.revision, newest.tables, self._view.leases)
+        newest, view = self._ensemble.newest, self._view
+        if newest.snapshot.revision != view.revision:
+            tables = newest.snapshot.tables
+            seen = Snapshot(newest.snapshot.revision, tables, view.leases)
+            self._see(Moment(newest.time, seen, self._holdings))
 
     def _tell(self, before: Snapshot, changes: Sequence[Change], revision: int) -> None:
         after = self._ensemble.snapshot
