@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from pvc.core.v1 import operation_pb2
+from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.core import migrate
@@ -92,6 +92,8 @@ class Agent:
         self._faults: tuple[str, ...] = ()
         self._strangers: tuple[str, ...] = ()
         """Domains of PVC's that no VM stands behind, as faults of the node."""
+        self._waits = False
+        """Another still holds the node's lease."""
         self._changed = True
         self._seen: tuple[object, ...] = ()
         self._due = clock.monotonic()
@@ -110,9 +112,25 @@ class Agent:
             return
         try:
             self._round()
+        except PvcError as error:
+            self._changed = True
+            if error.reason != reason_pb2.REASON_UNREACHABLE:
+                raise
+            self._wait_for_presence(error)
         except BaseException:
             self._changed = True
             raise
+        else:
+            self._waits = False
+
+    def _wait_for_presence(self, error: PvcError) -> None:
+        """An agent that died a moment ago still holds the node's lease. To be slowed down by that
+        as by a failure would leave the node without one when it ends, and the node is fenced then:
+        all of its VMs would end because their agent was started anew."""
+        if not self._waits:
+            log.warning("%s; waiting for its end", error.message)
+        self._waits = True
+        self._due = self._clock.monotonic()
 
     def _round(self) -> None:
         with self._lock:

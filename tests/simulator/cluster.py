@@ -31,6 +31,7 @@ from services.coordinator.loop import READS as COORDINATOR_READS
 from services.coordinator.loop import Coordinator
 from services.state.memory import MemoryStore
 from services.state.store import Put
+from tests.simulator import ticks
 from tests.simulator.clock import EPOCH_S, SimClock
 from tests.simulator.engine import Engine, Process, ProcessDied
 from tests.simulator.jobs import vm_jobs
@@ -95,10 +96,9 @@ class SimNode:
         store = SimStore(self.cluster.ensemble, process, behind_s)
         store.late_s = self.late.get(service, 0.0)
         self.processes[service], self.stores[service] = process, store
+        process.needs_strand = lambda: store.may_wait
         with engine.as_process(process):
             self._build(service, process, store)
-        for loop in process.loops:
-            loop.needs_strand = lambda: not store.reachable or store.may_lose
         process.on_death.append(lambda: self._ended(service, process))
 
     def _start_again(self, service: str, behind_s: float) -> None:
@@ -118,7 +118,7 @@ class SimNode:
                     add_fencing(process, store, self.clock, self.name, coordinator, power)
                     process.add(
                         "coordinator", coordinator.step, COORDINATOR_PERIOD_S, COORDINATOR_READS
-                    )
+                    ).hint = ticks.of_coordinator(coordinator, self.clock)
         except ProcessDied:
             process.die()
 
@@ -141,6 +141,7 @@ class SimNode:
         agent = Agent(store, self.clock, hypervisor, settings, facts, presence)
         loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, AGENT_READS)
         agent.wake = loop.wake
+        loop.hint = ticks.of_agent(agent, self.clock)
         self._add_guard(process, store, standing, hypervisor)
         jobs = vm_jobs(process, store, self.clock, self.name, hypervisor)
         process.add("compute-jobs", jobs.step, JOBS_PERIOD_S, ("operations",))
@@ -157,7 +158,8 @@ class SimNode:
         if device is not None:
             guard.kill = lambda: end_all(hypervisor)
             process.add("guard", guard.step, store.session_timeout_s / 12, ())
-            process.add("guard-last-resort", guard.last_resort, LAST_RESORT_PERIOD_S, ())
+            loop = process.add("guard-last-resort", guard.last_resort, LAST_RESORT_PERIOD_S, ())
+            loop.hint = ticks.of_last_resort(guard, self.clock)
 
     def _ended(self, service: str, process: Process) -> None:
         self.cluster.tell(f"{process.name}", "ended")

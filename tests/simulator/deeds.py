@@ -90,7 +90,7 @@ def kill_at(cluster: SimCluster, words: list[str]) -> None:
             cluster.tell(process.name, f"is killed at: {process.last_gate}")
             process.die()
 
-        process.arm(gates, deed)
+        process.arm(gates, deed, stands_still=False)
 
 
 def stop(cluster: SimCluster, words: list[str]) -> None:
@@ -119,7 +119,7 @@ def freeze_at(cluster: SimCluster, words: list[str]) -> None:
             cluster.tell(process.name, f"stands still for {seconds} s at: {process.last_gate}")
             node.freeze((service,), float(seconds))
 
-        process.arm(gates, deed)
+        process.arm(gates, deed, stands_still=True)
 
 
 def start_old(cluster: SimCluster, words: list[str]) -> None:

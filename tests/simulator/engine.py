@@ -13,11 +13,14 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import ClassVar
 
 from services.mesh.errors import PvcError
 from services.mesh.loop import BACKOFF_DOUBLINGS_MAX, BACKOFF_FIRST_S, BACKOFF_MAX_S
 
+ARMED_S = 30.0
+"""How long a process may take to come to the gate at which something is to happen."""
 WAKE_S = 0.001
 """From a wake-up to the step that follows."""
 
@@ -227,7 +230,10 @@ class Process:
         """What it does when it is asked to end."""
         self.gates = 0
         self.last_gate = ""
+        self.needs_strand: Callable[[], bool] = lambda: False
+        """Its calls may have to wait."""
         self._armed: dict[int, Callable[[], None]] = {}
+        self._stops: set[int] = set()
 
     @property
     def frozen(self) -> bool:
@@ -235,14 +241,25 @@ class Process:
 
     @property
     def may_stand_still(self) -> bool:
-        return bool(self._armed)
+        return bool(self._stops)
 
-    def arm(self, gates: int, deed: Callable[[], None]) -> None:
-        """Has the deed done at the so-many-th gate from now (1: the next)."""
-        self._armed[self.gates + gates] = deed
+    def arm(self, gates: int, deed: Callable[[], None], stands_still: bool) -> None:
+        """Has the deed done at the so-many-th gate from now (1: the next), if it comes soon.
+        stands_still: the process does not end there, but goes on later."""
+        gate = self.gates + gates
+        self._armed[gate] = deed
+        if stands_still:
+            self._stops.add(gate)
+        self.engine.after(ARMED_S, lambda: self._disarm(gate, deed))
+
+    def _disarm(self, gate: int, deed: Callable[[], None]) -> None:
+        if self._armed.get(gate) is deed:
+            del self._armed[gate]
+            self._stops.discard(gate)
 
     def disarm(self) -> None:
         self._armed.clear()
+        self._stops.clear()
 
     def gate(self, what: str) -> None:
         """Raises ProcessDied where the process is dead or dies; returns once it is not frozen."""
@@ -250,6 +267,7 @@ class Process:
             raise ProcessDied
         self.gates += 1
         if self._armed and (deed := self._armed.pop(self.gates, None)) is not None:
+            self._stops.discard(self.gates)
             self.last_gate = what
             deed()
         while self.frozen and self.alive:
@@ -304,7 +322,8 @@ class SimLoop:
         self.name = name
         self.reads = reads
         self.slow = slow
-        self.needs_strand: Callable[[], bool] = lambda: False
+        self.hint: Callable[[], float] | None = None
+        """For how long no step can matter; see ticks."""
         self.steps = 0
         self._step = step
         self._period_s = period_s
@@ -346,7 +365,7 @@ class SimLoop:
         engine = process.engine
         before, engine.current = engine.current, process
         try:
-            if self.slow or process.may_stand_still or self.needs_strand():
+            if self.slow or process.may_stand_still or process.needs_strand():
                 engine.on_strand(self._guarded)
             else:
                 self._guarded()
@@ -372,7 +391,13 @@ class SimLoop:
             doublings = min(self._failures - 1, BACKOFF_DOUBLINGS_MAX)
             self._schedule(min(BACKOFF_FIRST_S * 2.0**doublings, BACKOFF_MAX_S))
         else:
-            self._schedule(WAKE_S if self._woken else self._period_s)
+            self._schedule(WAKE_S if self._woken else self._pause_s())
+
+    def _pause_s(self) -> float:
+        period_s = self._period_s
+        if self.hint is None:
+            return period_s
+        return period_s * max(ceil(self.hint() / period_s - 1e-9), 1)
 
 
 def _raised(process: Process, error: BaseException) -> None:

@@ -17,6 +17,7 @@ from services.coordinator.fencer import Fencer, pursuits
 from services.coordinator.loop import Coordinator
 from services.coordinator.runner import Outcome, made
 from services.state.store import Lease, Snapshot, Store
+from tests.simulator import ticks
 from tests.simulator.clock import SimClock
 from tests.simulator.engine import Process
 
@@ -38,7 +39,7 @@ class SimPower(FakePower):
         reaches: Callable[[str], bool],
     ) -> None:
         """reaches: address → whether this node's calls arrive there."""
-        super().__init__(process.engine.sleep)
+        super().__init__(lambda seconds: process.engine.sleep(seconds) if seconds else None)
         self.controllers = controllers
         self._process = process
         self._reaches = reaches
@@ -124,7 +125,8 @@ def add_fencing(
     pursue = pursuits(controllers, storage or NoStorageFence(), runner, clock, gone_s)
     fencer = Fencer(store, clock, node, lease, pursue)
     checks = ControllerChecks(store, clock, controllers, asking, lease)
-    runner.wake = process.add("coordinator-fencer", fencer.step, FENCE_PERIOD_S, ("nodes",)).wake
+    loop = process.add("coordinator-fencer", fencer.step, FENCE_PERIOD_S, ("nodes",))
+    loop.hint, runner.wake = ticks.of_fencer(fencer, store), loop.wake
     asking.wake = process.add(
         "coordinator-controllers", checks.step, CHECK_PERIOD_S, ("nodes",)
     ).wake

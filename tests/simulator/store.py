@@ -157,9 +157,11 @@ class SimStore:
         return not (self.cut or self._expired or self._silent) and self._ensemble.up
 
     @property
-    def may_lose(self) -> bool:
-        """An answer is going to be lost."""
-        return bool(self._lose)
+    def may_wait(self) -> bool:
+        """A call may have to wait: for a connection, or for an answer that is going to be lost."""
+        return (
+            self._expired or self.cut or self._silent or not self._ensemble.up or bool(self._lose)
+        )
 
     def set_cut(self, cut: bool) -> None:
         self.cut = cut
@@ -418,8 +420,11 @@ class SimStore:
 
     def catch_up(self) -> None:
         """It sees the newest state."""
-        newest = self._ensemble.snapshot
-        self._view = Snapshot(newest.revision, newest.tables, self._view.leases)
+        newest, view = self._ensemble.newest, self._view
+        if newest.snapshot.revision != view.revision:
+            tables = newest.snapshot.tables
+            seen = Snapshot(newest.snapshot.revision, tables, view.leases)
+            self._see(Moment(newest.time, seen, self._holdings))
 
     def _tell(self, before: Snapshot, changes: Sequence[Change], revision: int) -> None:
         after = self._ensemble.snapshot

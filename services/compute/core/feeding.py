@@ -84,7 +84,7 @@ class Contact:
         if not self.asked:
             return NEVER
         told = self.asked[-1] - lag_s
-        return max((one for one in self.asked if one <= told), default=NEVER)
+        return next((one for one in reversed(self.asked) if one <= told), NEVER)
 
     def feed_until(self, times: Times) -> float:
         """The last moment to feed at."""
