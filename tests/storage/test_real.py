@@ -373,11 +373,11 @@ def test_a_pool_whose_file_system_hangs_keeps_no_other_waiting(
     reached, go_on = threading.Event(), threading.Event()
     room = directory._room
 
-    def stuck(folder: Path) -> Any:
+    def stuck(folder: Path, mark: str) -> Any:
         if folder.name == "stuck":
             reached.set()
             assert go_on.wait(20)
-        return room(folder)
+        return room(folder, mark)
 
     monkeypatch.setattr(directory, "_room", stuck)
     driver = DirectoryDriver()
