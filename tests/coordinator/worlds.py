@@ -223,6 +223,7 @@ def _decide(vm: vm_pb2.Vm, words: list[str]) -> None:
         decision.migration.method = vm_pb2.MigrationMethod.Value(method)
         decision.migration.operation = decided.get("operation", "")
         decision.migration.cancel = "cancel" in words
+        decision.migration.power_request = decision.power_request
 
 
 def _see(vm: vm_pb2.Vm, words: list[str]) -> None:

@@ -157,7 +157,9 @@ def follow_dead(now: Timestamp, world: World, vm: vm_pb2.Vm) -> Course:
         return _moved(now, vm, seen)
     ended = arrival.state in (Arrival.STATE_GONE, Arrival.STATE_REFUSED)
     if ended or seen.phase != Phase.PHASE_COPYING or is_dead(world, target):
-        return stayed(now, vm, f"{source} failed meanwhile")
+        course = stayed(now, vm, f"{source} failed meanwhile")
+        _want_again(course.vm, vm.decision.migration)
+        return course
     if not vm.decision.migration.cancel:
         return Stopping(_cancelled(vm), f"{source} failed meanwhile")
     line = f"{source} failed; {short(target)} has to say whether it got there"
@@ -261,8 +263,7 @@ def _shut_down(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
         return stayed(now, vm, "it was asked to run meanwhile")
     if stop:
         course = stayed(now, vm, stop)
-        if ours and not vm.meta.HasField("delete_time"):
-            course.vm.decision.power = RUNNING
+        _want_again(course.vm, decision.migration)
         return course
     if not is_idle(vm) or vm.status.guest_shutdown:
         return GoesOn(f"waits for it to shut down on {short(decision.node)}", 10, "it shuts down")
@@ -271,6 +272,14 @@ def _shut_down(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
     if ours:
         moved.vm.decision.power = RUNNING
     return Moved(moved.vm, moved.what, starts=ours)
+
+
+def _want_again(after: vm_pb2.Vm, migration: vm_pb2.Migration) -> None:
+    """A VM that was shut down only to be moved is to run, unless somebody asked for something else
+    meanwhile."""
+    ours = after.decision.power_request == migration.power_request
+    if migration.method == SHUTDOWN and ours and not after.meta.HasField("delete_time"):
+        after.decision.power = RUNNING
 
 
 def _arrived(vm: vm_pb2.Vm, how: str) -> Moved:
