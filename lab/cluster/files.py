@@ -26,7 +26,7 @@ from services.mesh.identity import write_private
 
 MEMORY_FOR_VMS_MIB = 2048
 """What each node has to give."""
-TICK_MS = 500
+TICK_MS = 250
 """Of ZooKeeper: a session can be as short as two of them."""
 
 _OVERLAYS = ("etc", "opt", "srv", "var/lib", "var/log")
@@ -77,7 +77,7 @@ watchdog = "unix:{watchdog}"
 _ZOOKEEPER = f"""\
 tickTime={TICK_MS}
 initLimit=20
-syncLimit=6
+syncLimit=4
 minSessionTimeout=1000
 maxSessionTimeout=60000
 dataDir=/var/lib/zookeeper

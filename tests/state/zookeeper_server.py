@@ -129,9 +129,12 @@ class ZookeeperServer:
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stops it in the middle of whatever it does."""
+        """Stops it in the middle of whatever it does; returns when all of its threads stand."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        while any(") T " not in (one / "stat").read_text() for one in tasks.iterdir()):
+            time.sleep(0.01)
 
     def thaw(self) -> None:
         """Lets it go on."""
