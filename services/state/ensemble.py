@@ -252,7 +252,7 @@ class Connection:
     def _changed(self, state: str) -> None:
         """kazoo calls this from the thread that serves the connection: it must not wait."""
         if state == KazooState.CONNECTED:
-            self._session = f"{self._client.client_id[0] & (1 << 64) - 1:016x}"
+            self._session = session_text(self._client.client_id[0])
             self._up.set()
         else:
             self._up.clear()
@@ -288,6 +288,11 @@ class _Client(KazooClient):  # type: ignore[misc]
         read_ms, connect_ms = connect(*to)
         self.granted_timeout_s = read_ms * 1.5 / 1000
         return read_ms, connect_ms
+
+
+def session_text(number: int) -> str:
+    """A session as PVC writes it."""
+    return f"{number & (1 << 64) - 1:016x}"
 
 
 def _client(ensemble: Ensemble) -> Any:
