@@ -13,6 +13,7 @@ from lab.cluster.site import Lab, LabError, Node
 from lab.demo.screen import Screen
 from lab.guests import Guests
 from lab.story.timeline import Moment, Timeline
+from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2
 from pvc_client import Cluster
 
@@ -138,7 +139,7 @@ class Story:
 
     def _balance(self, cluster: Cluster) -> None:
         began = time.monotonic()
-        cluster.balance().result(MOVE_TIMEOUT_S, self._stage)
+        cluster.balance(vm_pb2.NODE_SELECTOR_VMS).result(MOVE_TIMEOUT_S, self._stage)
         self.times.append(("balanced", _s(time.monotonic() - began)))
         guests = Guests.on(self.lab, cluster)
         for node in self.lab.nodes:

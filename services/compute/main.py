@@ -26,6 +26,7 @@ from services.compute.presence import Presence, read_hardware
 from services.compute.service import VmService
 from services.compute.settings import ComputeSettings
 from services.compute.standing import Standing
+from services.compute.succession import Succession
 from services.compute.volumes import Channel, StorageVolumes, VolumeService
 from services.mesh.clock import Clock
 from services.mesh.config import Config
@@ -152,7 +153,8 @@ def _build_on(ground: Ground, standing: Standing, guard: Guard) -> Parts:
 
     settings, disks = settings_of(config), LibvirtDisks(libvirt)
     guard.kill = partial(end_all, libvirt)
-    parts = build(settings, ground.store, ground.clock, storage, libvirt, disks, standing)
+    line = Succession(Path(config.node.run_dir))
+    parts = build(settings, ground.store, ground.clock, storage, libvirt, disks, standing, line)
     return replace(parts, loops=(*keeping, *parts.loops), close=(libvirt.close, *parts.close))
 
 
@@ -164,10 +166,11 @@ def build(
     hypervisor: Hypervisor,
     disks: OpenDisks,
     standing: Standing | None = None,
+    succession: Succession | None = None,
 ) -> Parts:
     """storage: node → a channel to its storage service, for calls that wait."""
     volumes = StorageVolumes(store, clock, storage)
-    return assemble(settings, store, clock, volumes, hypervisor, disks, standing)
+    return assemble(settings, store, clock, volumes, hypervisor, disks, standing, succession)
 
 
 def assemble(
@@ -178,11 +181,12 @@ def assemble(
     hypervisor: Hypervisor,
     disks: OpenDisks,
     standing: Standing | None = None,
+    succession: Succession | None = None,
 ) -> Parts:
     """As `build`, with any way to ask for volumes."""
     settings.prepare()
     node, facts, desk = settings.node, hypervisor.facts(), Desk(store, clock, settings.node)
-    presence = Presence(store, clock, settings, facts, read_hardware(), standing)
+    presence = Presence(store, clock, settings, facts, read_hardware(), standing, succession)
     agent = Agent(store, clock, hypervisor, settings, facts, presence)
     guests = Guests(store, clock, hypervisor, node, agent.memory)
     open_volumes = OpenVolumes(store, disks, node)

@@ -15,6 +15,7 @@ from pvc.core.v1 import meta_pb2, reason_pb2
 from services.compute.drivers.hypervisor import Facts
 from services.compute.settings import ComputeSettings
 from services.compute.standing import Standing
+from services.compute.succession import Succession
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
@@ -60,19 +61,21 @@ class Presence:
         facts: Facts,
         machine: Hardware,
         standing: Standing | None = None,
+        succession: Succession | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
         self._facts = facts
         self.machine = machine
+        self._succession = succession
         self.standing = standing or Standing(store, settings.node)
 
     def hold(self, faults: Sequence[str] = ()) -> Lease:
         """The lease, taken again if the session was lost, with the row refreshed if it differs.
         Raises PvcError UNREACHABLE while another holds it: two machines of one name."""
         node = self._settings.node
-        lease = self._store.acquire(node, node)
+        lease = self._store.acquire(node, node, self._inherited())
         if lease is None:
             raise PvcError(
                 reason_pb2.REASON_UNREACHABLE,
@@ -82,6 +85,15 @@ class Presence:
         self.standing.lease = lease
         self._refresh(lease, (*faults, *self.standing.faults))
         return lease
+
+    def _inherited(self) -> str:
+        """The session of the agent before, if that is known to be dead. Whoever comes after this
+        process is told of its session before it holds anything."""
+        if self._succession is None:
+            return ""
+        former = self._succession.former()
+        self._succession.note(self._store.session())
+        return former
 
     def _refresh(self, lease: Lease, faults: Sequence[str]) -> None:
         there = self._store.snapshot().find(cluster_pb2.Node, self._settings.node)

@@ -252,7 +252,7 @@ class Connection:
     def _changed(self, state: str) -> None:
         """kazoo calls this from the thread that serves the connection: it must not wait."""
         if state == KazooState.CONNECTED:
-            self._session = f"{self._client.client_id[0] & (1 << 64) - 1:016x}"
+            self._session = session_text(self._client.client_id[0])
             self._up.set()
         else:
             self._up.clear()
@@ -307,6 +307,11 @@ class _Client(KazooClient):  # type: ignore[misc]
 def _hurried(invoke: Callable[..., Any], timeout_s: float, *request: Any, **named: Any) -> Any:
     """A question while a connection is made."""
     return invoke(min(timeout_s, _CONNECT_MAX_S), *request, **named)
+
+
+def session_text(number: int) -> str:
+    """A session as PVC writes it."""
+    return f"{number & (1 << 64) - 1:016x}"
 
 
 def _client(ensemble: Ensemble) -> Any:

@@ -52,12 +52,12 @@ class LocalLeases:
         self._publish = publish
         self._held: dict[str, LocalLease] = {}
 
-    def acquire(self, name: str, holder: str, session: str) -> LocalLease | None:
+    def acquire(self, name: str, holder: str, session: str, heir_of: str = "") -> LocalLease | None:
         """See Store.acquire."""
         check_lease_name(name)
         with self._lock:
             there = self._held.get(name)
-            if there is not None:
+            if there is not None and (there.session != heir_of or heir_of == session):
                 return there if (there.session, there.holder) == (session, holder) else None
             lease = LocalLease(self, name, holder, session)
             self._held[name] = lease

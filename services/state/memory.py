@@ -64,11 +64,11 @@ class MemoryStore:
         """See Store."""
         return self._cluster.mirror.on_change(wake)
 
-    def acquire(self, name: str, holder: str) -> LocalLease | None:
+    def acquire(self, name: str, holder: str, heir_of: str = "") -> LocalLease | None:
         """See Store."""
         with self._cluster.lock:
             self._check_open()
-            return self._cluster.leases.acquire(name, holder, self._session)
+            return self._cluster.leases.acquire(name, holder, self._session, heir_of)
 
     def prove(self, lease: Lease, timeout_s: float) -> None:
         """See Store."""

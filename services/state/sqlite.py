@@ -75,11 +75,11 @@ class SqliteStore:
         """See Store."""
         return self._mirror.on_change(wake)
 
-    def acquire(self, name: str, holder: str) -> LocalLease | None:
+    def acquire(self, name: str, holder: str, heir_of: str = "") -> LocalLease | None:
         """See Store."""
         with self._writing:
             self._check_open()
-            return self._leases.acquire(name, holder, self._session)
+            return self._leases.acquire(name, holder, self._session, heir_of)
 
     def prove(self, lease: Lease, timeout_s: float) -> None:
         """See Store."""

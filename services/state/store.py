@@ -175,9 +175,12 @@ class Store(Protocol):
         snapshot but call nothing else here."""
         ...
 
-    def acquire(self, name: str, holder: str) -> Lease | None:
+    def acquire(self, name: str, holder: str, heir_of: str = "") -> Lease | None:
         """The lease, or None while another holds it: does not wait for it. A lease already held by
-        this very session and holder is returned again. Raises PvcError STORE_UNAVAILABLE."""
+        this very session and holder is returned again. Raises PvcError STORE_UNAVAILABLE.
+
+        heir_of: a session whose process has ended for certain. A lease that it still holds passes
+        on at once: nobody sees it free, and no commit under the old one happens any more."""
         ...
 
     def prove(self, lease: Lease, timeout_s: float) -> None:

@@ -114,10 +114,10 @@ class ZookeeperStore:
         """See Store."""
         return self._mirror.on_change(wake)
 
-    def acquire(self, name: str, holder: str) -> ZookeeperLease | None:
+    def acquire(self, name: str, holder: str, heir_of: str = "") -> ZookeeperLease | None:
         """See Store."""
         self._check_open()
-        return self._leases.acquire(name, holder)
+        return self._leases.acquire(name, holder, heir_of)
 
     def prove(self, lease: Lease, timeout_s: float) -> None:
         """See Store. A transaction that only checks: most servers must agree to it, so a server

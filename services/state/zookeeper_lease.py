@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
 from services.mesh.clock import Clock
-from services.state.ensemble import Connection, Cut
+from services.state.ensemble import Connection, Cut, session_text
 from services.state.follower import Follower
 from services.state.lease import check_lease_name
 from services.state.mirror import unavailable
@@ -54,19 +54,22 @@ class ZookeeperLeases:
         self._acquiring = threading.Lock()
         self._held: dict[str, ZookeeperLease] = {}
 
-    def acquire(self, name: str, holder: str) -> ZookeeperLease | None:
+    def acquire(self, name: str, holder: str, heir_of: str = "") -> ZookeeperLease | None:
         """See Store.acquire."""
         check_lease_name(name)
         if (known := self._known(name)) is not None:
             mine = self._held.get(name)
-            return mine if mine and mine.path == known and mine.holder == holder else None
+            if mine and mine.path == known and mine.holder == holder:
+                return mine
+            if not heir_of:
+                return None
         path = self._znodes.lease(name, self._clock.new_id())
         wanted = ZookeeperLease(self, name, holder, path, self._connection.session)
         deadline = self._connection.deadline(self._patience_s)
         with self._acquiring:
             while self._connection.left_s(deadline):
                 try:
-                    if self._try(wanted, deadline):
+                    if self._try(wanted, heir_of, deadline):
                         return self._current(wanted)
                 except Cut:
                     self._connection.wait_up(deadline)
@@ -103,17 +106,29 @@ class ZookeeperLeases:
                 return f"{self._znodes.leases}/{child}"
         return None
 
-    def _try(self, wanted: ZookeeperLease, deadline: float) -> bool:
+    def _try(self, wanted: ZookeeperLease, heir_of: str, deadline: float) -> bool:
         """True when the lease is held, by us or by another; False to try again."""
         version = self._turn(wanted.name)
         prefix = f"{escaped(wanted.name)}~"
-        if any(child.startswith(prefix) for child in self._follower.read_leases()):
+        held = [child for child in self._follower.read_leases() if child.startswith(prefix)]
+        paths = [f"{self._znodes.leases}/{child}" for child in held]
+        if not all(self._passes_on(path, heir_of) for path in paths):
             return True
         transaction = self._connection.transaction()
         transaction.set_data(self._znodes.turn(wanted.name), b"", version=version)
+        for path in paths:
+            transaction.delete(path)
         transaction.create(wanted.path, wanted.holder.encode(), ephemeral=True)
         self._connection.carry_out(transaction, deadline)
         return False
+
+    def _passes_on(self, path: str, heir_of: str) -> bool:
+        """It is the dead session's, or gone by now: then the transaction fails, and the next one
+        does without it."""
+        if not heir_of or heir_of == self._connection.session:
+            return False
+        found = self._connection.get(path)
+        return found is None or session_text(found[1].ephemeralOwner) == heir_of
 
     def _current(self, wanted: ZookeeperLease) -> ZookeeperLease | None:
         """The holding that is there now, if it is ours for the same holder."""

@@ -370,8 +370,8 @@ class Deaf(MemoryStore):
     def snapshot(self) -> Snapshot:
         return self.deaf or super().snapshot()
 
-    def acquire(self, name: str, holder: str) -> Lease | None:  # type: ignore[override]
-        self.lease = self.lease if self.deaf else super().acquire(name, holder)
+    def acquire(self, name: str, holder: str, heir_of: str = "") -> Lease | None:  # type: ignore[override]
+        self.lease = self.lease if self.deaf else super().acquire(name, holder, heir_of)
         return self.lease
 
     def session(self) -> str:

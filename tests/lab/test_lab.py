@@ -11,6 +11,7 @@ from lab import heartbeat
 from lab.cluster import founding, inside, life, orders
 from lab.cluster.site import Lab, LabError, Node
 from lab.guests import Guests
+from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc_client.errors import Unavailable
 
@@ -79,8 +80,7 @@ def test_a_running_vm_moves_and_loses_no_packet(lab: Lab, guests: Guests) -> Non
         seen = heartbeat.count(heard.since(began))
     assert seen.lost == 0
     assert seen.longest_gap_s < 5  # of a guest that is emulated on a busy machine
-    assert "mover" not in inside.run(lab.node(source), ["ps", "-eo", "args"])
-    guests.remove("mover")
+    assert "guest=mover" not in inside.run(lab.node(source), ["ps", "-eo", "args"])
 
 
 def test_a_killed_service_comes_back_and_vms_do_not_notice(lab: Lab, guests: Guests) -> None:
@@ -119,6 +119,36 @@ def test_a_node_that_hangs_or_is_cut_off_comes_back(lab: Lab) -> None:
             wait(lambda n=node: not is_online(cluster, n), 30, f"{node.name} is missed")
             orders.chassis(lab, undo, [node.name])
             wait(lambda n=node: is_online(cluster, n), 30, f"{node.name} is back")
+
+
+@pytest.mark.parametrize("leads", [False, True], ids=["follower", "leader"])
+def test_vms_of_a_dead_node_run_elsewhere(lab: Lab, leads: bool) -> None:
+    """Its controller is as dead as the node: that it is dead is proven by its watchdog."""
+    victim, witness = bring_mover_to(lab, leads)
+    began = time.monotonic()
+    orders.chassis(lab, "kill", [victim.name])
+    with founding.client(witness) as cluster:
+        guests = Guests.on(lab, cluster)
+        wait(lambda: guests.node_of("mover") not in ("", victim.name), 60, "it runs elsewhere")
+        took_s = time.monotonic() - began
+        proof = cluster.nodes.get(victim.name).decision.proof
+        assert proof.means == cluster_pb2.PROOF_MEANS_WATCHDOG, proof
+        assert cluster.vms.get(f"own-{witness.name}").status.state == vm_pb2.VM_STATE_RUNNING
+        assert took_s < 25
+        orders.chassis(lab, "on", [victim.name])
+        founding.wait_online(witness, lab.nodes)
+    assert "guest=mover" not in inside.run(victim, ["ps", "-eo", "args"])
+
+
+def bring_mover_to(lab: Lab, leads: bool) -> tuple[Node, Node]:
+    """The node that is to die, which has the VM, and another that is to see it."""
+    with founding.client(lab.nodes[0]) as cluster:
+        leader = cluster.status().leader.removeprefix("nodes/")
+        victim = next(node for node in lab.nodes if (node.name == leader) == leads)
+        if Guests.on(lab, cluster).node_of("mover") != victim.name:
+            cluster.vms.move("mover", victim.name).result(90)
+            Guests.on(lab, cluster).await_node("mover", victim.name)
+    return victim, next(node for node in lab.nodes if node != victim)
 
 
 def test_the_lab_is_found_again_after_its_chassis_died(lab: Lab, guests: Guests) -> None:

@@ -31,7 +31,7 @@ def test_the_units_start_every_service_as_a_process_of_its_own() -> None:
     assert sorted(programs) == sorted(SERVICES)
     compute = programs["compute"]
     assert compute.command[1:] == ("-m", "services.compute", "--config", CONFIG)
-    assert (compute.restart_s, compute.stop_s) == (0.5, 45.0)
+    assert (compute.restart_s, compute.stop_s) == (0.1, 45.0)
     assert compute.condition == "/var/lib/pvc/tls/node.crt"
 
 

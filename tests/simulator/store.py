@@ -333,15 +333,18 @@ class SimStore:
         self._process.gate("commit done")
         return revision
 
-    def acquire(self, name: str, holder: str) -> Lease | None:
+    def acquire(self, name: str, holder: str, heir_of: str = "") -> Lease | None:
         """See Store. What this process has heard of is answered at once, as in
         services.state.zookeeper_lease; it may be out of date."""
         mine, known = self._held.get(name), self._holdings.get(name)
         fresh = mine is None or mine.session == self._inner.session()
         if known is not None and fresh and self.reachable:
-            return mine if mine is known and mine.holder == holder else None
+            if mine is known and mine.holder == holder:
+                return mine
+            if not heir_of:
+                return None
         self._call("acquire")
-        lease = self._inner.acquire(name, holder)
+        lease = self._inner.acquire(name, holder, heir_of)
         self._contacts.append(self._engine.now)
         if lease is not None:
             self._held[name] = lease

@@ -329,6 +329,25 @@ def test_anothers_lease_is_not_proven(place: Place, store: Store) -> None:
         place.open().prove(lease, WAIT_S)
 
 
+def test_a_lease_passes_on_to_the_heir_of_a_dead_session(place: Place, store: Store) -> None:
+    first = store.acquire("nodes/n1", "nodes/n1")
+    assert first is not None
+    heir = place.open()
+    eventually(lambda: "nodes/n1" in heir.snapshot().leases)
+    free: list[bool] = []
+    forget = heir.on_change(lambda: free.append("nodes/n1" not in heir.snapshot().leases))
+    assert heir.acquire("nodes/n1", "nodes/n1") is None
+    assert heir.acquire("nodes/n1", "nodes/n1", "0" * 16) is None, "another's is not inherited"
+    second = heir.acquire("nodes/n1", "nodes/n1", first.session)
+    assert second is not None and second.session == heir.session()
+    assert heir.acquire("nodes/n1", "nodes/n1", first.session) is second
+    forget()
+    assert not any(free), "it was never seen free"
+    with refused("NOT_LEADER"):
+        store.commit([Put(vm("web"))], held_by=first)
+    assert heir.commit([Put(vm("db"))], held_by=second) == 1
+
+
 def test_a_lease_ends_with_its_session(place: Place, store: Store) -> None:
     session = store.session()
     lease = store.acquire("leader", "a")

@@ -1,0 +1,41 @@
+"""Who may take over the lease of an agent that died."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from services.compute.succession import Succession
+
+HOLD = """
+import sys
+from pathlib import Path
+from services.compute.succession import Succession
+line = Succession(Path(sys.argv[1]))
+line.former()
+line.note("5e55")
+print("noted", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_first_has_nobody_before_it(tmp_path: Path) -> None:
+    line = Succession(tmp_path / "run")
+    assert line.former() == ""
+    line.note("a1")
+    assert line.former() == "", "its own session is nobody's before it"
+
+
+def test_the_next_one_knows_only_of_the_dead(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as before:
+        assert before.stdout is not None and before.stdout.readline() == b"noted\n"
+        line = Succession(tmp_path)
+        assert line.former() == "", "it lives"
+        line.note("b2")
+        before.kill()
+    assert line.former() == "5e55"
+    line.note("b2")
+    assert line.former() == "5e55"
+    assert (tmp_path / "agent.session").read_text() == "b2"
