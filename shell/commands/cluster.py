@@ -21,6 +21,8 @@ INIT = "services.pvcd.init"
 """Where a new cluster is made; only on a machine that runs the services."""
 JOIN = "services.pvcd.join"
 """Where a machine becomes a node."""
+REMOVE = "services.pvcd.remove"
+"""Where PVC is taken off a machine."""
 
 
 @click.group(cls=Group, aliases={"info": "status"})
@@ -100,6 +102,26 @@ def join(session: Any, token: str | None, config: str | None) -> None:
         "pvc node list",
         err=True,
     )
+
+
+@command(cluster, "leave", "sudo pvc cluster leave", "sudo pvc cluster leave --force --yes")
+@config_option
+@click.option("--force", is_flag=True, help="Though the cluster was not told, or is gone.")
+@yes_option
+def leave(session: Any, config: str | None, force: bool, yes: bool) -> None:
+    """Take PVC off this machine: its VMs, its networks, all its state. Stop its services first.
+
+    A node of several is taken out of its cluster before: pvc node remove.
+    """
+    take_off = _here(REMOVE).remove
+    session.confirm(
+        "Take PVC off this machine? Its VMs end, and what is in its state folder is lost.", yes=yes
+    )
+    with _told():
+        left = take_off(Path(config) if config else None, force=force)
+    for remains in left:
+        click.echo(remains, err=True)
+    click.echo("PVC is off this machine" if not left else "PVC is off this machine, but for that")
 
 
 def _switch(group: click.Group, name: str, field: str, on: tuple[str, str], off: tuple[str, str],
