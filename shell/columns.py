@@ -9,8 +9,11 @@ from shell.measures import mebibytes, size, span
 from shell.render import RECORD, WIDE, Column, View, short
 
 GOOD = {"running", "ready", "online", "ok", "succeeded", "info"}
-BUSY = {"starting", "stopping", "paused", "pending", "creating", "deleting", "warning", "cancelled"}
-BAD = {"crashed", "failed", "unknown", "error"}
+BUSY = {
+    "starting", "stopping", "paused", "pending", "creating", "deleting", "warning", "cancelled",
+    "joining", "draining", "drained", "maintenance", "leaving",
+}  # fmt: skip
+BAD = {"crashed", "failed", "unknown", "error", "fencing", "fenced"}
 
 
 def state_style(word: str) -> str:
@@ -110,10 +113,56 @@ def vm_memory(vm: Any) -> str:
     return mebibytes(vm.status.memory_mib or vm.spec.memory.memory_mib)
 
 
+def vm_node(vm: Any) -> str:
+    """Where it is; where it goes, while it moves."""
+    there = last(vm.decision.node)
+    return f"{there} → {last(vm.decision.migration.target)}" if _moves(vm) else there
+
+
+def _moves(vm: Any) -> bool:
+    return bool(vm.decision.HasField("migration"))
+
+
+def vm_move(vm: Any) -> str:
+    """How its move stands."""
+    if not _moves(vm):
+        return ""
+    seen, to = vm.status.migration, last(vm.decision.migration.target)
+    if seen.id != vm.decision.migration.id or not seen.total_bytes:
+        return f"to {to}: {enum_word(seen, 'phase') or 'begins'}"
+    left = f"{size(seen.remaining_bytes)} of {size(seen.total_bytes)} to go"
+    pace = f"{size(seen.copied_bytes_per_s)}/s, the guest writes {size(seen.dirty_bytes_per_s)}/s"
+    eta = f", about {seen.remaining_s} s left" if seen.remaining_s else ""
+    return f"to {to}: {left}, {pace}{eta}"
+
+
+def vm_ha(vm: Any) -> str:
+    """What becomes of it when its node fails."""
+    ha = vm.spec.ha
+    after = f", after {' '.join(map(last, ha.start_after))}" if ha.start_after else ""
+    return f"{enum_word(ha, 'policy')}, priority {ha.priority}{after}" if ha.priority else ""
+
+
+def vm_rules(vm: Any) -> str:
+    """Where it may and should be, a line each."""
+    placement, lines = vm.spec.placement, []
+    if placement.nodes:
+        lines.append(f"only {' '.join(map(last, placement.nodes))}")
+    for rule in placement.node_rules:
+        lines.append(f"{_must(rule)} {'avoid nodes' if rule.avoid else 'be on nodes'} {rule.tag}")
+    for rule in placement.vm_rules:
+        lines.append(f"{_must(rule)} be {'apart from' if rule.apart else 'with'} VMs {rule.tag}")
+    return "\n".join(lines)
+
+
+def _must(rule: Any) -> str:
+    return "must" if rule.required else "should"
+
+
 VM = (
     NAME,
     STATE,
-    Column("NODE", lambda r, v: last(r.decision.node)),
+    Column("NODE", lambda r, v: vm_node(r)),
     Column("CPUS", lambda r, v: str(r.status.vcpus or r.spec.cpu.vcpus or ""), right=True),
     Column("MEMORY", lambda r, v: vm_memory(r), right=True),
     Column("ADDRESS", lambda r, v: addresses(r), elastic=True),
@@ -124,6 +173,12 @@ VM = (
     WHY,
     DESCRIPTION,
     Column("DECIDED", lambda r, v: r.decision.why, RECORD),
+    Column("MOVE", lambda r, v: vm_move(r), RECORD),
+    Column("LAST MOVE", lambda r, v: r.decision.last_move, RECORD),
+    Column("HOME", lambda r, v: last(r.decision.home), RECORD),
+    Column("WAITS FOR", lambda r, v: " ".join(map(last, r.decision.waits_for)), RECORD),
+    Column("HA", lambda r, v: vm_ha(r), RECORD),
+    Column("PLACEMENT", lambda r, v: vm_rules(r), RECORD),
     Column("WAITS FOR RESTART", lambda r, v: ", ".join(r.status.pending_restart), RECORD),
     Column("DISKS", lambda r, v: "\n".join(map(disk_line, r.spec.disks)), RECORD),
     Column("NICS", lambda r, v: "\n".join(map(nic_line, r.spec.nics)), RECORD),
@@ -237,26 +292,6 @@ RECIPE = (
     Column("TEXT", lambda r, v: r.text, RECORD),
 )
 
-NODE = (
-    NAME,
-    Column("STATE", lambda r, v: enum_word(r.decision, "state") or "new", style=state_style),
-    Column("CPUS", lambda r, v: str(r.status.cpus), right=True),
-    Column("MEMORY", lambda r, v: mebibytes(r.status.memory_mib), right=True),
-    Column("FOR VMS", lambda r, v: mebibytes(r.status.memory_for_vms_mib), right=True),
-    Column("ACCELERATOR", lambda r, v: r.status.accelerator),
-    Column("VERSION", lambda r, v: r.status.version),
-    Column("QEMU", lambda r, v: r.status.emulator_version, WIDE),
-    Column("LIBVIRT", lambda r, v: r.status.libvirt_version, WIDE),
-    Column("KERNEL", lambda r, v: r.status.kernel, WIDE, elastic=True),
-    Column("FAULTS", lambda r, v: "\n".join(r.status.faults), RECORD),
-    Column("WHY", lambda r, v: r.decision.why, RECORD),
-    Column("ACCELERATOR WHY", lambda r, v: r.status.accelerator_why, RECORD),
-    Column("SERVICES", lambda r, v: "\n".join(f"{s.service}  {s.address}"
-           for s in r.status.services), RECORD),
-    Column("CPU MODELS", lambda r, v: " ".join(r.status.cpu_models), RECORD),
-    *COMMON,
-)  # fmt: skip
-
 
 def stage(operation: Any) -> str:
     """What it is doing, or why it failed; nothing of what is done and over."""
@@ -309,10 +344,31 @@ VERDICT = (
 )
 
 
+EXPLAINED = (
+    Column("NODE", lambda r, v: last(r.node)),
+    Column("REASONS", lambda r, v: "\n".join(r.reasons)),
+)
+MOVE = (
+    Column("VM", lambda r, v: last(r.vm)),
+    Column("FROM", lambda r, v: last(r.source)),
+    Column("TO", lambda r, v: last(r.target)),
+    Column("WHY", lambda r, v: r.why, elastic=True),
+)
+
+
 def counts(found: Mapping[str, int]) -> str:
     """States with their counts: "3 running, 1 stopped"."""
     shown = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{count} {state.lower().replace('_', ' ')}" for state, count in shown)
+
+
+def reserved(cluster: Any) -> str:
+    """Room that is kept for the VMs of failed nodes."""
+    if not cluster.spec.reserve_nodes:
+        return ""
+    kept, free = cluster.memory_reserved_mib, cluster.memory_free_mib
+    short = f"{mebibytes(-free)} missing" if free < 0 else f"{mebibytes(free) or 0} beyond"
+    return f"{mebibytes(kept) or 0} for {cluster.spec.reserve_nodes} failed nodes, {short}"
 
 
 CLUSTER: Sequence[Column] = (
@@ -330,6 +386,21 @@ CLUSTER: Sequence[Column] = (
     Column("VOLUMES", lambda r, v: str(r.volumes)),
     Column("IMAGES", lambda r, v: str(r.images)),
     Column("NETWORKS", lambda r, v: str(r.networks)),
+    Column("RESERVED", lambda r, v: reserved(r)),
+    Column("MAINTENANCE", lambda r, v: "on" if r.spec.maintenance else "off"),
+    Column("HA", lambda r, v: "disarmed" if r.spec.ha_disarmed else "armed"),
+)  # fmt: skip
+SETTINGS = (
+    Column("MAINTENANCE", lambda r, v: "on" if r.maintenance else "off"),
+    Column("HA", lambda r, v: "disarmed" if r.ha_disarmed else "armed"),
+    Column("RESERVE NODES", lambda r, v: str(r.reserve_nodes)),
+    Column("FENCE MAX", lambda r, v: f"{r.fence_max_percent} % of the nodes at a time"),
+    Column("FENCE DELAY", lambda r, v: f"{r.fence_delay_ms} ms"),
+    Column("RESTART GRACE", lambda r, v: f"{r.restart_grace_s} s"),
+    Column("MIGRATIONS", lambda r, v: f"{r.migrations_per_node} per node, "
+           f"{r.migrations_per_cluster} in the cluster"),
+    Column("AUTO BALANCE", lambda r, v: "on" if r.auto_balance else "off"),
+    Column("BALANCE THRESHOLD", lambda r, v: f"{r.balance_threshold_percent} %"),
 )  # fmt: skip
 WHOAMI = (
     Column("CALLER", lambda r, v: r.caller),

@@ -23,6 +23,7 @@ ELLIPSIS = "…"
 SPELLED = {
     "CPU": "CPU",
     "CPUS": "CPUs",
+    "HA": "HA",
     "NAT": "NAT",
     "NICS": "NICs",
     "OS": "OS",

@@ -21,13 +21,29 @@ FIELDS: Mapping[str, str] = {
     "autostart": "spec.autostart",
     "shutdown_timeout": "spec.shutdown_timeout_s",
     "tags": "spec.tags",
+    "ha_policy": "spec.ha.policy",
+    "ha_priority": "spec.ha.priority",
+    "start_after": "spec.ha.start_after",
+    "selector": "spec.placement.selector",
+    "limit_nodes": "spec.placement.nodes",
+    "node_rule": "spec.placement.node_rules",
+    "vm_rule": "spec.placement.vm_rules",
+    "balance": "spec.placement.balance",
+    "migration_method": "spec.migration.method",
+    "allow_post_copy": "spec.migration.allow_post_copy",
+    "max_downtime": "spec.migration.max_downtime_ms",
 }
 """Option → field of a Vm."""
 IN_MIB = ("memory", "max_memory")
 ENUMS: Mapping[str, tuple[Any, str]] = {
     "firmware": (vm_pb2.Firmware, "FIRMWARE_"),
     "autostart": (vm_pb2.Autostart, "AUTOSTART_"),
+    "ha_policy": (vm_pb2.NodeFailurePolicy, "NODE_FAILURE_POLICY_"),
+    "selector": (vm_pb2.NodeSelector, "NODE_SELECTOR_"),
+    "migration_method": (vm_pb2.MigrationMethod, "MIGRATION_METHOD_"),
 }
+NAMED: Mapping[str, str] = {"start_after": "vms", "limit_nodes": "nodes"}
+"""Option whose values name others → where those are."""
 
 
 def apply(vm: vm_pb2.Vm, given: Mapping[str, Any]) -> list[str]:
@@ -35,7 +51,7 @@ def apply(vm: vm_pb2.Vm, given: Mapping[str, Any]) -> list[str]:
     paths = []
     for option, path in FIELDS.items():
         value = given.get(option)
-        if value is None:
+        if value is None or value == ():
             continue
         paths.append(path)
         *outer, last = path.split(".")
@@ -44,7 +60,7 @@ def apply(vm: vm_pb2.Vm, given: Mapping[str, Any]) -> list[str]:
             target = getattr(target, step)
         if isinstance(value, list | tuple):
             target.ClearField(last)
-            getattr(target, last).extend(value)
+            getattr(target, last).extend(items(option, value))
         else:
             setattr(target, last, plain(option, value))
     return paths
@@ -56,6 +72,38 @@ def plain(option: str, value: Any) -> Any:
         enum, prefix = ENUMS[option]
         return enum.Value(prefix + value.upper().replace("-", "_"))
     return value // MIB if option in IN_MIB else value
+
+
+def items(option: str, values: Sequence[Any]) -> list[Any]:
+    """An option's values as its list has them; "" stands for none. Raises ValueError."""
+    given = [value for value in values if value != ""]
+    if option in NAMED:
+        return [full_name(NAMED[option], one, option) for one in given]
+    rules = {"node_rule": node_rule, "vm_rule": vm_rule}
+    return [rules[option](one) for one in given] if option in rules else given
+
+
+def node_rule(text: str) -> vm_pb2.NodeRule:
+    """A rule about nodes: "ssd", "avoid:rack-b:required". Raises ValueError."""
+    rest, required = _required(text)
+    kind, _, tag = rest.rpartition(":")
+    if kind not in ("", "on", "avoid") or not tag:
+        raise ValueError(f"{text!r}: write TAG or avoid:TAG, and :required for a must")
+    return vm_pb2.NodeRule(tag=tag, avoid=kind == "avoid", required=required)
+
+
+def vm_rule(text: str) -> vm_pb2.VmRule:
+    """A rule about other VMs: "with:cache", "apart:db:required". Raises ValueError."""
+    rest, required = _required(text)
+    kind, _, tag = rest.partition(":")
+    if kind not in ("with", "apart") or not tag:
+        raise ValueError(f"{text!r}: write with:TAG or apart:TAG, and :required for a must")
+    return vm_pb2.VmRule(tag=tag, apart=kind == "apart", required=required)
+
+
+def _required(text: str) -> tuple[str, bool]:
+    rest = text.removesuffix(":required")
+    return rest, rest != text
 
 
 def new_vm(given: Mapping[str, Any], disks: Sequence[str], networks: Sequence[str]) -> vm_pb2.Vm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 BAR = 20
 LINE = 79
+"""What a line of progress takes at least; a wider terminal is used."""
 
 
 class Progress:
@@ -36,7 +38,8 @@ class Progress:
         """Shows the stage and how much of it all is done."""
         if self._live:
             elapsed = f"{time.monotonic() - self._began:.1f}s"
-            text = progress_line(self._title, stage, percent, elapsed, LINE)
+            width = max(shutil.get_terminal_size().columns - 1, LINE)
+            text = progress_line(self._title, stage, percent, elapsed, width)
             self._stream.write(f"\r\x1b[K{painted(text, 'dim', self._colour)}")
         elif stage and stage != self._stage:
             self._stream.write(f"{self._title}: {clean(stage)}\n")
@@ -64,7 +67,9 @@ def progress_line(title: str, stage: str, percent: int, elapsed: str, width: int
     )
 
 
-def finish(session: Any, pending: Pending[Any], done: str, *, wait: bool) -> Any:
+def finish(
+    session: Any, pending: Pending[Any], done: str | Callable[[Any], str], *, wait: bool
+) -> Any:
     """Waits for an operation and says what it came to; with wait off, how to look at it.
 
     Gives what came out, None when it was not waited for. Raises what the operation failed with.
@@ -89,8 +94,9 @@ def finish(session: Any, pending: Pending[Any], done: str, *, wait: bool) -> Any
         raise click.exceptions.Exit(INTERRUPTED) from None
     finally:
         progress.end()
-    if done:
-        click.echo(done)
+    sentence = done if isinstance(done, str) else done(result)
+    if sentence:
+        click.echo(sentence)
     return result
 
 
@@ -98,12 +104,13 @@ def act(
     session: Any,
     names: Sequence[str],
     begin: Callable[[str], Pending[Any]],
-    done: str,
+    done: str | Callable[[Any], str],
     *,
     wait: bool,
     dry_run: bool,
 ) -> None:
-    """Begins something for each name, then waits for all. done: "vm {} is running".
+    """Begins something for each name, then waits for all. done: "vm {} is running", or what makes a
+    sentence of what came out.
 
     What is refused for one of several is told, and the others go on; the first refusal is the
     exit code.
@@ -127,7 +134,8 @@ def act(
         if pending is not None and dry_run:
             show_plan(pending)
         elif pending is not None:
-            tried(partial(finish, session, pending, done.format(name), wait=wait))
+            told_of = done.format(name) if isinstance(done, str) else done
+            tried(partial(finish, session, pending, told_of, wait=wait))
     if refused:
         raise click.exceptions.Exit(refused[0])
 

@@ -25,10 +25,11 @@ from services.mesh.channel import Peers, peers_of
 from services.mesh.clock import Clock, SystemClock
 from services.mesh.config import Config, load
 from services.mesh.errors import PvcError
-from services.mesh.identity import Files, renew
+from services.mesh.identity import Files
 from services.mesh.loop import Loop
 from services.mesh.opening import open_store
 from services.mesh.parts import Parts
+from services.mesh.renewal import LOOK_S, Renewal, renewed
 from services.mesh.server import GRACE_S, Server
 from services.state.store import Store
 
@@ -37,9 +38,6 @@ LOOP_STOP_S = 20.0
 
 LEAVE_S = 10.0
 """How long threads may take to end after everything was closed."""
-
-RENEWAL_PERIOD_S = 86_400.0
-"""How often a process that runs for months looks at its certificate's age."""
 
 log = logging.getLogger("pvc.process")
 
@@ -104,7 +102,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     with ExitStack() as closing:
-        _renewed(config, clock)
+        renewed(config, clock)
         store = open_store(config)
         closing.callback(store.close)
         peers = peers_of(config, store, clock.now())
@@ -130,12 +128,13 @@ async def _run(
     server = Server([one for parts in all_parts for one in parts.servicers], ground.clock)
     _listen(server, list(builds), ground)
     loops = [loop for parts in all_parts for loop in parts.loops]
-    renewing = Loop("identity", Renewal(ground).step, RENEWAL_PERIOD_S)
+    renewal = Renewal(ground.config, ground.store, ground.clock, ground.peers)
+    loops.append(Loop("identity", renewal.step, LOOK_S, ("nodes",)))
     doors = [door for parts in all_parts for door in parts.doors]
     await server.start()
     forget = [woken(ground.store, loop) for loop in loops]
     try:
-        for loop in (*loops, renewing):
+        for loop in loops:
             loop.start()
         for door in doors:
             await door.start()
@@ -149,7 +148,7 @@ async def _run(
         await server.drain()
         for stop_waking in forget:
             stop_waking()
-        stopping = (asyncio.to_thread(loop.stop, LOOP_STOP_S) for loop in (*loops, renewing))
+        stopping = (asyncio.to_thread(loop.stop, LOOP_STOP_S) for loop in loops)
         await asyncio.gather(*stopping)
 
 
@@ -175,30 +174,6 @@ def woken(store: Store, loop: Loop) -> Callable[[], None]:
             loop.wake()
 
     return store.on_change(look) if reads else lambda: None
-
-
-class Renewal:
-    """Keeps the node's certificate young, in the file and in the calls to others; the server reads
-    the file by itself. Another process of the node may be the one that renews it."""
-
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._file = ground.config.tls_dir / "node.crt"
-        self._shown = self._file.read_bytes()
-
-    def step(self) -> None:
-        """Looks at its age, and whether it is another one by now."""
-        config, clock = self._ground.config, self._ground.clock
-        _renewed(config, clock)
-        there = self._file.read_bytes()
-        if there != self._shown and config.mesh.listen:
-            self._ground.peers.renew(Files(config.tls_dir).channel_credentials(clock.now()))
-        self._shown = there
-
-
-def _renewed(config: Config, clock: Clock) -> None:
-    if renew(config.tls_dir, clock.now()):
-        log.info("renewed the certificate of node %s", config.node.name)
 
 
 def _listen(server: Server, services: Sequence[str], ground: Ground) -> None:

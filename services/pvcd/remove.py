@@ -9,22 +9,30 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pvc.coordinator.v1 import cluster_pb2
+from pvc.core.v1 import reason_pb2
 from services.compute.main import end_guests
 from services.mesh.config import Config, load
+from services.mesh.errors import PvcError
 from services.mesh.opening import database, open_store
 from services.network.converge import clean_up
 from services.network.main import fabric_of
 from services.network.main import settings_of as network_settings_of
 
 
-def remove(path: Path | None = None) -> tuple[str, ...]:
-    """Removes everything; gives what remains and why, nothing as a rule.
+def remove(path: Path | None = None, *, force: bool = False) -> tuple[str, ...]:
+    """Removes everything; gives what remains and why, nothing as a rule. force: also where the
+    cluster was not told, or cannot be asked.
 
-    Raises PvcError, before anything is removed: IN_USE while pvcd runs, which would make it all
-    anew, HYPERVISOR_FAILED when the libvirt that runs the VMs does not answer.
+    Raises PvcError, before anything is removed: IN_USE while PVC runs, which would make it all
+    anew, WRONG_STATE while the machine is a node of a cluster that goes on without it,
+    HYPERVISOR_FAILED when the libvirt that runs the VMs does not answer.
     """
     config = load(path)
-    if database(config).exists():
+    if config.state.driver == "zookeeper":
+        if not force:
+            _check_left(config)
+    elif database(config).exists():
         open_store(config).close()  # refuses while another process has it
     end_guests(config)
     settings = network_settings_of(config)
@@ -32,6 +40,25 @@ def remove(path: Path | None = None) -> tuple[str, ...]:
     for folder in _folders(config):
         shutil.rmtree(folder, ignore_errors=True)
     return (*left, *(f"{folder} is still there" for folder in _folders(config) if folder.exists()))
+
+
+def _check_left(config: Config) -> None:
+    """Raises IN_USE while the node's services hold its session, WRONG_STATE while the cluster has
+    it; STORE_UNAVAILABLE when that cannot be found out."""
+    store = open_store(config)
+    try:
+        snapshot = store.snapshot()
+    finally:
+        store.close()
+    name = config.node_name
+    if name in snapshot.leases:
+        raise PvcError(reason_pb2.REASON_IN_USE, f"{name} works: stop its services first")
+    if snapshot.find(cluster_pb2.Node, name) is not None:
+        raise PvcError(
+            reason_pb2.REASON_WRONG_STATE,
+            f"the cluster still counts on {name}: take it out there first, "
+            f"'pvc node remove {config.node.name}'",
+        )
 
 
 def _folders(config: Config) -> tuple[Path, ...]:

@@ -1,5 +1,4 @@
-"""`pvc cluster`, `pvc node`, `pvc operation` and `pvc event`: the cluster, and what goes on in
-it."""
+"""`pvc cluster`: the cluster as a whole, made, joined, told how to behave, balanced."""
 
 from __future__ import annotations
 
@@ -13,45 +12,22 @@ from typing import Any
 import click
 
 from shell import columns
-from shell.commands.shared import add_info, add_list
-from shell.render import table
-from shell.tree import (
-    Group,
-    Span,
-    command,
-    filter_of,
-    format_option,
-    list_options,
-    name_argument,
-    yes_option,
-)
+from shell.measures import parse_span
+from shell.render import clean
+from shell.tree import Group, command, format_option, options, waiting_options, yes_option
 from shell.waiting import finish
 
-PAGE_MAX = 1000
 INIT = "services.pvcd.init"
 """Where a new cluster is made; only on a machine that runs the services."""
 JOIN = "services.pvcd.join"
 """Where a machine becomes a node."""
+REMOVE = "services.pvcd.remove"
+"""Where PVC is taken off a machine."""
 
 
 @click.group(cls=Group, aliases={"info": "status"})
 def cluster() -> None:
     """The cluster as a whole."""
-
-
-@click.group(cls=Group)
-def node() -> None:
-    """The machines of the cluster."""
-
-
-@click.group(cls=Group)
-def operation() -> None:
-    """Long work that was asked for: look at it, wait for it, stop it."""
-
-
-@click.group(cls=Group)
-def event() -> None:
-    """What happened, and why."""
 
 
 @command(cluster, "status", "pvc cluster status", "pvc cluster status -f json")
@@ -128,82 +104,152 @@ def join(session: Any, token: str | None, config: str | None) -> None:
     )
 
 
-add_list(node, "nodes", "nodes", columns.NODE, "pvc node list -f wide")
-add_info(node, "nodes", columns.NODE, "pvc node info n1")
+@command(cluster, "leave", "sudo pvc cluster leave", "sudo pvc cluster leave --force --yes")
+@config_option
+@click.option("--force", is_flag=True, help="Though the cluster was not told, or is gone.")
+@yes_option
+def leave(session: Any, config: str | None, force: bool, yes: bool) -> None:
+    """Take PVC off this machine: its VMs, its networks, all its state. Stop its services first.
+
+    A node of several is taken out of its cluster before: pvc node remove.
+    """
+    take_off = _here(REMOVE).remove
+    session.confirm(
+        "Take PVC off this machine? Its VMs end, and what is in its state folder is lost.", yes=yes
+    )
+    with _told():
+        left = take_off(Path(config) if config else None, force=force)
+    for remains in left:
+        click.echo(remains, err=True)
+    click.echo("PVC is off this machine" if not left else "PVC is off this machine, but for that")
 
 
-@command(operation, "list", "pvc operation list", "pvc operation list --all -f wide")
-@list_options
-@click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
-def list_operations(
-    session: Any, pattern: str | None, filter: str, sort: str, format: str, everything: bool
-) -> None:
-    """List operations that go on."""
-    running = "" if everything else "state = PENDING OR state = RUNNING"
-    query = filter_of("operations", pattern, filter, running)
-    rows = list(session.cluster.operations.list(filter=query, order_by=sort))
-    nothing = "nothing found" if everything else "nothing goes on; --all shows what has ended"
-    session.show_many(rows, columns.OPERATION, format, nothing)
+def _switch(group: click.Group, name: str, field: str, on: tuple[str, str], off: tuple[str, str],
+            ask: str, help: str) -> None:  # fmt: skip
+    """Adds a command that switches something. on, off: (word, what is told then); ask: before it is
+    switched on."""
+
+    @command(group, name, f"pvc cluster {name} {on[0]}", f"pvc cluster {name} {off[0]}")
+    @click.argument("word", metavar=f"[{on[0]}|{off[0]}]", type=click.Choice([on[0], off[0]]))
+    @yes_option
+    def switch(session: Any, word: str, yes: bool) -> None:
+        from pvc.coordinator.v1 import cluster_pb2
+
+        value = word == on[0]
+        if value:
+            session.confirm(ask, yes=yes)
+        session.cluster.update(cluster_pb2.ClusterSpec(**{field: value}), [field])
+        click.echo((on if value else off)[1])
+
+    switch.help = help
 
 
-add_info(operation, "operations", columns.OPERATION, "pvc operation info 01k5f3")
+_switch(
+    cluster,
+    "maintenance",
+    "maintenance",
+    ("on", "maintenance: no node is fenced, nothing is restarted elsewhere"),
+    ("off", "maintenance is over"),
+    "Stop fencing, recovery and balancing until it is switched off?",
+    "Switch off fencing, recovery and balancing while you work on the machines; VMs go on.",
+)
+_switch(
+    cluster,
+    "ha",
+    "ha_disarmed",
+    ("disarm", "disarmed: nodes that fail are not fenced, their VMs not restarted"),
+    ("arm", "armed: the VMs of nodes that fail are restarted"),
+    "Leave the VMs of nodes that fail where they are until it is armed again?",
+    "Arm or disarm the recovery of the VMs of nodes that fail.",
+)
 
 
-@command(operation, "wait", "pvc operation wait 01k5f3")
-@name_argument("operations")
-def wait(session: Any, name: str) -> None:
-    """Wait for an operation, with its progress; fail if it fails."""
-    finish(session, session.cluster.operations.pending(name), f"{name} is done", wait=True)
-
-
-@command(operation, "cancel", "pvc operation cancel 01k5f3")
-@name_argument("operations")
-def cancel(session: Any, name: str) -> None:
-    """Ask the worker to stop and undo what it did."""
-    found = session.cluster.operations.cancel(name)
-    state = columns.enum_word(found, "state")
-    ended = state in ("succeeded", "failed", "cancelled")
-    click.echo(f"{name} has ended already: {state}" if ended else f"{name} was asked to stop")
-
-
-@command(event, "list", "pvc event list", "pvc event list --subject vms/web --since 1h")
-@click.option("--subject", help="About this resource: vms/web.")
-@click.option("--since", type=Span(), help="Not older than this: 1h, 2d.")
-@click.option("--filter", default="", help="Which: 'severity = ERROR AND …'.")
-@click.option("-l", "--lines", type=click.IntRange(1), default=100, show_default=True,
-              help="How many, the newest.")  # fmt: skip
+@command(cluster, "settings", "pvc cluster settings", "pvc cluster settings -f yaml")
 @format_option
-def list_events(
-    session: Any, subject: str | None, since: int | None, filter: str, lines: int, format: str
+def settings(session: Any, format: str) -> None:
+    """Show how the cluster is to behave; `pvc cluster set` changes it."""
+    session.show_one(session.cluster.status().spec, columns.SETTINGS, format)
+
+
+class Milliseconds(click.ParamType[int]):
+    """A short time: 500ms, 2s; becomes milliseconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Milliseconds."""
+        text = str(value)
+        digits = text.removesuffix("ms")
+        if digits.isascii() and digits.isdigit():
+            return int(digits)
+        try:
+            return parse_span(text) * 1000
+        except ValueError:
+            self.fail(f"{text!r} is no time; write it like 500ms or 2s", param, ctx)
+
+
+@command(
+    cluster,
+    "set",
+    "pvc cluster set --reserve-nodes 1",
+    "pvc cluster set --fence-delay 500ms --auto-balance --balance-threshold 15",
+)
+@click.option("--reserve-nodes", type=click.IntRange(0),
+              help="Keep room to restart the VMs of so many failed nodes.")  # fmt: skip
+@click.option("--fence-max-percent", type=click.IntRange(1, 100),
+              help="Most nodes that may be fenced at a time; one always may.")  # fmt: skip
+@click.option("--fence-delay", "fence_delay_ms", type=Milliseconds(),
+              help="How long a node that is gone is waited for.")  # fmt: skip
+@click.option("--restart-grace", "restart_grace_s", type=click.IntRange(1),
+              help="The same in seconds, for one whose agent restarts.")  # fmt: skip
+@click.option("--migrations-per-node", type=click.IntRange(1), help="Most at a time.")
+@click.option("--migrations-per-cluster", type=click.IntRange(1), help="Most at a time.")
+@click.option("--auto-balance/--no-auto-balance", default=None, help="Balance by itself, or not.")
+@click.option("--balance-threshold", "balance_threshold_percent", type=click.IntRange(1, 100),
+              help="How uneven the nodes may be used.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+def set_(session: Any, dry_run: bool, **given: Any) -> None:
+    """Change how the cluster is to behave."""
+    from pvc.coordinator.v1 import cluster_pb2
+
+    wanted = {key: value for key, value in given.items() if value is not None}
+    if not wanted:
+        raise click.UsageError("nothing to change: give at least one option")
+    spec = cluster_pb2.ClusterSpec(**wanted)
+    after = session.cluster.update(spec, list(wanted), **options(dry_run=dry_run))
+    session.show_one(after.spec, columns.SETTINGS, "table")
+    if dry_run:
+        click.echo("this would be so; nothing was changed", err=True)
+
+
+@command(cluster, "balance", "pvc cluster balance --dry-run", "pvc cluster balance --max-moves 5")
+@click.option("--selector", type=click.Choice(["mem", "memprov", "load", "vcpus", "vms"]),
+              help="What is to be even. [default: memory promised to VMs]")  # fmt: skip
+@click.option("--max-moves", type=click.IntRange(1, 1000), default=100, show_default=True,
+              help="Most moves.")  # fmt: skip
+@format_option
+@waiting_options
+def balance(
+    session: Any, selector: str | None, max_moves: int, format: str, wait: bool, dry_run: bool
 ) -> None:
-    """List events, the oldest first."""
-    terms = [filter, f'subject = "{subject}"' if subject else ""]
-    if since:
-        terms.append(f'time >= "{_before(session, since)}"')
-    query = filter_of("events", None, *terms)
-    page = min(lines, PAGE_MAX)
-    newest = session.cluster.events.list(filter=query, order_by="name desc", page_size=page)
-    rows = [row for row, _ in zip(newest, range(lines), strict=False)]
-    session.show_many(rows[::-1], columns.EVENT, format)
+    """Move VMs so that the nodes are evenly used; --dry-run only shows the moves."""
+    from pvc.compute.v1 import vm_pb2
+
+    word = f"NODE_SELECTOR_{(selector or 'unspecified').upper()}"
+    chosen = vm_pb2.NodeSelector.Value(word)
+    plan = session.cluster.plan_balance(chosen, max_moves)
+    _show_moves(session, plan, format)
+    if dry_run or not plan.moves:
+        return
+    pending = session.cluster.balance(chosen, max_moves)
+    finish(session, pending, "the nodes are evenly used", wait=wait)
 
 
-def _before(session: Any, seconds: int) -> str:
-    """A moment so many seconds ago, in RFC 3339."""
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    return str(Timestamp(seconds=int(session.view("table").now) - seconds).ToJsonString())
-
-
-@command(event, "watch", "pvc event watch")
-@click.option("--filter", default="", help="Which: 'severity = ERROR AND …'.")
-@click.option("--all", "everything", is_flag=True, help="Begin with those that are kept.")
-def watch(session: Any, filter: str, everything: bool) -> None:
-    """Show events as they happen, until Ctrl-C."""
-    from pvc.core.v1 import meta_pb2
-
-    skipped = () if everything else (meta_pb2.CHANGE_KIND_PRESENT,)
-    wanted = (meta_pb2.CHANGE_KIND_PRESENT, meta_pb2.CHANGE_KIND_ADDED)
-    for change in session.cluster.events.watch(filter=filter):
-        if change.resource is not None and change.kind in wanted and change.kind not in skipped:
-            shown = table([change.resource], columns.EVENT[:5], session.view("table"))
-            click.echo(shown.partition("\n")[2], nl=False)
+def _show_moves(session: Any, plan: Any, format: str) -> None:
+    if format not in ("table", "wide"):
+        session.show_one(plan, columns.MOVE, format)
+        return
+    session.show_many(list(plan.moves), columns.MOVE, format, "there is nothing to move")
+    click.echo(f"spread: {plan.spread_before:.1f} % → {plan.spread_after:.1f} %", err=True)
+    for limit in plan.limits:
+        click.echo(f"  {clean(limit)}", err=True)

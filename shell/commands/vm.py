@@ -11,6 +11,7 @@ import click
 from shell import columns
 from shell.commands.shared import add_info
 from shell.commands.vm_parts import add_parts
+from shell.commands.vm_place import add_places, place_options
 from shell.tree import (
     F,
     Group,
@@ -18,7 +19,6 @@ from shell.tree import (
     Size,
     command,
     filter_of,
-    format_option,
     list_options,
     live_names,
     name_argument,
@@ -32,7 +32,7 @@ from shell.waiting import act, finish, show_plan
 
 @click.group(
     cls=Group,
-    aliases={"restart": "reboot", "set": "modify"},
+    aliases={"restart": "reboot", "set": "modify", "update": "modify"},
     lazy={"snapshot": ("shell.commands.vm_parts:snapshot", "Snapshots of whole VMs")},
 )
 def vm() -> None:
@@ -130,6 +130,7 @@ def _file_option(name: str, help: str) -> Callable[[F], F]:
 @click.option("--label", multiple=True, type=Pair(), help="A label of your own.")
 @click.option("--start", is_flag=True, help="Start it.")
 @shape_options
+@place_options
 @waiting_options
 def create(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
     """Make a VM: from an image with --image, or from volumes that exist."""
@@ -261,6 +262,7 @@ _power(
 )
 @name_argument("vms")
 @shape_options
+@place_options
 @click.option("--tag", multiple=True, help="All its tags, instead of those it has.")
 @click.option("--add-tag", multiple=True, help="One more tag.")
 @click.option("--remove-tag", multiple=True, help="A tag less.")
@@ -371,21 +373,6 @@ def dump(session: Any, name: str) -> None:
     click.echo(session.cluster.vms.domain_xml(name), nl=False)
 
 
-@command(vm, "explain", "pvc vm explain web")
-@name_argument("vms")
-@format_option
-def explain(session: Any, name: str, format: str) -> None:
-    """Say why a VM is where it is: what placement thought of each node."""
-    found = session.cluster.vms.get(name)
-    decision = found.decision
-    if format in ("table", "wide"):
-        where = columns.last(decision.node) or "no node"
-        why = decision.why or "nothing to say"
-        click.echo(f"{name} belongs to {where}: {why}", err=not decision.verdicts)
-    if decision.verdicts or format not in ("table", "wide"):
-        session.show_many(list(decision.verdicts), columns.VERDICT, format)
-
-
 @command(vm, "console", "pvc vm console web", "pvc vm console web --force")
 @name_argument("vms")
 @click.option("--force", is_flag=True, help="Take it over from whoever has it.")
@@ -415,3 +402,4 @@ def log(session: Any, name: str, lines: int | None, follow: bool) -> None:
 
 
 add_parts(vm)
+add_places(vm)

@@ -27,7 +27,8 @@ from services.mesh.channel import peers_of
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
-from services.mesh.process import Ground, Renewal, woken
+from services.mesh.process import Ground, woken
+from services.mesh.renewal import Renewal
 from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import CLOCK, Nodes, at
@@ -129,7 +130,7 @@ def test_a_certificate_that_another_process_renewed_is_shown_too(tmp_path: Path)
     one, store = config.parse(text, "x"), MemoryStore()
     identity.create_cluster(one.tls_dir, "pvc", "n1", ["127.0.0.1"], CLOCK.now())
     peers = peers_of(one, store, CLOCK.now())
-    renewal, before = Renewal(Ground(one, store, CLOCK, peers)), peers._credentials
+    renewal, before = Renewal(one, store, CLOCK, peers), peers._credentials
     renewal.step()
     assert peers._credentials is before
     (one.tls_dir / "node.crt").unlink()

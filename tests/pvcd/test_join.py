@@ -21,13 +21,15 @@ from pvc.core.v1 import event_pb2, operation_pb2
 from pvc_client import errors
 from services.coordinator.letting_in import read_token
 from services.mesh import enrolment, identity
+from services.mesh.channel import Peers
 from services.mesh.config import load
 from services.mesh.errors import PvcError
 from services.mesh.identity import Files
+from services.mesh.renewal import Renewal
 from services.pvcd import join as joining
 from services.pvcd.join import join
 from shell.main import run
-from tests.pvcd.first_node import CLUSTER, FirstNode, first_node_in
+from tests.pvcd.first_node import CLUSTER, FirstNode, SetClock, first_node_in
 
 
 @pytest.fixture
@@ -309,6 +311,63 @@ def test_what_cannot_be_added_is_refused(first: FirstNode, tmp_path: Path) -> No
         pytest.raises(errors.NotSupported, match="driver zookeeper"),
     ):
         cluster.nodes.add("n2", "10.0.0.2")
+
+
+def member(first: FirstNode, machine: Machine, clock: SetClock) -> Renewal:
+    """What keeps the certificate of a machine that has joined."""
+    config = load(machine.file)
+    credentials = Files(config.tls_dir).channel_credentials(clock.now())
+    return Renewal(config, first.store, clock, Peers("nodes/n2", {}, first.store, credentials))
+
+
+def test_a_node_without_the_authoritys_key_has_its_certificate_renewed(
+    first: FirstNode, machine: Machine
+) -> None:
+    join(token_for(first), machine.file)
+    before, clock = (machine.tls / "node.crt").read_bytes(), SetClock()
+    renewal = member(first, machine, clock)
+    renewal.step()
+    assert (machine.tls / "node.crt").read_bytes() == before, "it is young"
+    clock.ahead_s = 300 * 86_400
+    member(first, machine, clock).step()
+    pair = Files(machine.tls).pair("node")
+    assert pair.certificate_pem != before and not (machine.tls / "ca.key").exists()
+    assert identity.names_of(pair.certificate)[1][:2] == ["n2", "10.0.0.2"]
+
+
+def test_the_keys_come_to_a_node_that_was_made_a_coordinator(
+    first: FirstNode, machine: Machine
+) -> None:
+    join(token_for(first), machine.file)
+    renewal = member(first, machine, first.clock)
+    renewal.step()
+    with first.client() as cluster:
+        cluster.nodes.promote("n2")
+    renewal.step()
+    for name in ("ca.key", "cluster.key"):
+        assert (machine.tls / name).read_bytes() == (first.tls / name).read_bytes()
+    assert identity.common_name(Files(machine.tls).pair("ca").certificate) == "PVC cluster home"
+
+
+def test_a_certificate_follows_the_address(first: FirstNode, machine: Machine) -> None:
+    join(token_for(first), machine.file)
+    row = first.node("nodes/n2")
+    with first.client() as cluster:
+        cluster.nodes.update(
+            cluster_pb2.Node(name=row.name, spec={"address": "10.0.0.22"}), ["spec.address"]
+        )
+    member(first, machine, first.clock).step()
+    names = identity.names_of(Files(machine.tls).pair("node").certificate)[1]
+    assert "10.0.0.22" in names and "10.0.0.2" not in names
+
+
+def test_nobody_renews_where_no_coordinator_works(first: FirstNode, machine: Machine) -> None:
+    join(token_for(first), machine.file)
+    clock = SetClock()
+    clock.ahead_s = 300 * 86_400
+    first.store.lose_session()
+    with pytest.raises(PvcError, match="none works"):
+        member(first, machine, clock).step()
 
 
 def test_the_commands_of_an_administrator(

@@ -14,7 +14,7 @@ from pvc.gateway.v1 import token_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
-from shell import columns
+from shell import columns, node_columns
 
 NOW = 1_800_000_000
 META = f"""meta {{ uid: "01k5" etag: "42" labels {{ key: "owner" value: "ann" }}
@@ -36,6 +36,15 @@ VMS = (
     f"""name: "vms/db" {META} spec {{ cpu {{ vcpus: 16 }} memory {{ memory_mib: 65536 }} }}
     decision {{ node: "nodes/n1" }}
     status {{ state: 6 why: "the emulator ended with signal 9" crashes: 3 }}""",
+    f"""name: "vms/moving" {META} spec {{ cpu {{ vcpus: 1 }} memory {{ memory_mib: 4096 }}
+      ha {{ policy: 1 priority: 900 start_after: "vms/db" start_after: "vms/dns" }}
+      placement {{ nodes: "nodes/n1" nodes: "nodes/n2" node_rules {{ tag: "ssd" }}
+        vm_rules {{ tag: "replica" apart: true required: true }} }} }}
+    decision {{ node: "nodes/n1" home: "nodes/n1" migration {{ id: "a" target: "nodes/n2" }}
+      last_move: "migrated n3 → n1 in 1.2 s, pause 45 ms" }}
+    status {{ state: 3 memory_mib: 4096 migration {{ id: "a" phase: 2 remaining_bytes: 1288490188
+      total_bytes: 4294967296 dirty_bytes_per_s: 10485760 copied_bytes_per_s: 115343360
+      remaining_s: 12 }} }}""",
     """name: "vms/new" spec { cpu { vcpus: 1 } memory { memory_mib: 1536 } }""",
     """name: "vms/hostile" spec { tags: "\\033[2Jcleared" description: "a\\nb\\342\\200\\256c" }
     status { state: 1 guest { os: "\\033]0;title\\007" addresses: "漢字漢字" } }""",
@@ -45,6 +54,17 @@ VMS = (
 def parsed(kind: type[Message], *texts: str) -> list[Any]:
     return [text_format.Parse(text, kind()) for text in texts]
 
+
+AROUND = node_columns.around(
+    "nodes/n1",
+    parsed(
+        vm_pb2.Vm,
+        'decision { node: "nodes/n1" power: 3 } spec { memory { memory_mib: 1024 } }',
+        'decision { node: "nodes/n1" power: 3 } spec { memory { max_memory_mib: 4096 } }',
+        'decision { node: "nodes/n1" power: 2 } spec { memory { memory_mib: 8192 } }',
+        'decision { node: "nodes/n2" power: 3 } spec { memory { memory_mib: 2048 } }',
+    ),
+)
 
 ROWS: dict[str, tuple[list[Any], Any]] = {
     "vm": (parsed(vm_pb2.Vm, *VMS), columns.VM),
@@ -90,13 +110,28 @@ ROWS: dict[str, tuple[list[Any], Any]] = {
     "node": (
         parsed(
             cluster_pb2.Node,
-            f"""name: "nodes/n1" {META} decision {{ state: 1 }}
+            f"""name: "nodes/n1" {META} decision {{ state: 1 fences: 1
+              state_time {{ seconds: {NOW - 86400} }}
+              controller {{ trusted: true time {{ seconds: {NOW - 120} }} }}
+              proof {{ means: 1 text: "the controller says that it is off" session: "0x1"
+                time {{ seconds: {NOW - 90000} }} given_by: "coordinator n2" }} }}
+            spec {{ coordinator: true address: "10.0.0.1" tags: "ssd" max_vms: 40
+              power_control {{ protocol: 1 address: "https://bmc-n1.example.org" user: "root" }} }}
             status {{ version: "2.0.0" cpus: 8 memory_mib: 32000 memory_for_vms_mib: 30000
               accelerator: "tcg" accelerator_why: "/dev/kvm is missing" emulator_version: "7.2.22"
               libvirt_version: "9.0.0" kernel: "6.1.0" faults: "the clock is off by 3 s"
+              load {{ load_percent: 150 available_memory_mib: 20000 }}
+              watchdog {{ armed: true device: "/dev/watchdog" timeout {{ seconds: 3 }} }}
               services {{ service: "compute" address: "127.0.0.1:7001" }} }}""",
+            f"""name: "nodes/n2" {META} spec {{ coordinator: true address: "10.0.0.2" }}
+            decision {{ state: 4 why: "its session ended 4 s ago" lost_session: "0x2"
+              attempts {{ means: 1 tries: 3 why: "no answer within 3 s" }}
+              attempts {{ means: 3 impossible: true why: "it has no watchdog" }} }}
+            status {{ version: "2.0.0" cpus: 8 memory_for_vms_mib: 30000 }}""",
+            """name: "nodes/n3" spec { address: "10.0.0.3" }
+            decision { state: 3 why: "its machine has not joined yet" }""",
         ),
-        columns.NODE,
+        node_columns.columns(AROUND),
     ),
     "operation": (
         parsed(
@@ -134,7 +169,9 @@ ROWS: dict[str, tuple[list[Any], Any]] = {
             """name: "lab" version: "2.0.0" leader: "nodes/n1" health: 2
             faults: "vm db is crashed" nodes { key: "ONLINE" value: 1 }
             vms { key: "RUNNING" value: 12 } vms { key: "CRASHED" value: 1 }
-            memory_mib: 32000 memory_promised_mib: 9984 cpus: 8 vcpus_promised: 26 volumes: 14""",
+            memory_mib: 32000 memory_promised_mib: 9984 cpus: 8 vcpus_promised: 26 volumes: 14
+            spec { maintenance: true reserve_nodes: 1 } memory_reserved_mib: 8192
+            memory_free_mib: -512""",
         ),
         columns.CLUSTER,
     ),

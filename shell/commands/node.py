@@ -1,0 +1,261 @@
+"""`pvc node`: the machines of the cluster, let in, changed, emptied, taken out."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shell import node_columns
+from shell.failures import Declined
+from shell.measures import span
+from shell.render import clean, painted
+from shell.tree import (
+    Group,
+    Span,
+    command,
+    filter_of,
+    format_option,
+    list_options,
+    name_argument,
+    options,
+    waiting_options,
+    yes_option,
+)
+from shell.waiting import act
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+
+
+@click.group(
+    cls=Group,
+    aliases={"flush": "drain", "unflush": "ready", "modify": "update", "set": "update"},
+    lazy={"bmc": ("shell.commands.bmc:bmc", "The controllers of the nodes' power")},
+)
+def node() -> None:
+    """The machines of the cluster."""
+
+
+@command(node, "list", "pvc node list", "pvc node list --state drained -f wide")
+@list_options
+@click.option("-s", "--state", help="Only in this state: online, drained, fenced…")
+def list_(
+    session: Any, pattern: str | None, filter: str, sort: str, format: str, state: str | None
+) -> None:
+    """List nodes; PATTERN for the name may have stars."""
+    term = f"decision.state = {state.upper()}" if state else ""
+    rows = session.cluster.nodes.list(
+        filter=filter_of("nodes", pattern, filter, term), order_by=sort
+    )
+    session.show_many(list(rows), _columns(session), format)
+
+
+@command(node, "info", "pvc node info n1", "pvc node info n1 -f yaml")
+@name_argument("nodes")
+@format_option
+def info(session: Any, name: str, format: str) -> None:
+    """Show everything about one: proofs of its death, its controller, its watchdog, its faults."""
+    session.show_one(session.cluster.nodes.get(name), _columns(session), format)
+
+
+def _columns(session: Any) -> Sequence[Any]:
+    """What is shown of nodes, among it what other rows tell of them."""
+    mask = ["name", "decision.node", "decision.power", "spec.memory"]
+    vms = session.cluster.vms.list(read_mask=mask)
+    return node_columns.columns(node_columns.around(session.cluster.status().leader, vms))
+
+
+@command(
+    node,
+    "add",
+    "pvc node add n4 10.0.0.4",
+    "pvc node add n4 10.0.0.4 --coordinator | ssh n4 sudo pvc cluster join",
+)
+@click.argument("name")
+@click.argument("address")
+@click.option("--coordinator", is_flag=True, help="It may lead, and lets others in.")
+@click.option("--expires", type=Span(), help="How long its token is good for. [default: 1h]")
+@dry_run_option
+def add(
+    session: Any, name: str, address: str, coordinator: bool, expires: int | None, dry_run: bool
+) -> None:
+    """Expect a machine; print the token that lets it join, once.
+
+    NAME is its host name, ADDRESS where the other nodes reach it.
+    """
+    answer = session.cluster.nodes.add(
+        name,
+        address,
+        coordinator=coordinator,
+        expires_in_s=expires or 0,
+        **options(dry_run=dry_run),
+    )
+    if dry_run:
+        click.echo(f"nodes/{name}: this would be accepted; nothing was changed")
+        return
+    click.echo(answer.token)
+    click.echo(
+        f"{name} is expected. On it, within {span(expires or 3600)}, and with this token:\n"
+        "  sudo pvc cluster join",
+        err=True,
+    )
+
+
+@command(node, "remove", "pvc node remove n4", "pvc node remove n4 --dry-run")
+@name_argument("nodes", "names", nargs=-1)
+@waiting_options
+@yes_option
+def remove(session: Any, names: tuple[str, ...], wait: bool, dry_run: bool, yes: bool) -> None:
+    """Take nodes out of the cluster: drained ones, dead ones, or those that never came."""
+    if not dry_run:
+        for name in names:
+            session.cluster.nodes.get(name)
+        listed = ", ".join(names)
+        session.confirm(
+            f"Take {listed} out of the cluster? What is on their own disks is lost to it.", yes=yes
+        )
+    begin = session.cluster.nodes.remove
+    extra = options(dry_run=dry_run)
+    act(session, names, lambda n: begin(n, **extra), "node {} is gone", wait=wait, dry_run=dry_run)
+
+
+@command(node, "drain", "pvc node drain n1", "pvc node drain n1 --shutdown --no-wait")
+@name_argument("nodes", "names", nargs=-1)
+@click.option("--shutdown", is_flag=True, help="Restart elsewhere what cannot move while it runs.")
+@waiting_options
+def drain(session: Any, names: tuple[str, ...], shutdown: bool, wait: bool, dry_run: bool) -> None:
+    """Move all VMs off nodes and keep new ones away."""
+    begin = session.cluster.nodes.drain
+    extra = options(dry_run=dry_run) | {"shutdown": shutdown}
+    act(session, names, lambda n: begin(n, **extra), "node {} is empty", wait=wait, dry_run=dry_run)
+
+
+@command(node, "ready", "pvc node ready n1", "pvc node ready n1 --leave-vms")
+@name_argument("nodes", "names", nargs=-1)
+@click.option("--leave-vms", is_flag=True, help="Leave the VMs where they are by now.")
+@waiting_options
+def ready(session: Any, names: tuple[str, ...], leave_vms: bool, wait: bool, dry_run: bool) -> None:
+    """Let drained nodes carry VMs again, and bring back those that had to leave."""
+    begin = session.cluster.nodes.ready
+    extra = options(dry_run=dry_run) | {"leave_vms": leave_vms}
+    act(session, names, lambda n: begin(n, **extra), "node {} is ready", wait=wait, dry_run=dry_run)
+
+
+def _verb(name: str, verb: str, done: str, help: str, **given: Any) -> None:
+    """Adds a command that answers when it is done. done: "node {} leads"."""
+
+    @command(node, name, f"pvc node {name} n2")
+    @name_argument("nodes")
+    @dry_run_option
+    def ask(session: Any, name: str, dry_run: bool) -> None:
+        getattr(session.cluster.nodes, verb)(name, **given, **options(dry_run=dry_run))
+        if dry_run:
+            click.echo(f"nodes/{name}: this would be accepted; nothing was changed")
+        else:
+            click.echo(done.format(name))
+
+    ask.help = help
+
+
+_verb("promote", "promote", "node {} is a coordinator", "Let a node lead, and let others in.")
+_verb("demote", "demote", "node {} is no coordinator any more", "Keep a node from leading.")
+_verb("primary", "lead", "node {} leads", "Hand the lead over to a node.")
+_verb("secondary", "lead", "node {} leads no more", "Hand the lead over to another.", away=True)
+
+
+@command(node, "is-primary", "pvc node is-primary", "pvc node is-primary n2")
+@name_argument("nodes", required=False)
+def is_primary(session: Any, name: str | None) -> int:
+    """Say by the exit code whether a node leads (this machine, without NAME): 0 yes, 1 no."""
+    wanted = name or socket.gethostname().partition(".")[0]
+    return 0 if session.cluster.status().leader == f"nodes/{wanted}" else 1
+
+
+@command(node, "update", "pvc node update n1 --add-tag ssd --max-vms 50")
+@name_argument("nodes")
+@click.option("--description", help="A text for people.")
+@click.option("--tag", multiple=True, help="All its tags, instead of those it has.")
+@click.option("--add-tag", multiple=True, help="One more tag.")
+@click.option("--remove-tag", multiple=True, help="A tag less.")
+@click.option("--max-vms", type=click.IntRange(0), help="Most VMs on it; 0 for as many as fit.")
+@click.option("--address", help="Where the other nodes reach it.")
+@dry_run_option
+def update(
+    session: Any, name: str, tag: tuple[str, ...], add_tag: tuple[str, ...],
+    remove_tag: tuple[str, ...], dry_run: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Change what is wanted of a node."""
+    from shell.spec import retagged
+
+    found = session.cluster.nodes.get(name)
+    paths = [f"spec.{key}" for key, value in given.items() if value is not None]
+    for key, value in given.items():
+        if value is not None:
+            setattr(found.spec, key, value)
+    if tag or add_tag or remove_tag:
+        found.spec.tags[:] = retagged(tag or found.spec.tags, add_tag, remove_tag)
+        paths.append("spec.tags")
+    if not paths:
+        raise click.UsageError("nothing to change: give at least one option")
+    found.meta.etag = ""  # the coordinator writes this row all the time
+    session.cluster.nodes.update(found, paths, **options(dry_run=dry_run))
+    click.echo(f"node {name} {'would be' if dry_run else 'is'} changed")
+
+
+@command(
+    node,
+    "confirm-dead",
+    "pvc node confirm-dead n3 --why 'pulled both plugs'",
+    "pvc node confirm-dead n3 --why 'burnt down' --dry-run",
+)
+@name_argument("nodes")
+@click.option("--why", required=True, help="How you know, for the record.")
+@dry_run_option
+@yes_option
+def confirm_dead(session: Any, name: str, why: str, dry_run: bool, yes: bool) -> None:
+    """Say that a node is dead, so that its VMs are started elsewhere.
+
+    If it is not dead, they run twice and their disks are destroyed. Wants the node's name typed.
+    """
+    nodes = session.cluster.nodes
+    found = nodes.confirm_dead(name, why, validate_only=True)
+    _warn(session, name, found.warnings)
+    if dry_run:
+        return
+    _typed(name, yes)
+    nodes.confirm_dead(name, why)
+    click.echo(f"node {name} is held to be dead; its VMs start elsewhere: pvc event watch")
+
+
+def _warn(session: Any, name: str, warnings: Sequence[str]) -> None:
+    colour = session.coloured(sys.stderr)
+    head = f"If {name} is not dead after all:" if warnings else f"No VM is lost if {name} lives."
+    click.echo(painted(head, "bad" if warnings else "bold", colour), err=True)
+    for warning in warnings:
+        click.echo(f"  {clean(warning)}", err=True)
+
+
+def _typed(name: str, yes: bool) -> None:
+    """Returns when the name was typed. Raises Declined."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Declined("nobody can answer here: add --yes if you are certain that it is dead")
+    click.echo(
+        f"Type the node's name if you are certain that it is dead [{name}]: ", nl=False, err=True
+    )
+    if sys.stdin.readline().strip() != name:
+        raise Declined("nothing was changed")
+
+
+def secret_of(path: str | None) -> str:
+    """A password out of a file, "-" for standard input, or as it is typed."""
+    if path == "-":
+        return sys.stdin.readline().rstrip("\n")
+    if path:
+        return Path(path).read_text().rstrip("\n")
+    return str(click.prompt("Password of the controller", hide_input=True, err=True))
