@@ -72,6 +72,8 @@ class SimNode:
                 cluster.engine, lambda: self.reset("is reset by its watchdog"), wrong
             )
         self.controller = FakeController(cut=self._cut_by_controller)
+        if (how := thing.facts.get("bmc", "yes")) not in ("yes", "no"):
+            setattr(self.controller, how, True)
         self.unreached: set[str] = set()
         """Controllers, by address, that this node does not reach."""
         self.processes: dict[str, Process] = {}
@@ -125,7 +127,7 @@ class SimNode:
     def _build_compute(self, process: Process, store: SimStore) -> None:
         hypervisor = Gated(self.machine.hypervisor, process, VERBS)
         settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0,
-                                   migration_host=self.id)  # fmt: skip
+                                   migration_host=self.id if self.thing.facts.get("door") != "no" else "")  # fmt: skip
         booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s))
         facts = hypervisor.facts()
         hardware = Hardware(
@@ -303,7 +305,7 @@ class SimCluster:
             row = cluster_pb2.Node(name=node.name, meta=meta_pb2.Meta(uid=node.name, generation=1))
             row.decision.state = cluster_pb2.NODE_STATE_JOINING
             row.spec.coordinator = node.thing.facts.get("coordinator", "yes") == "yes"
-            if node.thing.facts.get("bmc", "yes") == "yes":
+            if node.thing.facts.get("bmc", "yes") != "no":
                 row.spec.power_control.protocol = REDFISH
                 row.spec.power_control.address = address_of(node.id)
             row.spec.tags.extend(filter(None, node.thing.facts.get("tags", "").split(",")))
@@ -344,7 +346,7 @@ class SimCluster:
 
     def with_bmc(self) -> list[SimNode]:
         """Nodes whose power can be switched from outside."""
-        return [n for n in self.nodes.values() if n.thing.facts.get("bmc", "yes") == "yes"]
+        return [n for n in self.nodes.values() if n.thing.facts.get("bmc", "yes") != "no"]
 
     def holder(self, vm: str) -> str:
         """The machine that has a VM's images open."""
