@@ -124,10 +124,15 @@ class SimNode:
         except ProcessDied:
             process.die()
 
+    def _host(self) -> str:
+        """Where its hypervisor takes VMs in."""
+        return self.id if self.thing.facts.get("door", "yes") == "yes" else ""
+
     def _build_compute(self, process: Process, store: SimStore) -> None:
         hypervisor = Gated(self.machine.hypervisor, process, VERBS)
-        settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0,
-                                   migration_host=self.id if self.thing.facts.get("door") != "no" else "")  # fmt: skip
+        settings = ComputeSettings(
+            self.name, Path("/nowhere"), version="1", parallel=0, migration_host=self._host()
+        )
         booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s))
         facts = hypervisor.facts()
         hardware = Hardware(
@@ -270,6 +275,8 @@ class SimCluster:
         self._leader = ""
         self.log: list[str] = []
         self._numbers: dict[str, int] = {}
+        self.listeners: list[tuple[str, str, Callable[[], None]]] = []
+        """Process, words, and what is to happen once it says them."""
         self.excused: dict[str, int] = {}
         """VM → the request to run after which it may be off all the same."""
         self.began = 0
@@ -374,6 +381,13 @@ class SimCluster:
             if node.machine.on:
                 return node.name
         return next(iter(self.nodes.values())).name
+
+    def heard(self, process: Process, words: str) -> None:
+        """A process said something. What follows may end it there."""
+        for listener in [one for one in self.listeners if one[0] == process.name]:
+            if listener[1] in words:
+                self.listeners.remove(listener)
+                listener[2]()
 
     def _called(self, operation: str) -> str:
         """Operations by number: their ids are long, and say nothing."""
