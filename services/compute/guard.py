@@ -93,6 +93,7 @@ class Guard:
             self._stand_down()
         elif self._is_armed():
             self._see_lease()
+            self._feed()  # first: to ask for a proof may take as long as the store is silent
             self._prove()
             if self._contact.asked and self._claimed is not self._lease:
                 self._claim()

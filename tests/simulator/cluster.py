@@ -72,6 +72,8 @@ class SimNode:
                 cluster.engine, lambda: self.reset("is reset by its watchdog"), wrong
             )
         self.controller = FakeController(cut=self._cut_by_controller)
+        if (how := thing.facts.get("bmc", "yes")) not in ("yes", "no"):
+            setattr(self.controller, how, True)
         self.unreached: set[str] = set()
         """Controllers, by address, that this node does not reach."""
         self.processes: dict[str, Process] = {}
@@ -122,10 +124,15 @@ class SimNode:
         except ProcessDied:
             process.die()
 
+    def _host(self) -> str:
+        """Where its hypervisor takes VMs in."""
+        return self.id if self.thing.facts.get("door", "yes") == "yes" else ""
+
     def _build_compute(self, process: Process, store: SimStore) -> None:
         hypervisor = Gated(self.machine.hypervisor, process, VERBS)
-        settings = ComputeSettings(self.name, Path("/nowhere"), version="1", parallel=0,
-                                   migration_host=self.id)  # fmt: skip
+        settings = ComputeSettings(
+            self.name, Path("/nowhere"), version="1", parallel=0, migration_host=self._host()
+        )
         booted = Timestamp(seconds=int(EPOCH_S + self.machine.booted_at + self.clock.skew_s))
         facts = hypervisor.facts()
         hardware = Hardware(
@@ -268,6 +275,8 @@ class SimCluster:
         self._leader = ""
         self.log: list[str] = []
         self._numbers: dict[str, int] = {}
+        self.listeners: list[tuple[str, str, Callable[[], None]]] = []
+        """Process, words, and what is to happen once it says them."""
         self.excused: dict[str, int] = {}
         """VM → the request to run after which it may be off all the same."""
         self.began = 0
@@ -303,7 +312,7 @@ class SimCluster:
             row = cluster_pb2.Node(name=node.name, meta=meta_pb2.Meta(uid=node.name, generation=1))
             row.decision.state = cluster_pb2.NODE_STATE_JOINING
             row.spec.coordinator = node.thing.facts.get("coordinator", "yes") == "yes"
-            if node.thing.facts.get("bmc", "yes") == "yes":
+            if node.thing.facts.get("bmc", "yes") != "no":
                 row.spec.power_control.protocol = REDFISH
                 row.spec.power_control.address = address_of(node.id)
             row.spec.tags.extend(filter(None, node.thing.facts.get("tags", "").split(",")))
@@ -344,7 +353,7 @@ class SimCluster:
 
     def with_bmc(self) -> list[SimNode]:
         """Nodes whose power can be switched from outside."""
-        return [n for n in self.nodes.values() if n.thing.facts.get("bmc", "yes") == "yes"]
+        return [n for n in self.nodes.values() if n.thing.facts.get("bmc", "yes") != "no"]
 
     def holder(self, vm: str) -> str:
         """The machine that has a VM's images open."""
@@ -372,6 +381,13 @@ class SimCluster:
             if node.machine.on:
                 return node.name
         return next(iter(self.nodes.values())).name
+
+    def heard(self, process: Process, words: str) -> None:
+        """A process said something. What follows may end it there."""
+        for listener in [one for one in self.listeners if one[0] == process.name]:
+            if listener[1] in words:
+                self.listeners.remove(listener)
+                listener[2]()
 
     def _called(self, operation: str) -> str:
         """Operations by number: their ids are long, and say nothing."""

@@ -16,6 +16,7 @@ from services.compute.drivers.fake import Script
 from services.compute.drivers.hypervisor import Power
 from tests.simulator import users
 from tests.simulator.cluster import BOOT_S, SERVICES, SimCluster, SimNode
+from tests.simulator.engine import ProcessDied
 from tests.simulator.power import address_of
 from tests.simulator.world import Deed
 
@@ -99,6 +100,46 @@ def stop(cluster: SimCluster, words: list[str]) -> None:
     for service in services(words[1:-1]):
         cluster.tell(f"{node.id}/{service}", "is asked to end")
         node.end_in_order(service, back_s)
+
+
+def kill_when(cluster: SimCluster, words: list[str]) -> None:
+    """kill-when n1 compute before start; kill-when n1 compute after destroy: a driver's verb."""
+    node, service, when, verb = cluster.nodes[words[0]], words[1], words[2], words[3]
+    process = node.processes.get(service)
+    if process is not None and process.alive:
+
+        def deed() -> None:
+            cluster.tell(process.name, f"is killed {when} it could {verb}" if when == "before"
+                         else f"is killed after: {verb}")  # fmt: skip
+            process.die()
+
+        process.arm_on(verb if when == "before" else f"{verb} done", deed)
+
+
+def kill_told(cluster: SimCluster, words: list[str]) -> None:
+    """kill-told n1 coordinator n3 FENCED: it dies the moment that it has said these words."""
+    node, service, text = cluster.nodes[words[0]], words[1], " ".join(words[2:])
+
+    def deed() -> None:
+        process = node.processes[service]
+        cluster.tell(process.name, "is killed there")
+        process.die()
+        raise ProcessDied
+
+    cluster.listeners.append((f"{node.id}/{service}", text, deed))
+
+
+def freeze_told(cluster: SimCluster, words: list[str]) -> None:
+    """freeze-told n1 coordinator 20 FENCED: it stands still for 20 s as soon as it has said so."""
+    node, service, seconds = cluster.nodes[words[0]], words[1], float(words[2])
+
+    def deed() -> None:
+        cluster.tell(f"{node.id}/{service}", f"stands still for {seconds:g} s")
+        node.freeze((service,), seconds)
+
+    if service in node.processes:
+        node.processes[service].will_stand_still = True
+    cluster.listeners.append((f"{node.id}/{service}", " ".join(words[3:]), deed))
 
 
 def freeze(cluster: SimCluster, words: list[str]) -> None:
@@ -394,6 +435,9 @@ DEEDS: Mapping[str, Do] = {
     "reset": reset,
     "kill": kill,
     "kill-at": kill_at,
+    "kill-when": kill_when,
+    "kill-told": kill_told,
+    "freeze-told": freeze_told,
     "restart": stop,
     "freeze": freeze,
     "freeze-at": freeze_at,
@@ -447,6 +491,7 @@ def heal_all(cluster: SimCluster) -> None:
     """Everything that was broken works again, and stays so; nothing else is armed."""
     cluster.tell("all", "every fault is over")
     cluster.wire.cut.clear()
+    cluster.listeners.clear()
     for node in cluster.nodes.values():
         node.stopped.clear()
         node.machine.hypervisor.away = False

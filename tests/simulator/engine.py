@@ -234,6 +234,9 @@ class Process:
         """Its calls may have to wait."""
         self._armed: dict[int, Callable[[], None]] = {}
         self._stops: set[int] = set()
+        self.will_stand_still = False
+        """It is going to, in the middle of some step."""
+        self._on: dict[str, Callable[[], None]] = {}
 
     @property
     def frozen(self) -> bool:
@@ -241,7 +244,7 @@ class Process:
 
     @property
     def may_stand_still(self) -> bool:
-        return bool(self._stops)
+        return self.will_stand_still or bool(self._stops)
 
     def arm(self, gates: int, deed: Callable[[], None], stands_still: bool) -> None:
         """Has the deed done at the so-many-th gate from now (1: the next), if it comes soon.
@@ -252,6 +255,10 @@ class Process:
             self._stops.add(gate)
         self.engine.after(ARMED_S, lambda: self._disarm(gate, deed))
 
+    def arm_on(self, what: str, deed: Callable[[], None]) -> None:
+        """Has the deed done at the next gate of that name: "start", or "start done"."""
+        self._on[what] = deed
+
     def _disarm(self, gate: int, deed: Callable[[], None]) -> None:
         if self._armed.get(gate) is deed:
             del self._armed[gate]
@@ -259,6 +266,7 @@ class Process:
 
     def disarm(self) -> None:
         self._armed.clear()
+        self._on.clear()
         self._stops.clear()
 
     def gate(self, what: str) -> None:
@@ -266,6 +274,9 @@ class Process:
         if not self.alive:
             raise ProcessDied
         self.gates += 1
+        if self._on and (at := self._on.pop(what, None)) is not None:
+            self.last_gate = what
+            at()
         if self._armed and (deed := self._armed.pop(self.gates, None)) is not None:
             self._stops.discard(self.gates)
             self.last_gate = what

@@ -55,7 +55,7 @@ def _node_facts(chance: Chance) -> dict[str, str]:
     facts = dict(NODE_DEFAULTS)
     facts["memory"] = chance.random.choice(("4096", "8192", "8192", "16384"))
     if chance.random.random() < 0.2:
-        facts["bmc"] = "no"
+        facts["bmc"] = chance.random.choice(("no", "no", "stuck", "lying", "dead"))
     if chance.random.random() < 0.25:
         facts["watchdog"] = "no"
     if chance.random.random() < 0.2:

@@ -56,6 +56,8 @@ class Listener(logging.Handler):
         who = process.name if process is not None else "?"
         text = record.getMessage()
         self._cluster.tell(who, text)
+        if process is not None and self._cluster.listeners:
+            self._cluster.heard(process, text)
         if record.exc_info and record.exc_info[1] is not None:
             self._watch.broken(f"{who}: {text}: {record.exc_info[1]!r}")
 
