@@ -21,7 +21,7 @@ from services.state.store import Store
 from services.storage import files as kept
 from services.storage.agent import LOOK_PERIOD_S, Agent
 from services.storage.core import pools, usage
-from services.storage.core.accept import SERVICE
+from services.storage.core.accept import PREFIX, SERVICE
 from services.storage.drivers.directory import DirectoryDriver
 from services.storage.drivers.driver import Driver
 from services.storage.far_files import NoFarFiles, PeerFiles
@@ -113,7 +113,10 @@ def assemble(
     )
     far = far_files or NoFarFiles()
     shop = Workshop(store, clock, driver, open_volumes, files, settings.node, far)
-    jobs = Jobs(store, clock, SERVICE, settings.node, job_methods(shop), settings.parallel)
+    workers = [
+        Jobs(store, clock, SERVICE, settings.node, methods, settings.parallel)
+        for methods in apart(job_methods(shop))
+    ]
     agent = Agent(store, clock, driver, settings.node)
     first = FirstPool(
         store,
@@ -134,11 +137,14 @@ def assemble(
     return Parts(
         servicers=((api_grpc.add_StorageServiceServicer_to_server, service),),
         loops=(
-            Loop("storage-jobs", jobs.step, JOBS_PERIOD_S, reads=("operations",)),
+            *(
+                Loop(f"storage-{name}", jobs.step, JOBS_PERIOD_S, reads=("operations",))
+                for name, jobs in zip(("jobs", "exports"), workers, strict=True)
+            ),
             Loop("storage-agent", look, LOOK_PERIOD_S),
             Loop("storage-files", expire, EXPIRY_PERIOD_S, reads=()),
         ),
-        close=(jobs.stop,),
+        close=tuple(jobs.stop for jobs in workers),
     )
 
 
@@ -149,3 +155,10 @@ def job_methods(shop: Workshop) -> dict[str, Job]:
         **VolumeJobs(shop).methods(),
         **SnapshotJobs(shop).methods(),
     }
+
+
+def apart(methods: dict[str, Job]) -> tuple[dict[str, Job], dict[str, Job]]:
+    """All but exports, and those: work of other nodes waits for them, so that they wait for
+    nobody."""
+    exports = {name: job for name, job in methods.items() if name == f"{PREFIX}ExportVolume"}
+    return {name: job for name, job in methods.items() if name not in exports}, exports

@@ -4,6 +4,7 @@ way to volumes that a VM has open. It moves rows, and decides nothing that `core
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ from typing import Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from pvc.core.v1 import reason_pb2
+from pvc.core.v1 import operation_pb2, reason_pb2
+from pvc.storage.v1 import storage_service_pb2
 from services.mesh.amend import amend
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError, refuse
 from services.mesh.jobs import Task
 from services.mesh.members import id_of
+from services.mesh.rows import FINAL
 from services.state.store import Delete, Store
 from services.storage.core import layout, usage
 from services.storage.core.accept import Pool, Volume, usable_pool
@@ -26,6 +29,9 @@ from services.storage.files import Files
 
 R = TypeVar("R", bound=Message)
 T = TypeVar("T")
+Operation = operation_pb2.Operation
+
+log = logging.getLogger("pvc.storage")
 
 
 class OpenVolumes(Protocol):
@@ -51,6 +57,15 @@ class FarFiles(Protocol):
 
     def read(self, name: str) -> Iterator[bytes]:
         """A file's bytes, piece by piece. Raises NOT_FOUND, UNREACHABLE."""
+        ...
+
+    def export(self, node: str, volume: str, snapshot_id: str, request_id: str) -> str:
+        """Asks another node to write one of its volumes, or a snapshot of it, as a qcow2 image.
+        Gives the operation that does it."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Removes a file."""
         ...
 
 
@@ -158,8 +173,52 @@ class Workshop:
         finally:
             self.files.drop(here)
 
+    @contextmanager
+    def exported(
+        self, task: Task, node: str, volume: str, snapshot_id: str
+    ) -> Iterator[storage_service_pb2.FileInfo]:
+        """An image of a volume that another node keeps, for as long as it is needed. One that was
+        left by a worker's death goes when its day is over."""
+        asked = f"{layout.id_of(task.name)}-{task.attempt}"
+        task.stage(f"having {node} write {volume} as an image")
+        name = self.far_files.export(node, volume, snapshot_id, asked)
+        try:
+            file = storage_service_pb2.FileInfo()
+            self._awaited(task, name).result.Unpack(file)
+        except BaseException:
+            self.change(Operation, name, _cancel)
+            raise
+        try:
+            yield file
+        finally:
+            try:
+                self.far_files.delete(file.name)
+            except PvcError as error:
+                log.warning("%s stays until its day is over: %s", file.name, error.message)
+
+    def _awaited(self, task: Task, name: str) -> Operation:
+        """Another operation, once it has succeeded. Raises what it failed with."""
+        while True:
+            snapshot = self.store.snapshot()
+            other = snapshot.find(Operation, name)
+            if other is not None and other.state == Operation.STATE_SUCCEEDED:
+                return other
+            if other is not None and other.state in FINAL:
+                raise PvcError.from_status(other.error)
+            task.check()
+            watch = self.store.watch(snapshot.revision)
+            try:
+                watch.next(1.0)
+            finally:
+                watch.close()
+
     def follow(self, task: Task) -> Callable[[float], None]:
         """What tells a driver's progress to the operation, and stops the driver when that was
         cancelled.
         """
         return lambda percent: task.progress(int(percent))
+
+
+def _cancel(operation: Operation) -> None:
+    if operation.state not in FINAL:
+        operation.cancel_requested = True

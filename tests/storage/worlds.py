@@ -184,7 +184,7 @@ class World:
     def far(self, files: Files) -> None:
         """Gives the jobs a way to another node's files."""
 
-        class Far:
+        class Far(NoFarFiles):
             def read(self, name: str) -> Iterator[bytes]:
                 return files.read(name, 0)
 

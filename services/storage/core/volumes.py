@@ -41,7 +41,7 @@ def create_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     spec = rows.copied(request.volume.spec)
     spec.ClearField("source_file")
     spec.format = _kept_format(spec.format, "volume.spec.format")
-    source = source_of(snapshot, spec, pool)
+    source = source_of(snapshot, spec)
     spec.size_bytes = _size(spec.size_bytes, source.status.size_bytes if source else 0)
     needs = needed_bytes(snapshot, spec, pool, source)
     _check_room(pool, spec.size_bytes, needs)
@@ -51,12 +51,13 @@ def create_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     accepted_request = rows.copied(request)
     accepted_request.volume.spec.CopyFrom(spec)
     says = f"make {name}: {_words(volume)}"
-    # A source that only one node can reach has the work done there.
-    node = (node_of(snapshot, source.name) if source else "") or worker(snapshot, pool, call.node)
+    # A pool that only one node can reach has the work done there, else a source does.
+    held = node_of(snapshot, source.name) if source else ""
+    node = pool.spec.node or held or worker(snapshot, pool, call.node)
     return accepted(call, accepted_request, "CreateVolume", name, node, says, [Put(volume)])
 
 
-def source_of(snapshot: Snapshot, spec: storage_pb2.VolumeSpec, pool: Pool) -> Volume | None:
+def source_of(snapshot: Snapshot, spec: storage_pb2.VolumeSpec) -> Volume | None:
     """The volume that a new one begins as, or is a snapshot of; None for an empty one.
 
     Raises NOT_FOUND's kin for a source that cannot be used now.
@@ -86,13 +87,6 @@ def source_of(snapshot: Snapshot, spec: storage_pb2.VolumeSpec, pool: Pool) -> V
             source = ready_volume(snapshot, layout.volume_of(spec.source_snapshot), field)
         case _:
             return None
-    if len({node_of(snapshot, source.name), pool.spec.node} - {""}) > 1:
-        refuse(
-            reason_pb2.REASON_NOT_SUPPORTED,
-            f"{source.name} is on {node_of(snapshot, source.name)}, {pool.name} on "
-            f"{pool.spec.node}: export it there and import it here",
-            field,
-        )
     _check_not_changing(snapshot, source.name)
     return source
 

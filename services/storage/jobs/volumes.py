@@ -57,11 +57,36 @@ class VolumeJobs:
         usable_pool(self._shop.store.snapshot(), layout.pool_of(volume.name))
         pool, facts = self._shop.open_pool(layout.pool_of(volume.name))
         snapshot = self._shop.store.snapshot()
-        source = volumes.source_of(snapshot, volume.spec, pool)
+        source = volumes.source_of(snapshot, volume.spec)
         needs = volumes.needed_bytes(snapshot, volume.spec, pool, source)
         check_room(pool, facts.capacity_bytes, facts.available_bytes, volume.spec.size_bytes, needs)
+        if source is not None and (far := self._far(source)):
+            return self._fetched(task, volume, pool, facts, source, far)
         disk = self._claim(pool, volume, volume.spec.size_bytes)
         self._fill(task, volume, disk, source)
+        return self._made(pool, volume.name, disk)
+
+    def _far(self, source: Volume) -> str:
+        """The other node that alone can read the source; "" where this one can."""
+        pool = self._shop.row(Pool, layout.pool_of(source.name))
+        return pool.spec.node if pool.spec.node != self._shop.node else ""
+
+    def _fetched(
+        self, task: Task, volume: Volume, pool: Pool, room: PoolFacts, source: Volume, far: str
+    ) -> Outcome:  # fmt: skip
+        """A full copy of what lies on another node: as an image, written there and fetched."""
+        snapshot_id = layout.id_of(volume.spec.source_snapshot)
+        with (
+            self._shop.exported(task, far, source.name, snapshot_id) as image,
+            self._shop.brought(task, image.name) as (name, _),
+        ):
+            path, size = self._shop.files.path(name), volume.spec.size_bytes
+            facts = self._shop.driver.inspect(path, "qcow2")
+            images.check_facts(facts, layout.QCOW2, room.capacity_bytes)
+            check_room(pool, room.capacity_bytes, room.available_bytes, size, facts.needs_bytes)
+            disk = self._claim(pool, volume, size)
+            task.stage(f"copying {volume.spec.source_snapshot or source.name} to {disk.path}")
+            self._shop.driver.import_(disk, path, "qcow2", size, self._shop.follow(task))
         return self._made(pool, volume.name, disk)
 
     def _fill(self, task: Task, volume: Volume, disk: Disk, source: Volume | None) -> None:

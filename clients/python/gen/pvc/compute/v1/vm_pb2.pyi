@@ -744,7 +744,8 @@ Global___MigrationSpec: _TypeAlias = MigrationSpec  # noqa: Y015
 class Migration(_message.Message):
     """A migration that was decided. Who does what: the target's agent looks whether it can take the VM and says so in
     Vm.arrival; then the agent of decision.node moves it and tells in VmStatus.migration; when that says MOVED the
-    coordinator makes the target the VM's node, and this goes.
+    coordinator makes the target the VM's node, and this goes. Where volumes go along, their new places are made before
+    all that. With the method NONE the VM is off, and only the contents of its volumes have to be copied.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -778,6 +779,7 @@ class Migration(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     POWER_REQUEST_FIELD_NUMBER: _builtins.int
+    VOLUMES_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique for ever; the parts that others write carry it too."""
     target: _builtins.str
@@ -796,11 +798,18 @@ class Migration(_message.Message):
     """
     @_builtins.property
     def volumes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Volumes that are copied along because the target cannot open them: the volume → its new place, which exists."""
+        """Volumes that are copied along because the target cannot open them: the volume → its new place. The coordinator has
+        the storage service of the target make those; when the VM has moved it writes their names into spec.disks, in the
+        commit that changes decision.node, and nobody else's spec fields ever.
+        """
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
+
+    @_builtins.property
+    def volumes_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when all new places in `volumes` are there; before, the target does not say whether it can take the VM."""
 
     def __init__(
         self,
@@ -814,14 +823,51 @@ class Migration(_message.Message):
         why: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         power_request: _builtins.int = ...,
+        volumes_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "volumes_time", b"volumes_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "id", b"id", "method", b"method", "operation", b"operation", "power_request", b"power_request", "target", b"target", "time", b"time", "volumes", b"volumes", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "id", b"id", "method", b"method", "operation", b"operation", "power_request", b"power_request", "target", b"target", "time", b"time", "volumes", b"volumes", "volumes_time", b"volumes_time", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Migration: _TypeAlias = Migration  # noqa: Y015
+
+@_typing.final
+class LeftVolume(_message.Message):
+    """A volume that a VM had, or was to get, and that is to be removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOLUME_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    volume: _builtins.str
+    """pools/{pool}/volumes/{volume}."""
+    tries: _builtins.int
+    """How often the storage service was asked to remove it."""
+    caller: _builtins.str
+    """Who moved the VM: "token ann"; in whose name it is removed."""
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Not to be tried before this."""
+
+    def __init__(
+        self,
+        *,
+        volume: _builtins.str = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        tries: _builtins.int = ...,
+        caller: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_before", b"not_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "not_before", b"not_before", "tries", b"tries", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftVolume: _TypeAlias = LeftVolume  # noqa: Y015
 
 @_typing.final
 class MigrationStatus(_message.Message):
@@ -1207,6 +1253,7 @@ class VmDecision(_message.Message):
     FENCE_SEEN_FIELD_NUMBER: _builtins.int
     LAST_MOVE_FIELD_NUMBER: _builtins.int
     MOVE_NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    LEFT_VOLUMES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """The node that the VM belongs to: nodes/{node}. Empty while none fits."""
     power: Global___PowerState.ValueType
@@ -1255,6 +1302,12 @@ class VmDecision(_message.Message):
     def move_not_before(self) -> _timestamp_pb2.Timestamp:
         """Not to be moved by the cluster's own decision before this, as the last move failed."""
 
+    @_builtins.property
+    def left_volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftVolume]:
+        """Volumes that a move with copies left: where it came from, or, of one that failed, the copies. They are removed as
+        soon as nothing has them any more.
+        """
+
     def __init__(
         self,
         *,
@@ -1274,10 +1327,11 @@ class VmDecision(_message.Message):
         fence_seen: _builtins.int = ...,
         last_move: _builtins.str = ...,
         move_not_before: _timestamp_pb2.Timestamp | None = ...,
+        left_volumes: _abc.Iterable[Global___LeftVolume] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "move_not_before", b"move_not_before", "not_before", b"not_before", "waits_until", b"waits_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes_seen", b"crashes_seen", "fence_seen", b"fence_seen", "home", b"home", "last_move", b"last_move", "migration", b"migration", "move_not_before", b"move_not_before", "node", b"node", "not_before", b"not_before", "power", b"power", "power_request", b"power_request", "recoveries", b"recoveries", "restarts", b"restarts", "verdicts", b"verdicts", "waits_for", b"waits_for", "waits_until", b"waits_until", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes_seen", b"crashes_seen", "fence_seen", b"fence_seen", "home", b"home", "last_move", b"last_move", "left_volumes", b"left_volumes", "migration", b"migration", "move_not_before", b"move_not_before", "node", b"node", "not_before", b"not_before", "power", b"power", "power_request", b"power_request", "recoveries", b"recoveries", "restarts", b"restarts", "verdicts", b"verdicts", "waits_for", b"waits_for", "waits_until", b"waits_until", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

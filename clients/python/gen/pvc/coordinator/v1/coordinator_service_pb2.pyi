@@ -921,6 +921,7 @@ class DrainNodeRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    COPY_VOLUMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """nodes/{node}."""
     shutdown: _builtins.bool
@@ -931,6 +932,8 @@ class DrainNodeRequest(_message.Message):
     """Repeat a request with the same id and it is done once."""
     validate_only: _builtins.bool
     """Check everything, change nothing; fails with all reasons if a VM could not move."""
+    copy_volumes: _builtins.bool
+    """Volumes that the target cannot open are copied along, into a pool of its own that has the room."""
     def __init__(
         self,
         *,
@@ -939,10 +942,11 @@ class DrainNodeRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        copy_volumes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "shutdown", b"shutdown", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_volumes", b"copy_volumes", "etag", b"etag", "name", b"name", "request_id", b"request_id", "shutdown", b"shutdown", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -959,6 +963,7 @@ class ReadyNodeRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    COPY_VOLUMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """nodes/{node}."""
     leave_vms: _builtins.bool
@@ -969,6 +974,8 @@ class ReadyNodeRequest(_message.Message):
     """Repeat a request with the same id and it is done once."""
     validate_only: _builtins.bool
     """Check everything, change nothing."""
+    copy_volumes: _builtins.bool
+    """Volumes that the target cannot open are copied along, into a pool of its own that has the room."""
     def __init__(
         self,
         *,
@@ -977,10 +984,11 @@ class ReadyNodeRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        copy_volumes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "leave_vms", b"leave_vms", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_volumes", b"copy_volumes", "etag", b"etag", "leave_vms", b"leave_vms", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1260,6 +1268,7 @@ class MigrateVmRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    COPY_VOLUMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """vms/{vm}."""
     node: _builtins.str
@@ -1272,6 +1281,8 @@ class MigrateVmRequest(_message.Message):
     """Repeat a request with the same id and it is done once."""
     validate_only: _builtins.bool
     """Check everything, change nothing; fails with all reasons if it cannot move."""
+    copy_volumes: _builtins.bool
+    """Volumes that the target cannot open are copied along, into a pool of its own that has the room."""
     def __init__(
         self,
         *,
@@ -1281,10 +1292,11 @@ class MigrateVmRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        copy_volumes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "method", b"method", "name", b"name", "node", b"node", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_volumes", b"copy_volumes", "etag", b"etag", "method", b"method", "name", b"name", "node", b"node", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1302,6 +1314,7 @@ class MoveVmRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    COPY_VOLUMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """vms/{vm}."""
     node: _builtins.str
@@ -1314,6 +1327,8 @@ class MoveVmRequest(_message.Message):
     """Repeat a request with the same id and it is done once."""
     validate_only: _builtins.bool
     """Check everything, change nothing; fails with all reasons if it cannot move."""
+    copy_volumes: _builtins.bool
+    """Volumes that the target cannot open are copied along, into a pool of its own that has the room."""
     def __init__(
         self,
         *,
@@ -1323,10 +1338,11 @@ class MoveVmRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        copy_volumes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "method", b"method", "name", b"name", "node", b"node", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_volumes", b"copy_volumes", "etag", b"etag", "method", b"method", "name", b"name", "node", b"node", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1343,6 +1359,7 @@ class UnmigrateVmRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    COPY_VOLUMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """vms/{vm}."""
     method: _vm_pb2.MigrationMethod.ValueType
@@ -1353,6 +1370,8 @@ class UnmigrateVmRequest(_message.Message):
     """Repeat a request with the same id and it is done once."""
     validate_only: _builtins.bool
     """Check everything, change nothing; fails with all reasons if it cannot move."""
+    copy_volumes: _builtins.bool
+    """Volumes that the target cannot open are copied along, into a pool of its own that has the room."""
     def __init__(
         self,
         *,
@@ -1361,10 +1380,11 @@ class UnmigrateVmRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        copy_volumes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "method", b"method", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_volumes", b"copy_volumes", "etag", b"etag", "method", b"method", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -340,7 +340,7 @@ class VolumeSpec(_message.Message):
     """How it is kept. Default qcow2. Cannot change."""
     source_volume: _builtins.str
     """A copy on write of another volume, which must not be written any more (an image's), or a full copy where the
-    other may still change.
+    other may still change or is on another node.
     """
     source_snapshot: _builtins.str
     """A full copy of a snapshot."""
