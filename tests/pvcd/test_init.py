@@ -1,4 +1,4 @@
-"""A cluster begins: on one machine, or as the first of several that keep their state in ZooKeeper."""
+"""A cluster begins: on one machine, or as the first of several that keep their state outside."""
 
 from __future__ import annotations
 
