@@ -54,16 +54,19 @@ class Evidence:
             }
 
     def gone_s(self, monotonic: float) -> Mapping[str, float]:
-        """Node without a session → for how long at least. Nodes that never had one are not here."""
+        """Node without a session → for how long at least. Nodes that never had one are not here,
+        and none is when nobody has looked for too long."""
         with self._lock:
+            if monotonic - self._looked[0] > GAP_S:
+                return {}
             return {name: monotonic - seen.since for name, seen in self._absent.items()}
 
     def gone_for(self, node: cluster_pb2.Node, monotonic: float) -> float:
         """For how long at least the session that the node is known to have lost is gone; 0 where
         that is not the one that is missing."""
         with self._lock:
-            seen = self._absent.get(node.name)
-        if seen is None or seen.session != node.decision.lost_session:
+            seen, stale = self._absent.get(node.name), monotonic - self._looked[0] > GAP_S
+        if seen is None or stale or seen.session != node.decision.lost_session:
             return 0.0
         return monotonic - seen.since
 

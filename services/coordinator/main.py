@@ -91,7 +91,7 @@ def fencing(
         return coordinator.lead.lease
 
     def gone_s(_snapshot: Snapshot, row: cluster_pb2.Node) -> float:
-        return coordinator.evidence.gone_s(clock.monotonic()).get(row.name, 0.0)
+        return coordinator.evidence.gone_for(row, clock.monotonic())
 
     runner, asking = ThreadRunner(), ThreadRunner()
     pursue = pursuits(controllers, NoStorageFence(), runner, clock, gone_s)

@@ -187,11 +187,22 @@ def test_who_did_not_look_for_long_or_was_cut_off_knows_nothing_of_it() -> None:
         assert evidence.gone_s(later) == {"nodes/n1": 0.0}
 
 
+def test_when_nobody_looks_any_more_it_says_nothing() -> None:
+    """Others ask it too, while the loop that looks may hang."""
+    store, evidence = MemoryStore(), Evidence()
+    missing(store, lost="s1", known=30)
+    evidence.observe(store.snapshot(), 100, "mine")
+    row = store.snapshot().find(Node, "nodes/n1")
+    assert row is not None
+    late = 100 + GAP_S + 0.1
+    assert evidence.gone_s(late) == {} and evidence.gone_for(row, late) == 0.0
+
+
 def test_a_node_that_never_came_is_not_gone() -> None:
     store, evidence = MemoryStore(), Evidence()
     missing(store, session="")
     evidence.observe(store.snapshot(), 100, "mine")
-    assert evidence.gone_s(200) == {}
+    assert evidence.gone_s(100) == {}
     store.commit([Delete("nodes/n1", ANY_VERSION)])
     evidence.observe(store.snapshot(), 101, "mine")
     assert evidence.gone_s(101) == {}
