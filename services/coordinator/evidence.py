@@ -11,9 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.core.fence import waited_s
+from services.coordinator.core.fence import are_most, missing_of, waited_s
 from services.state.store import Snapshot
 
 GAP_S = 2.0
@@ -37,6 +38,8 @@ class Evidence:
         self._lock = threading.Lock()
         self._absent: dict[str, Absence] = {}
         self._looked = (0.0, "")
+        self._most_gone = -inf
+        """When most nodes were last seen to be gone."""
 
     def observe(self, snapshot: Snapshot, monotonic: float, session: str) -> None:
         """Takes in who is there now. session: of this process with the store; with another one than
@@ -46,10 +49,13 @@ class Evidence:
             if monotonic - looked > GAP_S or session != mine:
                 self._absent.clear()
             self._looked = (monotonic, session)
+            nodes = list(snapshot.rows(cluster_pb2.Node))
+            if are_most(*missing_of(nodes, snapshot.leases)):
+                self._most_gone = monotonic
             there = self._absent
             self._absent = {
                 node.name: _absence(node, there.get(node.name), monotonic)
-                for node in snapshot.rows(cluster_pb2.Node)
+                for node in nodes
                 if node.name not in snapshot.leases and node.status.session
             }
 
@@ -60,6 +66,12 @@ class Evidence:
             if monotonic - self._looked[0] > GAP_S:
                 return {}
             return {name: monotonic - seen.since for name, seen in self._absent.items()}
+
+    def most_here_s(self, monotonic: float) -> float:
+        """For how long most nodes have been there again, after most were gone; infinite where this
+        process never saw that."""
+        with self._lock:
+            return monotonic - self._most_gone
 
     def gone_for(self, node: cluster_pb2.Node, monotonic: float) -> float:
         """For how long at least the session that the node is known to have lost is gone; 0 where

@@ -124,7 +124,8 @@ class Coordinator:
     def _plan(self) -> Plan:
         snapshot, monotonic = self._store.snapshot(), self._clock.monotonic()
         self.evidence.observe(snapshot, monotonic, self._store.session())
-        world = self._pictures.world(snapshot, self.evidence.gone_s(monotonic))
+        gone_s, most_here_s = self.evidence.gone_s(monotonic), self.evidence.most_here_s(monotonic)
+        world = self._pictures.world(snapshot, gone_s, most_here_s)
         restless = is_restless(world)
         self._due = monotonic + (RESTLESS_S if restless else CALM_S)
         return decide(self._clock.now(), world)

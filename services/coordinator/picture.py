@@ -4,6 +4,7 @@ together again."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
 from typing import Any, TypeVar
 
 from pvc.compute.v1 import vm_pb2
@@ -27,8 +28,10 @@ class Pictures:
         self._kept: dict[str, tuple[tuple[object, ...], Any]] = {}
         self._stages: tuple[object, ...] = ()
 
-    def world(self, snapshot: Snapshot, gone_s: Mapping[str, float]) -> World:
-        """What `decide` is shown. gone_s: see World."""
+    def world(
+        self, snapshot: Snapshot, gone_s: Mapping[str, float], most_here_s: float = inf
+    ) -> World:
+        """What `decide` is shown. gone_s, most_here_s: see World."""
 
         def part(make: Callable[[Snapshot], T], *tables: str) -> T:
             return self._part(make, tuple(snapshot.tables.get(table) for table in tables), snapshot)
@@ -43,6 +46,7 @@ class Pictures:
             spec=identity.spec if identity is not None else cluster_pb2.ClusterSpec(),
             cluster=identity,
             gone_s=gone_s,
+            most_here_s=most_here_s,
             not_ready=part(_not_ready, "pools", "networks", "nodes"),
             shared_pools=part(_shared_pools, "pools"),
         )

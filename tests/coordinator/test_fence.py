@@ -27,9 +27,16 @@ def fenced(text: str) -> dict[str, str]:
     return found
 
 
-def test_there_are_five_brakes() -> None:
+def test_there_are_six_brakes() -> None:
     names = [brake.__name__ for brake in BRAKES]
-    assert names == ["in_maintenance", "disarmed", "restarting", "most_look_dead", "too_many"]
+    assert names == [
+        "in_maintenance",
+        "disarmed",
+        "restarting",
+        "most_look_dead",
+        "just_back",
+        "too_many",
+    ]
 
 
 def test_maintenance() -> None:
@@ -56,6 +63,15 @@ def test_most_look_dead() -> None:
     assert all("3 of 5 nodes look dead" in text for text in why.values())
     half = fenced("cluster fence_max_percent=100\n" + three + online(3))
     assert set(half.values()) == {""}, "half of them are not most"
+
+
+def test_after_most_were_gone_the_others_get_their_time() -> None:
+    """The power of all failed, and one takes longer to start."""
+    late = world("node n1 unknown 100 gone=40 known=40\n" + online(3))
+    (step,) = decide(at(5), replace(late, most_here_s=59.0))
+    assert isinstance(step, DecideNode) and "have 60 s for that" in step.node.decision.why
+    (step,) = decide(at(5), replace(late, most_here_s=60.0))
+    assert isinstance(step, DecideNode) and step.node.decision.state == FENCING
 
 
 def test_one_always_may_and_not_more_than_a_third_at_once() -> None:

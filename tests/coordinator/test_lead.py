@@ -198,6 +198,23 @@ def test_when_nobody_looks_any_more_it_says_nothing() -> None:
     assert evidence.gone_s(late) == {} and evidence.gone_for(row, late) == 0.0
 
 
+def test_it_knows_when_most_were_gone() -> None:
+    store, evidence = MemoryStore(), Evidence()
+    online = cluster_pb2.NODE_STATE_ONLINE
+    for name in ("n1", "n2", "n3"):
+        row = Node(name=f"nodes/{name}", decision=cluster_pb2.NodeDecision(state=online))
+        store.commit([Put(row)])
+        store.acquire(row.name, row.name)
+    evidence.observe(store.snapshot(), 100, "mine")
+    assert evidence.most_here_s(100) == float("inf")
+    store.lose_session()
+    evidence.observe(store.snapshot(), 101, "mine")
+    store.acquire("nodes/n1", "nodes/n1")
+    store.acquire("nodes/n2", "nodes/n2")
+    evidence.observe(store.snapshot(), 102, "mine")
+    assert evidence.most_here_s(105) == 4.0
+
+
 def test_a_node_that_never_came_is_not_gone() -> None:
     store, evidence = MemoryStore(), Evidence()
     missing(store, session="")

@@ -70,6 +70,15 @@ def test_the_important_ones_get_the_room() -> None:
     assert after["a"].why.startswith("waits for room: n1 is dead, and ")
 
 
+def test_what_waits_for_others_keeps_its_room() -> None:
+    now = settled(world("node n1 fenced 4096\nnode n2 online 1000\nnode n3 online 600\n"
+        f"vm web memory=800 priority=900 after=db {RUN}\nvm db memory=500 {RUN}\n"
+        "vm x memory=400 power=RUNNING asked=1 | asked=0"))  # fmt: skip
+    assert now.vms["vms/web"].decision.node == "nodes/n2"
+    assert now.vms["vms/web"].decision.waits_for
+    assert now.vms["vms/x"].decision.node == ""
+
+
 def test_what_waits_for_room_is_told_once_and_started_later() -> None:
     now = settled(world("node n1 fenced 4096\nnode n2 online 100\nvm web " + RUN))
     now.nodes["nodes/n2"].status.memory_for_vms_mib = 200

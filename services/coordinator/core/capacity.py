@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.limits import limits_of
-from services.coordinator.core.world import WANT_MEMORY, World, memory_of
+from services.coordinator.core.world import World, memory_of, takes_memory
 
 CLOSED: Mapping[int, str] = {
     cluster_pb2.NODE_STATE_UNSPECIFIED: "is not online",
@@ -86,7 +86,7 @@ class Load:
         migration too."""
         decision = vm.decision
         target = decision.migration.target if decision.HasField("migration") else ""
-        if decision.power not in WANT_MEMORY and not target:
+        if not takes_memory(vm) and not target:
             return
         for name in {decision.node, target}:
             if (seat := self.seats.get(name)) is not None:

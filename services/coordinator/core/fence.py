@@ -3,7 +3,7 @@ sentence, and the proof. Pure; the proofs themselves are fetched by services.coo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.limits import limits_of
@@ -42,10 +42,7 @@ class Brakes:
         self.limits = limits_of(world.spec)
         self.begun = sum(map(self._is_fenced_now, world.nodes.values()))
         """Nodes being fenced, or fenced a short time ago."""
-        away = [node for node in world.nodes.values() if node.name not in world.present]
-        self.missing = sum(node.decision.state not in EXPECTED_AWAY for node in away)
-        self.whole = len(world.nodes) - len(away) + self.missing
-        """Nodes that should be there."""
+        self.missing, self.whole = missing_of(world.nodes.values(), world.present)
 
     def holding(self, node: Node) -> str:
         """What keeps this node from being fenced, one sentence; "" when nothing does."""
@@ -60,6 +57,16 @@ class Brakes:
             return True
         recent = self.world.gone_s.get(node.name, 0.0) < AT_ONCE_S
         return node.decision.state == FENCED and recent and node.name not in self.world.present
+
+
+def missing_of(nodes: Iterable[Node], present: Container[str]) -> tuple[int, int]:
+    """How many nodes should be there and are not, of how many that should."""
+    away = [node.name not in present for node in nodes if _is_expected(node, present)]
+    return sum(away), len(away)
+
+
+def _is_expected(node: Node, present: Container[str]) -> bool:
+    return node.name in present or node.decision.state not in EXPECTED_AWAY
 
 
 def in_maintenance(brakes: Brakes, node: Node) -> str:
@@ -82,12 +89,21 @@ def restarting(brakes: Brakes, node: Node) -> str:
 
 def most_look_dead(brakes: Brakes, node: Node) -> str:
     """When most are gone, it is more likely that this side is."""
-    if 2 * brakes.missing <= brakes.whole:
+    if not are_most(brakes.missing, brakes.whole):
         return ""
     return (
         f"{brakes.missing} of {brakes.whole} nodes look dead, and when most do, it is rather the "
         "network or the state store that failed"
     )
+
+
+def just_back(brakes: Brakes, node: Node) -> str:
+    """Most were gone, and are back: the power, the network or the state store failed as a whole,
+    and not all need the same time to start."""
+    grace_s = brakes.limits.restart_grace_s
+    if brakes.world.most_here_s >= grace_s:
+        return ""
+    return f"most nodes were gone and came back a moment ago; the others have {grace_s} s for that"
 
 
 def too_many(brakes: Brakes, node: Node) -> str:
@@ -107,8 +123,14 @@ BRAKES: tuple[Callable[[Brakes, Node], str], ...] = (
     disarmed,
     restarting,
     most_look_dead,
+    just_back,
     too_many,
 )
+
+
+def are_most(missing: int, whole: int) -> bool:
+    """More than half."""
+    return 2 * missing > whole
 
 
 def proven(node: Node) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 
 from pvc.compute.v1 import vm_pb2
@@ -47,6 +48,9 @@ class World:
     gone_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Node that holds no session → at least how long, counted by clocks that do not jump; see
     services.coordinator.evidence."""
+    most_here_s: float = inf
+    """For how long most nodes have been there again, after most were gone; without end where
+    nobody saw that."""
     not_ready: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     """Shared pool or network → node → why it cannot be used there. Nodes that can are not here."""
     cluster: cluster_pb2.ClusterIdentity | None = None
@@ -70,6 +74,11 @@ def memory_of(vm: vm_pb2.Vm) -> int:
     """What a VM takes on its node, in MiB: all that it may grow to, for a guest gives memory back
     only once its balloon driver runs."""
     return max(vm.spec.memory.memory_mib, vm.spec.memory.max_memory_mib)
+
+
+def takes_memory(vm: vm_pb2.Vm) -> bool:
+    """Its node has to have room for it: it is to run, or will once others do that it waits for."""
+    return vm.decision.power in WANT_MEMORY or bool(vm.decision.waits_for)
 
 
 def short(name: str) -> str:
