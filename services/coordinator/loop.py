@@ -174,7 +174,9 @@ class Coordinator:
                 gone = [Delete(row.name, row.meta.etag) for row in kept]
                 return [Delete(vm.name, vm.meta.etag), *gone]
             case ForgetNode(node, why, also):
-                left = self._event(node.name, DecideNode(node, "has left the cluster", why))
+                left = self._event(
+                    node.name, DecideNode(node, "has left the cluster", why, also=also)
+                )
                 return [Delete(node.name, node.meta.etag), *map(Put, also), left]
             case FailOperation(operation, reason, why):
                 error = PvcError(reason, why)

@@ -21,6 +21,7 @@ from services.coordinator.core.expire import (
     ROWS_AT_ONCE,
     expired,
 )
+from services.coordinator.core.methods import REMOVE
 from services.coordinator.core.plan import Step
 from services.coordinator.core.rounds import Round
 from services.coordinator.loop import LEADER, TOGETHER, Coordinator
@@ -376,3 +377,31 @@ class Deaf(MemoryStore):
 
     def session(self) -> str:
         return "the old one" if self.deaf else super().session()
+
+
+def test_an_event_names_the_operation_and_who_asked() -> None:
+    shared, agent = cluster()
+    asked = operation_pb2.Operation(
+        name="operations/1", target="vms/web", power_request=1, caller="token ann"
+    )
+    agent.commit([Put(vm("web", vm_pb2.POWER_STATE_RUNNING, 1)), Put(asked)])
+    Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1").step()
+    told = [x for x in agent.snapshot().rows(event_pb2.Event) if x.subject == "vms/web"]
+    assert [(x.operation, x.cause) for x in told] == [("operations/1", "token ann")]
+
+
+def test_a_node_that_was_removed_is_forgotten() -> None:
+    shared, agent = cluster()
+    gone = cluster_pb2.Node(name="nodes/n2")
+    gone.decision.state = cluster_pb2.NODE_STATE_JOINING
+    gone.spec.leaving = True
+    asked = operation_pb2.Operation(
+        name="operations/1", target=gone.name, method=REMOVE, service="coordinator"
+    )
+    agent.commit([Put(gone), Put(asked)])
+    Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1").step()
+    assert agent.snapshot().find(cluster_pb2.Node, gone.name) is None
+    done = agent.snapshot().find(operation_pb2.Operation, asked.name)
+    assert done is not None and done.state == operation_pb2.Operation.STATE_SUCCEEDED
+    told = list(agent.snapshot().rows(event_pb2.Event))[-1]
+    assert (told.message, told.operation) == ("node n2 has left the cluster", asked.name)
