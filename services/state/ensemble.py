@@ -44,10 +44,12 @@ CALL_TIMEOUT_S = 5.0
 
 _BATCH = 64
 _WINDOW = 4
-_RECONNECT_MAX_S = 1.0
-_CONNECT_MAX_S = 1.0
-"""How long a server may take to let us in before the next one is tried. A machine without power
-does not refuse: it says nothing, and sessions have only seconds to live."""
+_RECONNECT_MAX_S = 0.25
+_CONNECT_MAX_S = 0.3
+_GREET_MAX_S = 1.0
+"""How long a server may take to be reached, and to greet us (and to make TLS), before the next one
+is tried. A machine without power does not refuse: it says nothing, and sessions have only seconds
+to live."""
 _BROKEN = (
     CancelledError,
     ConnectionLoss,
@@ -169,10 +171,15 @@ class Connection:
         """What is read after this is at least as new as anything committed before it."""
         self._await(self._sent(self._client.sync_async, self._ensemble.root))
 
-    def get(self, path: str, watch: WatchCallback | None = None) -> tuple[bytes, Any] | None:
+    def get(
+        self,
+        path: str,
+        watch: WatchCallback | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> tuple[bytes, Any] | None:
         """A znode's bytes and stat; None if there is none (it is not watched then)."""
         try:
-            found = self._await(self._sent(self._client.get_async, path, watch))
+            found = self._await(self._sent(self._client.get_async, path, watch), timeout_s)
         except NoNodeError:
             return None
         return found[0], found[1]
@@ -266,7 +273,8 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
 
     def create_connection(self, *args: Any, timeout: float, **kwargs: Any) -> Any:
         """See kazoo, which would wait as long as a session lasts."""
-        return super().create_connection(*args, timeout=min(timeout, _CONNECT_MAX_S), **kwargs)
+        most_s = _GREET_MAX_S if kwargs.get("use_ssl") else _CONNECT_MAX_S
+        return super().create_connection(*args, timeout=min(timeout, most_s), **kwargs)
 
 
 class _Client(KazooClient):  # type: ignore[misc]
@@ -306,7 +314,7 @@ class _Client(KazooClient):  # type: ignore[misc]
 
 def _hurried(invoke: Callable[..., Any], timeout_s: float, *request: Any, **named: Any) -> Any:
     """A question while a connection is made."""
-    return invoke(min(timeout_s, _CONNECT_MAX_S), *request, **named)
+    return invoke(min(timeout_s, _GREET_MAX_S), *request, **named)
 
 
 def session_text(number: int) -> str:

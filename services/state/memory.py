@@ -76,6 +76,10 @@ class MemoryStore:
             self._check_open()
             self._cluster.leases.prove(lease, self._session)
 
+    def touch(self, timeout_s: float) -> None:
+        """See Store."""
+        self._check_open()
+
     def session(self) -> str:
         """See Store."""
         return self._session

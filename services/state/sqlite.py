@@ -86,6 +86,10 @@ class SqliteStore:
         self._check_open()
         self._leases.prove(lease, self._session)
 
+    def touch(self, timeout_s: float) -> None:
+        """See Store."""
+        self._check_open()
+
     def session(self) -> str:
         """See Store."""
         return self._session

@@ -188,9 +188,15 @@ class Store(Protocol):
         lease is held by this very session; writes no row. Raises PvcError NOT_LEADER, or
         STORE_UNAVAILABLE when no answer came in time, which says nothing about the lease.
 
-        What that is worth: call it at the moment s, successfully, and again, successfully, at least
-        `proof_lag_s` later. Then the lease does not end before s + `session_timeout_s`, by however
-        little the clocks run alike, unless this process itself ends it."""
+        What that is worth: ask for something, `touch` or this, at the moment s; have it answered;
+        call this at least `proof_lag_s` after the answer, successfully. Then the lease does not end
+        before s + `session_timeout_s` (clocks that run alike), unless this process ends it."""
+        ...
+
+    def touch(self, timeout_s: float) -> None:
+        """A sign of life: returns once whoever serves this process has answered. Says nothing about
+        any lease, costs next to nothing, and writes nothing. Raises PvcError STORE_UNAVAILABLE when
+        no answer came in time."""
         ...
 
     @property

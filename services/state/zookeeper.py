@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,14 +128,25 @@ class ZookeeperStore:
         self._check_open()
         transaction = self._connection.transaction()
         transaction.check(lease.path, version=0)
-        try:
+        with self._in_time():
             refused = self._connection.carry_out(transaction, self._connection.deadline(timeout_s))
+        if refused is not None or lease.session != self._connection.session:
+            raise lease_lost(lease.name)
+
+    def touch(self, timeout_s: float) -> None:
+        """See Store."""
+        self._check_open()
+        with self._in_time():
+            self._connection.get(self._znodes.root, timeout_s=timeout_s)
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        try:
+            yield
         except Cut as cut:
             if cut.silent:
                 self._connection.try_another()
-            raise unavailable(f"{cut}, so whether {lease.name} is held is not known") from cut
-        if refused is not None or lease.session != self._connection.session:
-            raise lease_lost(lease.name)
+            raise unavailable(str(cut)) from cut
 
     @property
     def session_timeout_s(self) -> float:

@@ -40,6 +40,10 @@ class Line(MemoryStore):
         self._reach()
         super().prove(lease, timeout_s)
 
+    def touch(self, timeout_s: float) -> None:
+        self._reach()
+        super().touch(timeout_s)
+
     def _reach(self) -> None:
         if self.cut:
             raise PvcError(reason_pb2.REASON_STORE_UNAVAILABLE, "it is cut off")
@@ -75,6 +79,7 @@ class Node:
     def live(self, seconds: float, every: float = 0.5) -> None:
         for _ in range(round(seconds / every)):
             self.guard.step()
+            self.guard.feed()
             self.guard.last_resort()
             self.clock.seconds += every
             self.watchdog.look()
@@ -188,6 +193,7 @@ def test_a_fresh_agent_takes_the_old_promise_back_before_it_touches_the_watchdog
     assert node.watchdog.deadline == fed and node.promise().armed
     node.store.cut = False
     node.guard.step()
+    node.guard.feed()
     assert not node.promise().armed and node.watchdog.deadline > fed
     node.hold()
     node.live(20)
@@ -283,6 +289,7 @@ def test_whatever_happens_the_machine_is_reset_in_time(seed: int) -> None:
             node.store.lose_session()
             node.standing.lease = None
         node.guard.step()
+        node.guard.feed()
         node.clock.seconds += chance.choice([0.1, 0.5, 0.5, 1.0, chance.uniform(0, 9)])
         node.watchdog.look()
         if node.resets:

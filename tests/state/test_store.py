@@ -298,7 +298,8 @@ def test_a_lease_is_proven_while_it_is_held(place: Place, store: Store) -> None:
     assert lease is not None and lease.session == store.session()
     before = store.snapshot().revision
     store.prove(lease, WAIT_S)
-    assert store.snapshot().revision == before, "a proof writes no row"
+    store.touch(WAIT_S)
+    assert store.snapshot().revision == before, "neither writes a row"
     assert store.session_timeout_s > 0 and store.proof_lag_s >= 0
     lease.release()
     with refused("NOT_LEADER"):
@@ -311,6 +312,8 @@ def test_a_lease_is_proven_while_it_is_held(place: Place, store: Store) -> None:
     store.close()
     with refused("STORE_UNAVAILABLE"):
         store.prove(again, WAIT_S)
+    with refused("STORE_UNAVAILABLE"):
+        store.touch(WAIT_S)
 
 
 def test_a_lease_of_a_lost_session_is_not_proven(place: Place, store: Store) -> None:

@@ -3,16 +3,18 @@ Pure; moments are seconds on this machine's monotonic clock.
 
 Let T be the session's timeout, W the watchdog's, E the moment at which the session ends.
 
-* A proof that was asked for at s, with a later one asked for at least `proof_lag_s` after it, says
-  E >= s + T (see Store.prove). The newest such s is the `base`.
+* Whatever the state answered, a sign of life or a proof, was asked for at s and answered at r. A
+  proof that was asked for at least `proof_lag_s` after r, and given, says E >= s + T (see
+  Store.prove). The newest such s is the `base`.
 * The watchdog is fed only if, looking at the clock just before, now <= base + T - W.
 
 Then whatever happens to this process, the machine is reset by E + W:
 
 * A feed that follows its look at once happens by base + T - W <= E - W, and lasts until E.
-* The process may stand still between look and feed, for any time. The feed before it came before
-  the look, so by base + T - W; unless the machine was reset, the late one comes within W of that
-  one, so by base + T <= E, and lasts until E + W. Every later feed looks at the clock first.
+* Nobody else feeds between look and feed, but the process may stand still there for any time. The
+  feed before it came before the look, so by base + T - W; unless the machine was reset, the late
+  one comes within W of that one, so by base + T <= E, and lasts until E + W. Every later feed
+  looks at the clock first.
 
 So whoever has known for W (and some more, for clocks that do not run alike) that the session has
 ended may take the machine for dead. The watchdog must have been armed before the cluster was told
@@ -54,7 +56,7 @@ class Times:
     @property
     def look_every_s(self) -> float:
         """How often to see to it."""
-        return self.watchdog_s / 6
+        return self.watchdog_s / 12
 
     @property
     def prove_every_s(self) -> float:
@@ -65,35 +67,44 @@ class Times:
     def last_resort_s(self) -> float:
         """How long before the watchdog resets the machine its VMs are ended, so that they do not
         write to the last."""
-        return self.watchdog_s / 4
+        return self.watchdog_s / 6
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Something that the state answered to the holder of a lease. proof: that it holds it."""
+
+    asked: float
+    answered: float
+    proof: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """The moments at which proofs of one lease were asked for that were then given, oldest
-    first."""
+    """What the state answered to the holder of one lease lately, oldest first."""
 
-    asked: tuple[float, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
-    def proven(self, asked_at: float) -> Contact:
+    def heard(self, answer: Answer) -> Contact:
         """With one more."""
-        return replace(self, asked=(*self.asked, asked_at)[-_KEPT:])
+        return replace(self, answers=(*self.answers, answer)[-_KEPT:])
+
+    @property
+    def proven_at(self) -> float:
+        """When the newest proof was asked for; NEVER while there is none."""
+        return max((one.asked for one in self.answers if one.proof), default=NEVER)
 
     def base(self, lag_s: float) -> float:
         """See the top of this file; NEVER while there is none."""
-        if not self.asked:
-            return NEVER
-        told = self.asked[-1] - lag_s
-        return next((one for one in reversed(self.asked) if one <= told), NEVER)
+        told = self.proven_at - lag_s
+        return max((one.asked for one in self.answers if one.answered <= told), default=NEVER)
 
     def feed_until(self, times: Times) -> float:
         """The last moment to feed at."""
         return self.base(times.lag_s) + times.session_s - times.watchdog_s
 
-    def due(self, now: float, times: Times) -> bool:
-        """It is time to ask for a proof: oftener when the last one will not do for long."""
-        if not self.asked:
-            return True
-        calm = now + times.prove_every_s <= self.feed_until(times)
-        pause = times.prove_every_s if calm else times.look_every_s
-        return now >= self.asked[-1] + pause * 0.9
+    def proof_is_due(self, now: float, times: Times) -> bool:
+        """It is time for a proof, and not just for a sign of life: always, when the last one will
+        not do for long."""
+        calm = now + 2 * times.look_every_s <= self.feed_until(times)
+        return not calm or now >= self.proven_at + times.prove_every_s * 0.9
