@@ -93,17 +93,22 @@ class RealEnd:
     def __init__(self, folder: Path, number: int, namespace: str, authority: Pair) -> None:
         self.host = f"10.97.0.{number}"
         self.namespace = namespace
-        tls = folder / f"tls{number}"
-        write_private(tls / "ca.crt", authority.certificate_pem)
-        pair = new_node(authority, f"n{number}", [self.host], datetime.now(UTC))
-        Files(tls).write("node", pair)
+        self.tls, self.authority = folder / f"tls{number}", authority
+        write_private(self.tls / "ca.crt", authority.certificate_pem)
+        self.renew()
         self.daemon = Daemon(
             folder / f"lv{number}",
             net_namespace=Path("/run/netns") / namespace,
-            door=Door(self.host, tls),
+            door=Door(self.host, self.tls),
         )
         self.others: list[Libvirt] = []
         self.hypervisor = self.fresh()
+
+    def renew(self) -> None:
+        """Another certificate of the cluster's."""
+        name = self.tls.name.replace("tls", "n")
+        pair = new_node(self.authority, name, [self.host], datetime.now(UTC))
+        Files(self.tls).write("node", pair)
 
     def fresh(self) -> Libvirt:
         """See End. Its threads, and with them its calls to the other node, are in the namespace."""
@@ -129,7 +134,10 @@ class RealEnd:
         return self.hypervisor.domains().get(vm)
 
     def kill_daemon(self) -> None:
-        os.kill(int((self.daemon.directory / "run" / "libvirtd.pid").read_text()), signal.SIGKILL)
+        os.kill(self.daemon_pid(), signal.SIGKILL)
+
+    def daemon_pid(self) -> int:
+        return int((self.daemon.directory / "run" / "libvirtd.pid").read_text())
 
     def kill_emulator(self, vm: str) -> None:
         os.kill(int((self.daemon.pid_directory / f"{vm}.pid").read_text()), signal.SIGKILL)

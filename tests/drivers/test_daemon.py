@@ -173,7 +173,7 @@ def ended_badly(driver: Libvirt, vm: str) -> None:
 def test_it_outlives_who_started_it_and_is_adopted(own: Daemon) -> None:
     program = (
         "from pathlib import Path; from services.compute.drivers.daemon import Daemon; import os;"
-        f"Daemon(Path({str(own.directory)!r})).start(); os._exit(1)"
+        f"Daemon(Path({str(own.directory)!r}), vnc_ports=(6400, 6500)).start(); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", program], timeout=30, cwd=Path(__file__).parents[2],
                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip

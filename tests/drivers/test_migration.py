@@ -337,3 +337,20 @@ def test_firmware_variables_go_along(real: Stage) -> None:
     other.hypervisor.destroy("efi")
     for end in (one, other):
         end.hypervisor.undefine("efi")
+
+
+@pytest.mark.real
+def test_other_settings_and_certificates_are_taken_up_while_guests_run(real: Stage) -> None:
+    """As when a machine joins a cluster, or its certificate is renewed."""
+    source, _ = real.home()
+    assert isinstance(source, RealEnd)
+    before, run = source.daemon_pid(), source.domain("web")
+    source.daemon.start()
+    assert source.daemon_pid() == before
+    source.renew()
+    source.daemon.start()
+    assert source.daemon_pid() != before
+    after = source.domain("web")
+    assert run is not None and after is not None and after.run == run.run
+    source, target = real.begin()
+    assert source.ended("web").why == "" and state(target) == HERE

@@ -116,8 +116,9 @@ class Daemon:
         return self._process() is not None and self._probe.answers(ANSWER_TIMEOUT_S)
 
     def start(self) -> None:
-        """Returns when it answers; at once if it does already. Called now and then it keeps the
-        daemon alive and its logs from growing without bound.
+        """Returns when it answers; at once if it does already with these settings. Called now and
+        then it keeps the daemon alive, on a certificate that is valid, and its logs from growing
+        without bound.
 
         Raises HYPERVISOR_FAILED with its words, DEADLINE when it does not answer in time.
         """
@@ -125,7 +126,12 @@ class Daemon:
         for name in ("", *libvirtd_room.PLACES):
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
-            if self._process() is None:
+            process = self._process()
+            if process is not None and self._is_outdated():
+                log.warning("libvirtd in %s starts anew with other settings", self.directory)
+                self._end([process])
+                process = None
+            if process is None:
                 self._launch()
         if not self._probe.answers(START_TIMEOUT_S):
             self._replace()
@@ -174,6 +180,14 @@ class Daemon:
         if self._door is not None:
             link_certificates(etc / "pki", self._door)
         self._write_accounts()
+
+    def _is_outdated(self) -> bool:
+        """The one that runs was started with other settings."""
+        etc = self.directory / "etc"
+        return any(
+            not (etc / name).exists() or (etc / name).read_text() != text
+            for name, text in self._settings().items()
+        )
 
     def _settings(self) -> dict[str, str]:
         """File → what it says."""

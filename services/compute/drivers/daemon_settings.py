@@ -1,8 +1,9 @@
-"""The settings files of the private libvirtd: what is in them and why. Pure but for the certificate
-files, whose links it makes."""
+"""The settings files of the private libvirtd: what is in them and why. It reads the certificates,
+and makes links to them."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -26,6 +27,7 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 max_clients = 200
 """
 
+# The certificate is read at the start only: with the mark another one is another setting.
 # Nobody gets in without a certificate of the cluster, whose authority signs nothing but nodes.
 _DOOR = """\
 listen_tls = 1
@@ -34,6 +36,7 @@ tls_port = "{port}"
 ca_file = "{pki}/cacert.pem"
 cert_file = "{pki}/servercert.pem"
 key_file = "{pki}/serverkey.pem"
+# certificate {mark}
 tls_no_verify_certificate = 0
 """
 _NO_DOOR = "listen_tls = 0\n"
@@ -106,7 +109,9 @@ def libvirtd_conf(host_uuid: str, door: Door | None) -> str:
     """The daemon's own."""
     entrance = _NO_DOOR
     if door is not None:
-        entrance = _DOOR.format(address=door.address, port=MIGRATION_PORT, pki=PKI_PLACE)
+        entrance = _DOOR.format(
+            address=door.address, port=MIGRATION_PORT, pki=PKI_PLACE, mark=_mark(door)
+        )
     return _LIBVIRTD_CONF.format(host_uuid=host_uuid) + entrance
 
 
@@ -115,6 +120,13 @@ def qemu_conf(vnc_ports: tuple[int, int], door: Door | None) -> str:
     first, last = vnc_ports
     text = _QEMU_CONF.format(vnc_first=first, vnc_last=last)
     return text if door is None else text + _QEMU_DOOR.format(address=door.address, pki=PKI_PLACE)
+
+
+def _mark(door: Door) -> str:
+    """Another for every certificate. It is written after its key."""
+    parts = [door.tls / name for name in ("ca.crt", "node.crt")]
+    content = b"".join(part.read_bytes() for part in parts if part.exists())
+    return hashlib.sha256(content).hexdigest()
 
 
 def link_certificates(folder: Path, door: Door) -> None:
