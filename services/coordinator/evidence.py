@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.fence import are_most, missing_of, waited_s
+from services.coordinator.core.world import Outage
 from services.state.store import Snapshot
 
+ONE_OUTAGE_S = 60.0
 GAP_S = 2.0
 """A process that did not look for this long may have missed that a node came and went."""
 
@@ -38,8 +39,8 @@ class Evidence:
         self._lock = threading.Lock()
         self._absent: dict[str, Absence] = {}
         self._looked = (0.0, "")
-        self._most_gone = -inf
-        """When most nodes were last seen to be gone."""
+        self._outage: tuple[float, float] | None = None
+        """When most nodes were gone: first and last, the last time that it was so."""
 
     def observe(self, snapshot: Snapshot, monotonic: float, session: str) -> None:
         """Takes in who is there now. session: of this process with the store; with another one than
@@ -51,7 +52,7 @@ class Evidence:
             self._looked = (monotonic, session)
             nodes = list(snapshot.rows(cluster_pb2.Node))
             if are_most(*missing_of(nodes, snapshot.leases)):
-                self._most_gone = monotonic
+                self._outage = _prolonged(self._outage, monotonic)
             there = self._absent
             self._absent = {
                 node.name: _absence(node, there.get(node.name), monotonic)
@@ -67,11 +68,13 @@ class Evidence:
                 return {}
             return {name: monotonic - seen.since for name, seen in self._absent.items()}
 
-    def most_here_s(self, monotonic: float) -> float:
-        """For how long most nodes have been there again, after most were gone; infinite where this
-        process never saw that."""
+    def outage(self, monotonic: float) -> Outage | None:
+        """The last time that most nodes were gone; None if this process never saw that."""
         with self._lock:
-            return monotonic - self._most_gone
+            if self._outage is None:
+                return None
+            began, ended = self._outage
+            return Outage(monotonic - began, monotonic - ended)
 
     def gone_for(self, node: cluster_pb2.Node, monotonic: float) -> float:
         """For how long at least the session that the node is known to have lost is gone; 0 where
@@ -81,6 +84,13 @@ class Evidence:
         if seen is None or stale or seen.session != node.decision.lost_session:
             return 0.0
         return monotonic - seen.since
+
+
+def _prolonged(outage: tuple[float, float] | None, monotonic: float) -> tuple[float, float]:
+    """Those that follow each other soon are one."""
+    if outage is None or monotonic - outage[1] > ONE_OUTAGE_S:
+        return monotonic, monotonic
+    return outage[0], monotonic
 
 
 def _absence(node: cluster_pb2.Node, before: Absence | None, monotonic: float) -> Absence:

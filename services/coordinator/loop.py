@@ -124,8 +124,8 @@ class Coordinator:
     def _plan(self) -> Plan:
         snapshot, monotonic = self._store.snapshot(), self._clock.monotonic()
         self.evidence.observe(snapshot, monotonic, self._store.session())
-        gone_s, most_here_s = self.evidence.gone_s(monotonic), self.evidence.most_here_s(monotonic)
-        world = self._pictures.world(snapshot, gone_s, most_here_s)
+        gone_s, outage = self.evidence.gone_s(monotonic), self.evidence.outage(monotonic)
+        world = self._pictures.world(snapshot, gone_s, outage)
         restless = is_restless(world)
         self._due = monotonic + (RESTLESS_S if restless else CALM_S)
         return decide(self._clock.now(), world)

@@ -4,7 +4,6 @@ together again."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import inf
 from typing import Any, TypeVar
 
 from pvc.compute.v1 import vm_pb2
@@ -12,7 +11,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
-from services.coordinator.core.world import World
+from services.coordinator.core.world import Outage, World
 from services.mesh import rows
 from services.state.store import Snapshot
 
@@ -29,9 +28,9 @@ class Pictures:
         self._stages: tuple[object, ...] = ()
 
     def world(
-        self, snapshot: Snapshot, gone_s: Mapping[str, float], most_here_s: float = inf
+        self, snapshot: Snapshot, gone_s: Mapping[str, float], outage: Outage | None = None
     ) -> World:
-        """What `decide` is shown. gone_s, most_here_s: see World."""
+        """What `decide` is shown. gone_s, outage: see World."""
 
         def part(make: Callable[[Snapshot], T], *tables: str) -> T:
             return self._part(make, tuple(snapshot.tables.get(table) for table in tables), snapshot)
@@ -46,7 +45,7 @@ class Pictures:
             spec=identity.spec if identity is not None else cluster_pb2.ClusterSpec(),
             cluster=identity,
             gone_s=gone_s,
-            most_here_s=most_here_s,
+            outage=outage,
             not_ready=part(_not_ready, "pools", "networks", "nodes"),
             shared_pools=part(_shared_pools, "pools"),
         )

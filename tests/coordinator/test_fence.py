@@ -8,6 +8,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.decide import decide
 from services.coordinator.core.fence import BRAKES
 from services.coordinator.core.plan import DecideNode
+from services.coordinator.core.world import Outage
 from tests.coordinator.worlds import at, world
 
 FENCING = cluster_pb2.NODE_STATE_FENCING
@@ -65,13 +66,23 @@ def test_most_look_dead() -> None:
     assert set(half.values()) == {""}, "half of them are not most"
 
 
+def judged(gone_s: float, outage: Outage) -> cluster_pb2.NodeDecision:
+    late = world(f"node n1 unknown 100 gone={gone_s} known={gone_s}\n" + online(3))
+    (step,) = decide(at(5), replace(late, outage=outage))
+    assert isinstance(step, DecideNode)
+    return step.node.decision
+
+
 def test_after_most_were_gone_the_others_get_their_time() -> None:
     """The power of all failed, and one takes longer to start."""
-    late = world("node n1 unknown 100 gone=40 known=40\n" + online(3))
-    (step,) = decide(at(5), replace(late, most_here_s=59.0))
-    assert isinstance(step, DecideNode) and "have 60 s for that" in step.node.decision.why
-    (step,) = decide(at(5), replace(late, most_here_s=60.0))
-    assert isinstance(step, DecideNode) and step.node.decision.state == FENCING
+    assert "it has 60 s for that too" in judged(70, Outage(began_s=70, ended_s=59)).why
+    assert judged(70, Outage(began_s=70, ended_s=60)).state == FENCING
+
+
+def test_a_node_that_was_gone_before_gets_none() -> None:
+    """It is dead, and then another one was away for a moment."""
+    assert judged(15, Outage(began_s=10, ended_s=9)).state == FENCING
+    assert judged(12, Outage(began_s=10, ended_s=9)).state != FENCING
 
 
 def test_one_always_may_and_not_more_than_a_third_at_once() -> None:

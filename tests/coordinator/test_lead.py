@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pvc.coordinator.v1 import cluster_pb2
+from services.coordinator.core.world import Outage
 from services.coordinator.evidence import GAP_S, Evidence
 from services.coordinator.lead import LEADER, STAND_BACK_S, YIELD_S, Lead
 from services.mesh import rows
@@ -206,13 +207,14 @@ def test_it_knows_when_most_were_gone() -> None:
         store.commit([Put(row)])
         store.acquire(row.name, row.name)
     evidence.observe(store.snapshot(), 100, "mine")
-    assert evidence.most_here_s(100) == float("inf")
+    assert evidence.outage(100) is None
     store.lose_session()
-    evidence.observe(store.snapshot(), 101, "mine")
+    for second in (101, 102, 103):
+        evidence.observe(store.snapshot(), second, "mine")
     store.acquire("nodes/n1", "nodes/n1")
     store.acquire("nodes/n2", "nodes/n2")
-    evidence.observe(store.snapshot(), 102, "mine")
-    assert evidence.most_here_s(105) == 4.0
+    evidence.observe(store.snapshot(), 104, "mine")
+    assert evidence.outage(105) == Outage(began_s=4.0, ended_s=2.0)
 
 
 def test_a_node_that_never_came_is_not_gone() -> None:

@@ -25,6 +25,9 @@ EXPECTED_AWAY = frozenset({NEW, JOINING, MAINTENANCE, LEAVING, DRAINED})
 AT_ONCE_S = 300.0
 """Nodes that were fenced within this time count as fenced at once."""
 
+TOGETHER_S = 2.0
+"""Sessions that are lost for one reason end within this time."""
+
 MEANS = {
     cluster_pb2.PROOF_MEANS_POWER: "power",
     cluster_pb2.PROOF_MEANS_STORAGE: "storage",
@@ -98,12 +101,14 @@ def most_look_dead(brakes: Brakes, node: Node) -> str:
 
 
 def just_back(brakes: Brakes, node: Node) -> str:
-    """Most were gone, and are back: the power, the network or the state store failed as a whole,
-    and not all need the same time to start."""
-    grace_s = brakes.limits.restart_grace_s
-    if brakes.world.most_here_s >= grace_s:
+    """It went with most of the others, and those are back: the power, the network or the state
+    store failed as a whole, and not all need the same time to start."""
+    outage, grace_s = brakes.world.outage, brakes.limits.restart_grace_s
+    if outage is None or outage.ended_s >= grace_s:
         return ""
-    return f"most nodes were gone and came back a moment ago; the others have {grace_s} s for that"
+    if brakes.world.gone_s.get(node.name, 0.0) > outage.began_s + TOGETHER_S:
+        return ""
+    return f"it went with most of the others, which are back; it has {grace_s} s for that too"
 
 
 def too_many(brakes: Brakes, node: Node) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from types import MappingProxyType
 
 from pvc.compute.v1 import vm_pb2
@@ -30,6 +29,16 @@ WANT_MEMORY = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """Most nodes were gone, and may be still."""
+
+    began_s: float
+    """How long ago that began."""
+    ended_s: float
+    """How long ago it was last so."""
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """Nodes and VMs by name, and what placement asks about besides. Never changed after it was
     made."""
@@ -48,9 +57,8 @@ class World:
     gone_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Node that holds no session → at least how long, counted by clocks that do not jump; see
     services.coordinator.evidence."""
-    most_here_s: float = inf
-    """For how long most nodes have been there again, after most were gone; without end where
-    nobody saw that."""
+    outage: Outage | None = None
+    """The last time that most nodes were gone; None where nobody saw that."""
     not_ready: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     """Shared pool or network → node → why it cannot be used there. Nodes that can are not here."""
     cluster: cluster_pb2.ClusterIdentity | None = None
