@@ -47,6 +47,14 @@ RESTART_S = 1.0
 """From the end of a process to its next start."""
 BOOT_S = 30.0
 """From power to the start of the services."""
+BMC_FACTS = {
+    "dead": ("dead",),
+    "lying": ("lying",),
+    "stuck": ("stuck",),
+    "anothers": ("stuck", "lying"),
+}
+"""What a controller is from the beginning. One that is another machine's says "off" when it was
+told to switch off, and switches nothing of this one."""
 SERVICES = ("compute", "coordinator")
 POOL = "pools/shared"
 _OPERATION = re.compile(r"operations/[0-9a-z]{26}")
@@ -73,7 +81,7 @@ class SimNode:
                 cluster.engine, lambda: self.reset("is reset by its watchdog"), wrong
             )
         self.controller = FakeController(cut=self._cut_by_controller)
-        if (how := thing.facts.get("bmc", "yes")) not in ("yes", "no"):
+        for how in BMC_FACTS.get(thing.facts.get("bmc", "yes"), ()):
             setattr(self.controller, how, True)
         self.unreached: set[str] = set()
         """Controllers, by address, that this node does not reach."""

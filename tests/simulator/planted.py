@@ -16,7 +16,6 @@ from services.compute.core import migrate
 from services.compute.core.feeding import Contact
 from services.compute.core.steps import Confirm, SetStatus
 from services.compute.fenced import Fenced
-from services.compute.guard import Guard
 from services.compute.ledger import Ledger
 from services.coordinator import fencer
 from services.coordinator.core import fence, migration, nodes, proofs, vms
@@ -203,13 +202,6 @@ def unclear_goes_on() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def guard_leaves_it_armed() -> Iterator[None]:
-    """An agent that ends in order takes nothing back."""
-    with mock.patch.object(Guard, "leave", lambda self: None):
-        yield
-
-
 PLANTED: tuple[Planted, ...] = (
     Planted("etag-ignored", etag_ignored, 8, ""),
     Planted("leader-remembered", leader_remembered, 7, ""),
@@ -225,5 +217,4 @@ PLANTED: tuple[Planted, ...] = (
     Planted("watchdog-at-once", watchdog_at_once, 0, ""),
     Planted("any-session-will-do", any_session_will_do, 0, ""),
     Planted("unclear-goes-on", unclear_goes_on, 0, ""),
-    Planted("guard-leaves-it-armed", guard_leaves_it_armed, 0, ""),
 )
