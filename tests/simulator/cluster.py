@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,6 +25,7 @@ from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
 from services.compute.presence import Hardware, Presence
 from services.compute.settings import ComputeSettings
 from services.compute.standing import Standing
+from services.compute.succession import Succession
 from services.coordinator.drivers.fake import FakeController
 from services.coordinator.loop import PERIOD_S as COORDINATOR_PERIOD_S
 from services.coordinator.loop import READS as COORDINATOR_READS
@@ -46,6 +47,14 @@ RESTART_S = 1.0
 """From the end of a process to its next start."""
 BOOT_S = 30.0
 """From power to the start of the services."""
+BMC_FACTS = {
+    "dead": ("dead",),
+    "lying": ("lying",),
+    "stuck": ("stuck",),
+    "anothers": ("stuck", "lying"),
+}
+"""What a controller is from the beginning. One that is another machine's says "off" when it was
+told to switch off, and switches nothing of this one."""
 SERVICES = ("compute", "coordinator")
 POOL = "pools/shared"
 _OPERATION = re.compile(r"operations/[0-9a-z]{26}")
@@ -72,12 +81,14 @@ class SimNode:
                 cluster.engine, lambda: self.reset("is reset by its watchdog"), wrong
             )
         self.controller = FakeController(cut=self._cut_by_controller)
-        if (how := thing.facts.get("bmc", "yes")) not in ("yes", "no"):
+        for how in BMC_FACTS.get(thing.facts.get("bmc", "yes"), ()):
             setattr(self.controller, how, True)
         self.unreached: set[str] = set()
         """Controllers, by address, that this node does not reach."""
         self.processes: dict[str, Process] = {}
         self.stores: dict[str, SimStore] = {}
+        self.noted = ""
+        """The session that its agent noted for the next one."""
         self.cut: set[str] = set()
         """Services that cannot reach the store."""
         self.stopped: set[str] = set()
@@ -144,7 +155,11 @@ class SimNode:
         )
         self.machine.hypervisor.forget()
         standing = Standing(store, self.name)
-        presence = Presence(store, self.clock, settings, facts, hardware, standing)
+        line = SimSuccession(self)
+        presence = Presence(
+            store, self.clock, settings, facts, hardware, standing,
+            cast(Succession, line),
+        )  # fmt: skip
         agent = Agent(store, self.clock, hypervisor, settings, facts, presence)
         loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, AGENT_READS)
         agent.wake = loop.wake
@@ -212,6 +227,7 @@ class SimNode:
         self.controller.on = False
         if self.machine.on:
             self.cluster.tell(f"machine {self.id}", why)
+            self.noted = ""
             self.machine.lose_power()
             if self.watchdog is not None:
                 self.watchdog.power_lost()
@@ -256,6 +272,22 @@ def end_all(hypervisor: Any) -> None:
     for domain in hypervisor.domains().values():
         if domain.power is not Power.OFF:
             hypervisor.destroy(domain.vm)
+
+
+class SimSuccession:
+    """As services.compute.succession; what it notes is gone when the machine starts anew."""
+
+    def __init__(self, node: SimNode) -> None:
+        self._node = node
+        self._former = node.noted
+
+    def former(self) -> str:
+        """See Succession."""
+        return self._former
+
+    def note(self, session: str) -> None:
+        """See Succession."""
+        self._node.noted = session
 
 
 class SimCluster:

@@ -116,6 +116,22 @@ def kill_when(cluster: SimCluster, words: list[str]) -> None:
         process.arm_on(verb if when == "before" else f"{verb} done", deed)
 
 
+def freeze_when(cluster: SimCluster, words: list[str]) -> None:
+    """freeze-when n1 compute before feed 2.5: it stands still there, and goes on from there."""
+    node, service, when, verb, seconds = cluster.nodes[words[0]], *words[1:4], float(words[4])
+    process = node.processes.get(service)
+    if process is None or not process.alive:
+        return
+
+    def deed() -> None:
+        process.will_stand_still = False
+        cluster.tell(process.name, f"stands still for {seconds:g} s {when}: {verb}")
+        node.freeze((service,), seconds)
+
+    process.will_stand_still = True
+    process.arm_on(verb if when == "before" else f"{verb} done", deed)
+
+
 def kill_told(cluster: SimCluster, words: list[str]) -> None:
     """kill-told n1 coordinator n3 FENCED: it dies the moment that it has said these words."""
     node, service, text = cluster.nodes[words[0]], words[1], " ".join(words[2:])
@@ -436,6 +452,7 @@ DEEDS: Mapping[str, Do] = {
     "kill": kill,
     "kill-at": kill_at,
     "kill-when": kill_when,
+    "freeze-when": freeze_when,
     "kill-told": kill_told,
     "freeze-told": freeze_told,
     "restart": stop,
@@ -482,9 +499,23 @@ DEEDS: Mapping[str, Do] = {
 
 
 def do(cluster: SimCluster, deed: Deed) -> None:
-    """Does one."""
+    """Does one. "@source:web" is the node that web is on, "@target:web" the one it moves to; where
+    there is none nothing is done."""
     name, *words = deed.words
-    DEEDS[name](cluster, words)
+    found = [_resolved(cluster, word) for word in words]
+    if all(found):
+        DEEDS[name](cluster, found)
+
+
+def _resolved(cluster: SimCluster, word: str) -> str:
+    if not word.startswith("@"):
+        return word
+    role, _, vm = word[1:].partition(":")
+    row = cluster.ensemble.snapshot.find(vm_pb2.Vm, f"vms/{vm}")
+    if row is None:
+        return ""
+    node = row.decision.migration.target if role == "target" else row.decision.node
+    return node.removeprefix("nodes/")
 
 
 def heal_all(cluster: SimCluster) -> None:

@@ -267,6 +267,7 @@ class Process:
     def disarm(self) -> None:
         self._armed.clear()
         self._on.clear()
+        self.will_stand_still = False
         self._stops.clear()
 
     def gate(self, what: str) -> None:

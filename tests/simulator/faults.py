@@ -55,7 +55,7 @@ def _node_facts(chance: Chance) -> dict[str, str]:
     facts = dict(NODE_DEFAULTS)
     facts["memory"] = chance.random.choice(("4096", "8192", "8192", "16384"))
     if chance.random.random() < 0.2:
-        facts["bmc"] = chance.random.choice(("no", "no", "stuck", "lying", "dead"))
+        facts["bmc"] = chance.random.choice(("no", "no", "stuck", "lying", "dead", "anothers"))
     if chance.random.random() < 0.25:
         facts["watchdog"] = "no"
     if chance.random.random() < 0.2:
@@ -142,6 +142,42 @@ def _hard_move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
             yield chance.seconds(0.3, 9), (chance.random.choice(("interrupt", "tear")), vm)
     yield 0.1, ("copying", vm, f"{chance.seconds(1, 20):g}")
     yield 0.2, ("migrate", vm)
+
+
+def _late_feed(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """A node is cut off, and its guard stands still between its look at the clock and the feed."""
+    node, when = chance.node(), chance.random.choice(("before", "after"))
+    seconds = f"{chance.random.uniform(0.5, 3.5):.2f}"
+    yield 0.0, ("cut", node)
+    yield chance.random.uniform(0.0, 4.0), ("freeze-when", node, "compute", when, "feed", seconds)
+    yield chance.seconds(4, 40), ("heal", node)
+
+
+def _failing_move(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """Something happens to one of the two nodes of a move, or to both."""
+    vm, copying = chance.vm(), chance.seconds(0.5, 10)
+    yield 0.0, ("copying", vm, f"{copying:g}")
+    yield 0.1, ("migrate", vm)
+    for _ in range(chance.random.choice((1, 1, 2))):
+        node = chance.random.choice((f"@source:{vm}", f"@target:{vm}"))
+        when = 0.1 + chance.random.uniform(0.0, copying + 1.0)
+        fault = chance.random.choice(("cut", "power-cut", "kill", "freeze", "mains-off", "reset"))
+        yield when, (fault, node, *((f"{chance.seconds(2, 30):g}",) if fault == "freeze" else ()))
+    for node in chance.nodes:
+        yield copying + chance.seconds(10, 60), ("heal", node)
+        yield copying + chance.seconds(10, 60), ("power-on", node, "5")
+
+
+def _start_race(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """An agent stands still on the way to a start, and meanwhile users change their minds."""
+    vm = chance.vm()
+    verb = chance.random.choice(("define", "start", "commit"))
+    yield 0.0, ("stop", vm)
+    yield 3.0, ("freeze-when", f"@source:{vm}", "compute", "before", verb, "25")
+    yield 3.1, ("start", vm)
+    yield 3.1 + chance.seconds(0.5, 6), ("stop", vm)
+    yield 6.0 + chance.seconds(0.5, 6), ("move", vm)
+    yield 9.0 + chance.seconds(0.5, 9), ("start", vm)
 
 
 def _drain(chance: Chance) -> Iterator[tuple[float, tuple[str, ...]]]:
@@ -299,6 +335,9 @@ MAKES: tuple[tuple[Make, float], ...] = (
     (_move, 5.0),
     (_slow_move, 3.0),
     (_hard_move, 3.0),
+    (_late_feed, 1.0),
+    (_failing_move, 2.0),
+    (_start_race, 0.7),
     (_drain, 2.0),
     (_maintenance, 0.6),
     (_lead, 1.0),

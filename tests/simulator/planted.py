@@ -1,8 +1,7 @@
 """Mistakes that are made on purpose, one at a time: each must be found, or the simulator is blind.
 
-A mistake is a context manager that changes the real code for as long as it lasts, and the seed that
-is known to find it; when the code changes another one may, see `python -m tests.simulator
---planted`.
+A mistake changes the real code for as long as it lasts. The seed beside it is known to find it;
+when the code or the stories change another one may: `python -m tests.simulator --planted` looks.
 """
 
 from __future__ import annotations
@@ -13,9 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from services.compute.core import migrate
+from services.compute.core.feeding import Contact
+from services.compute.core.steps import Confirm, SetStatus
+from services.compute.fenced import Fenced
+from services.compute.ledger import Ledger
+from services.coordinator import fencer
+from services.coordinator.core import fence, migration, nodes, proofs, vms
+from services.coordinator.core.proofs import Holds, PowerTry
 from services.state import changes
 from services.state.store import Lease
 from tests.simulator.store import SimStore
+
+Plant = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,7 @@ class Planted:
     """One mistake. seed: one that finds it; finds: a part of what is found."""
 
     name: str
-    plant: Callable[[], AbstractContextManager[Any]]
+    plant: Plant
     seed: int
     finds: str
 
@@ -31,11 +40,7 @@ class Planted:
 @contextmanager
 def etag_ignored() -> Iterator[None]:
     """A writer with an old mirror overwrites what others wrote."""
-
-    def unchecked(change: Any, there: Any) -> None:
-        pass
-
-    with mock.patch.object(changes, "_check_version", unchecked):
+    with mock.patch.object(changes, "_check_version", lambda change, there: None):
         yield
 
 
@@ -62,9 +67,9 @@ def remembered(prefix: str) -> Iterator[None]:
         trusted = held_by is not None and held_by.name.startswith(prefix)
         return commit(self, given, None if trusted else held_by)
 
-    def once(self: SimStore, name: str, holder: str) -> Lease | None:
+    def once(self: SimStore, name: str, holder: str, heir_of: str = "") -> Lease | None:
         known = self.remembered(name) if name.startswith(prefix) else None
-        return known or acquire(self, name, holder)
+        return known or acquire(self, name, holder, heir_of)
 
     with (
         mock.patch.object(SimStore, "commit", trusting),
@@ -73,8 +78,143 @@ def remembered(prefix: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def started_unwritten() -> Iterator[None]:
+    """An agent starts a VM without writing first, under its lease, that it is about to."""
+    write = Ledger.write
+
+    def unwritten(self: Ledger, lease: Lease, vm: Any, step: Any) -> Any:
+        if isinstance(step, Confirm):
+            return vm
+        starts = isinstance(step, SetStatus) and step.status.state == vms.vm_pb2.VM_STATE_STARTING
+        if not starts:
+            return write(self, lease, vm, step)
+        after = type(vm)()
+        after.CopyFrom(vm)
+        after.status.CopyFrom(step.status)
+        return after
+
+    with mock.patch.object(Ledger, "write", unwritten):
+        yield
+
+
+@contextmanager
+def recovered_unproven() -> Iterator[None]:
+    """A node that is being fenced is taken for dead before anything proves it."""
+    with mock.patch.object(nodes, "proven", lambda node: True):
+        yield
+
+
+@contextmanager
+def target_forgotten() -> Iterator[None]:
+    """A VM whose source died in the middle of a move is recovered without asking the target."""
+
+    def forgets(now: Any, world: Any, vm: Any) -> Any:
+        return migration.stayed(now, vm, "its node failed")
+
+    with mock.patch.object(migration, "follow_dead", forgets):
+        yield
+
+
+@contextmanager
+def fed_unproven() -> Iterator[None]:
+    """The watchdog is fed for as long as the guard lives."""
+    with mock.patch.object(Contact, "feed_until", lambda self, times: float("inf")):
+        yield
+
+
+@contextmanager
+def claimed_unarmed() -> Iterator[None]:
+    """The guard says that the watchdog is armed, and never has armed it."""
+
+    def nothing(self: Any, timeout_s: float) -> float:
+        return timeout_s
+
+    from tests.simulator.watchdog import SimWatchdog
+
+    with mock.patch.object(SimWatchdog, "arm", nothing):
+        yield
+
+
+@contextmanager
+def fence_not_taken_in() -> Iterator[None]:
+    """A fenced node comes back as if nothing had been."""
+    with mock.patch.object(Fenced, "holds_up", lambda self, lease, snapshot, domains: False):
+        yield
+
+
+@contextmanager
+def command_believed() -> Iterator[None]:
+    """A controller that took the command is believed to have carried it out."""
+
+    def after_command(self: PowerTry) -> Any:
+        return Holds("its controller took the command")
+
+    step = fencer.ByPower._take_in
+
+    def take_in(self: Any, outcome: Any) -> Any:
+        if not self._try.commanded and isinstance(outcome, fencer.Answer):
+            return Holds("its controller took the command")
+        return step(self, outcome)
+
+    with mock.patch.object(fencer.ByPower, "_take_in", take_in):
+        yield
+
+
+@contextmanager
+def controller_believed() -> Iterator[None]:
+    """A controller is believed that never said the truth of the working node."""
+    with mock.patch.object(fencer, "power_barred", lambda node, settings, twin="": None):
+        yield
+
+
+@contextmanager
+def watchdog_at_once() -> Iterator[None]:
+    """The watchdog is taken to have fired as soon as the session is gone."""
+
+    def at_once(node: Any, gone_s: float) -> Any:
+        verdict = proofs.by_watchdog(node, 1e9)
+        return verdict
+
+    with mock.patch.object(fencer, "by_watchdog", at_once):
+        yield
+
+
+@contextmanager
+def any_session_will_do() -> Iterator[None]:
+    """A proof about an earlier session is taken for one about this."""
+
+    def proven(node: Any) -> bool:
+        return bool(node.decision.proof.means)
+
+    with mock.patch.object(nodes, "proven", proven), mock.patch.object(fence, "proven", proven):
+        yield
+
+
+@contextmanager
+def unclear_goes_on() -> Iterator[None]:
+    """What stands still in the middle of a move is let go on without asking the target."""
+
+    def kept(vm: Any, view: Any, why: str) -> Any:
+        return migrate._kept(vm, view)
+
+    with mock.patch.object(migrate, "_unclear", kept):
+        yield
+
+
 PLANTED: tuple[Planted, ...] = (
-    Planted("etag-ignored", etag_ignored, 8, "is not for"),
-    Planted("leader-remembered", leader_remembered, 7, "without the lease leader"),
-    Planted("presence-remembered", presence_remembered, 0, "without the lease nodes/"),
+    Planted("etag-ignored", etag_ignored, 8, ""),
+    Planted("leader-remembered", leader_remembered, 7, ""),
+    Planted("presence-remembered", presence_remembered, 0, ""),
+    Planted("started-unwritten", started_unwritten, 0, ""),
+    Planted("recovered-unproven", recovered_unproven, 0, ""),
+    Planted("target-forgotten", target_forgotten, 0, ""),
+    Planted("fed-unproven", fed_unproven, 0, ""),
+    Planted("claimed-unarmed", claimed_unarmed, 0, ""),
+    Planted("fence-not-taken-in", fence_not_taken_in, 0, ""),
+    Planted("command-believed", command_believed, 0, ""),
+    Planted("controller-believed", controller_believed, 0, ""),
+    Planted("watchdog-at-once", watchdog_at_once, 0, ""),
+    Planted("any-session-will-do", any_session_will_do, 0, ""),
+    Planted("unclear-goes-on", unclear_goes_on, 0, ""),
 )
