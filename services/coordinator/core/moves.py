@@ -21,7 +21,7 @@ from services.coordinator.core.leftovers import leave, made_for
 from services.coordinator.core.methods import DRAIN, MIGRATE, MOVE, UNMIGRATE
 from services.coordinator.core.migration import NONE, short
 from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step, Unjudged
-from services.coordinator.core.residence import is_dead
+from services.coordinator.core.residence import WHILE_OFF, is_dead
 from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.routes import Route, Wanted, route_of, why_wait
 from services.coordinator.core.world import WANT_MEMORY
@@ -177,7 +177,8 @@ def _stayed_also(
 def _ended_badly(
     now: Timestamp, operation: Operation, vm: vm_pb2.Vm, why: str, dead: bool
 ) -> Operation:
-    where = f"it goes on on {short(vm.decision.node)}"
+    method, node = vm.decision.migration.method, short(vm.decision.node)
+    where = f"it stays on {node}" if method == NONE else f"it goes on on {node}"
     if dead:
         error = PvcError(reason_pb2.REASON_INTERRUPTED, f"{vm.name} was not moved: {why}")
         return rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error)
@@ -186,13 +187,20 @@ def _ended_badly(
             reason_pb2.REASON_CANCELLED, f"{vm.name} was not moved: cancelled; {where}"
         )
         return rows.enter_operation(operation, Operation.STATE_CANCELLED, now, error=error)
-    if vm.meta.HasField("delete_time") or vm.decision.power not in WANT_MEMORY:
+    if vm.meta.HasField("delete_time") or _is_wanted_otherwise(vm):
         error = PvcError(reason_pb2.REASON_SUPERSEDED, f"{vm.name} was not moved: {why}")
     else:
         error = PvcError(
             reason_pb2.REASON_MIGRATION_FAILED, f"{vm.name} was not moved: {why}; {where}"
         )
     return rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error)
+
+
+def _is_wanted_otherwise(vm: vm_pb2.Vm) -> bool:
+    """Somebody asked for it to be switched on or off meanwhile."""
+    if vm.decision.migration.method in WHILE_OFF:
+        return vm.decision.power_request != vm.decision.migration.power_request
+    return vm.decision.power not in WANT_MEMORY
 
 
 # --- Moves that were asked for.
