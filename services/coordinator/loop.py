@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
+from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.decide import decide
 from services.coordinator.core.expire import ROWS_AT_ONCE, expired
 from services.coordinator.core.nodes import is_restless
@@ -56,6 +57,8 @@ EXPIRE_ROUNDS_MAX = 20
 """Commits of one round of tidying: more than the busiest cluster makes rows in a period."""
 
 log = logging.getLogger("pvc.coordinator")
+
+Operation = operation_pb2.Operation
 
 
 class Coordinator:
@@ -164,7 +167,8 @@ class Coordinator:
         match step:
             case DecideVm(row) | DecideNode(row):
                 event = [self._event(row.name, step)] if is_told(step) else []
-                return [Put(row), *map(Put, step.also), *event]
+                storage = step.storage if isinstance(step, DecideVm) else ()
+                return [Put(row), *map(Put, step.also), *self._storage(storage), *event]
             case DecideCluster(cluster, _, new):
                 return [Put(cluster), *(() if new is None else (Put(self._named(new)),))]
             case WriteOperation(operation):
@@ -185,10 +189,18 @@ class Coordinator:
                     Put(rows.enter_operation(operation, failed, self._clock.now(), error=error))
                 ]
 
-    def _named(self, operation: operation_pb2.Operation) -> operation_pb2.Operation:
-        after = rows.copied(operation)
-        after.name = f"operations/{self._clock.new_id()}"
-        after.meta.uid = self._clock.new_id()
+    def _storage(self, some: Sequence[storage_pb2.Volume | Operation]) -> list[Change]:
+        return [Put(self._named(x) if isinstance(x, Operation) else self._known(x)) for x in some]
+
+    def _known(self, volume: storage_pb2.Volume) -> storage_pb2.Volume:
+        after = rows.copied(volume)
+        after.meta.uid = after.meta.uid or self._clock.new_id()
+        return after
+
+    def _named(self, row: Operation) -> Operation:
+        after = rows.copied(row)
+        after.name = after.name or f"operations/{self._clock.new_id()}"
+        after.meta.uid = after.meta.uid or self._clock.new_id()
         return after
 
     def _event(self, subject: str, step: DecideVm | DecideNode) -> Put:
@@ -247,6 +259,8 @@ def _touches(step: Step) -> set[str]:
     match step:
         case DecideCluster(cluster):
             return {cluster.name}
+        case DecideVm(row, storage=storage) if storage:
+            return {row.name, *(x.name for x in (*step.also, *storage) if x.name)}
         case DecideVm(row) | DecideNode(row) | ForgetNode(row):
             return {row.name, *(operation.name for operation in step.also)}
         case WriteOperation(row) | FailOperation(row) | ForgetVm(row):

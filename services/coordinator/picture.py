@@ -11,6 +11,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
+from services.coordinator.core.copying import CREATE
 from services.coordinator.core.world import Outage, World
 from services.mesh import rows
 from services.state.store import Snapshot
@@ -48,6 +49,10 @@ class Pictures:
             outage=outage,
             not_ready=part(_not_ready, "pools", "networks", "nodes"),
             shared_pools=part(_shared_pools, "pools"),
+            pools=part(_pools, "pools"),
+            volumes=part(_volumes, "pools/volumes"),
+            snapshots=part(_snapshots, "pools/volumes/snapshots"),
+            copy_works=part(_copy_works, "operations"),
         )
 
     def stages(self, snapshot: Snapshot) -> object:
@@ -93,6 +98,26 @@ def _stages(snapshot: Snapshot) -> tuple[object, ...]:
 
 def _shared_pools(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(x.name for x in snapshot.rows(storage_pb2.Pool) if x.spec.shared)
+
+
+def _pools(snapshot: Snapshot) -> Mapping[str, storage_pb2.Pool]:
+    return {pool.name: pool for pool in snapshot.rows(storage_pb2.Pool)}
+
+
+def _volumes(snapshot: Snapshot) -> Mapping[str, storage_pb2.Volume]:
+    return {volume.name: volume for volume in snapshot.rows(storage_pb2.Volume)}
+
+
+def _snapshots(snapshot: Snapshot) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for row in snapshot.rows(storage_pb2.Snapshot):
+        volume, _, snapshot_id = row.name.partition("/snapshots/")
+        found[volume] = (*found.get(volume, ()), snapshot_id)
+    return found
+
+
+def _copy_works(snapshot: Snapshot) -> Mapping[str, Operation]:
+    return {x.target: x for x in snapshot.rows(Operation) if x.method == CREATE}
 
 
 def _volume_nodes(snapshot: Snapshot) -> Mapping[str, str]:

@@ -122,7 +122,8 @@ def balance(snapshot: Snapshot, request: api.BalanceClusterRequest, call: Call) 
 
 def check_drain(snapshot: Snapshot, request: api.DrainNodeRequest, now: Timestamp) -> None:
     """Raises NO_NODE_FITS with the reasons of all VMs that could not leave the node."""
-    bound = drain.bound(Round(now, world_of(snapshot)), request.name, request.shutdown)
+    round = Round(now, world_of(snapshot))
+    bound = drain.bound(round, request.name, request.shutdown, request.copy_volumes)
     if bound:
         reasons = "; ".join(f"vm {short(vm)}: {why}" for vm, why in bound.items())
         refuse(reason_pb2.REASON_NO_NODE_FITS, f"{request.name} would not get empty: {reasons}")
@@ -143,6 +144,8 @@ def _accepted(snapshot: Snapshot, request: Any, call: Call, method: str) -> Muta
         call, request, method=method, target=vm.name, service=SERVICE, node=""
     )
     what = _what(vm, route)
+    if route.volumes:
+        what += f", with {', '.join(sorted(route.volumes))} copied along"
     operation.stage = "would be accepted: " + what if request.validate_only else "accepted"
     if request.validate_only:
         operation.name = ""

@@ -323,3 +323,27 @@ def test_operations_say_what_they_will_do(world: World) -> None:
 )  # fmt: skip
 def test_amounts_are_for_people(count: int, text: str) -> None:
     assert amount(count) == text
+
+
+def test_what_a_running_vm_only_reads_can_be_copied(world: World) -> None:
+    world.vm("web", "a", vm_pb2.VM_STATE_RUNNING)
+    assert refused(world, volumes.export_volume, export("a")).reason_name == "IN_USE"
+    there = world.store.snapshot().find(vm_pb2.Vm, "vms/web")
+    assert there is not None
+    there = rows.copied(there)
+    there.spec.disks[0].read_only = True
+    world.store.commit([Put(there)])
+    assert world.plan(volumes.export_volume, export("a"))
+    there.spec.disks[0].volume, there.meta.etag = "", world.vm_etag("web")
+    there.status.disks.add(id="root", volume=name("a"))
+    world.store.commit([Put(there)])
+    assert refused(world, volumes.export_volume, export("a")).reason_name == "IN_USE"
+
+
+def test_a_place_that_a_moving_vm_gets_is_not_removed(world: World) -> None:
+    world.create("v")
+    vm = vm_pb2.Vm(name="vms/web")
+    vm.spec.disks.add(id="root", volume="pools/other/volumes/root")
+    vm.decision.migration.volumes["pools/other/volumes/root"] = name("v")
+    world.store.commit([Put(vm)])
+    assert refused(world, volumes.delete_volume, delete("v")).reason_name == "IN_USE"

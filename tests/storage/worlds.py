@@ -277,6 +277,10 @@ class World:
         else:
             self.fake.open_paths.discard(path)
 
+    def vm_etag(self, vm_id: str) -> str:
+        found = self.store.snapshot().find(vm_pb2.Vm, f"vms/{vm_id}")
+        return found.meta.etag if found is not None else ""
+
     def disks(self) -> list[str]:
         """Names of the files that lie in the pool."""
         return [Path(path).name for path in sorted(self.fake.folders["/pool"].disks)]

@@ -35,6 +35,8 @@ Phase = vm_pb2.MigrationStatus
 Arrival = vm_pb2.VmArrival
 
 RUNS = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
+WHILE_OFF = frozenset({vm_pb2.MIGRATION_METHOD_SHUTDOWN, vm_pb2.MIGRATION_METHOD_NONE})
+"""Methods with which nothing of it runs when it changes its node."""
 UNDER_WAY = frozenset({Phase.PHASE_PREPARING, Phase.PHASE_COPYING})
 TELL_S = 1.0
 """Progress is written no more often than this."""
@@ -74,7 +76,10 @@ def arrived(vm: vm_pb2.Vm, node: str) -> bool:
 
 
 def wants_look(vm: vm_pb2.Vm, node: str) -> bool:
-    """It has to be found out whether this node can take it."""
+    """It has to be found out whether this node can take it: once its volumes have places here."""
+    migration = vm.decision.migration
+    if migration.volumes and not migration.HasField("volumes_time"):
+        return False
     return comes(vm, node) and not arrival_of(vm).id and seen_of(vm).phase != Phase.PHASE_FAILED
 
 
@@ -90,8 +95,7 @@ def begun_failed(vm: vm_pb2.Vm, words: str) -> SetStatus:
 
 
 def _is_live(vm: vm_pb2.Vm) -> bool:
-    shut_down = vm_pb2.MIGRATION_METHOD_SHUTDOWN
-    return vm.decision.HasField("migration") and vm.decision.migration.method != shut_down
+    return vm.decision.HasField("migration") and vm.decision.migration.method not in WHILE_OFF
 
 
 # --- The source.
@@ -140,6 +144,9 @@ def _begin(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
     migration, allowed = vm.decision.migration, terms(vm)
     if not view.way.host:
         why = f"{_short(migration.target)} takes no VMs in: it has no address for that"
+        return (_ended(vm, Phase.PHASE_FAILED, why),)
+    if len(view.way.files) < len(migration.volumes):
+        why = "a volume that is to go along has no place there any more"
         return (_ended(vm, Phase.PHASE_FAILED, why),)
     first, why = allowed.downtimes[0], migration.why or "it is to move"
     route = Route(view.way.host, first, allowed.post_copy, view.way.files)

@@ -59,8 +59,21 @@ def any_vm(snapshot: Snapshot, name: str, etag: str = "", field: str = "name") -
     return vm
 
 
+BLOCKED_BY_COPIES = frozenset({"edit", "rename", "rollback", "snapshot", "clone"})
+"""What cannot be asked of a VM whose volumes are being copied along in a move."""
+
+
 def check_free(snapshot: Snapshot, vm: str, deed: str) -> None:
-    """Raises BUSY when an operation that goes on does not allow the deed; see BLOCKS."""
+    """Raises BUSY when an operation that goes on does not allow the deed (see BLOCKS), or a move
+    that takes volumes along."""
+    row = snapshot.find(vm_pb2.Vm, vm)
+    if row is not None and row.decision.migration.volumes and deed in BLOCKED_BY_COPIES:
+        refuse(
+            reason_pb2.REASON_BUSY,
+            f"{vm} moves to {row.decision.migration.target} with its volumes; wait for that, or "
+            f"cancel {row.decision.migration.operation or 'the move'}",
+            "name",
+        )
     for operation in snapshot.rows(Operation):
         if operation.target != vm or operation.state in rows.FINAL:
             continue

@@ -16,14 +16,19 @@ def missing_files(xml: str, copied: Collection[str] = ()) -> tuple[str, ...]:
 
 
 def with_files(xml: str, files: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """The XML with these images in the places of those, and the names of the drives."""
+    """The XML with these images in the places of those, and the names of the drives whose contents
+    the hypervisor copies: not of those that the guest cannot write, which it refuses to. What comes
+    in stands on no other image."""
     root, targets = ET.fromstring(xml), []
     for disk in root.iterfind("devices/disk"):
         source, target = disk.find("source"), disk.find("target")
         path = source.get("file", "") if source is not None else ""
         if source is not None and target is not None and path in files:
             source.set("file", files[path])
-            targets.append(target.get("dev", ""))
+            for below in disk.findall("backingStore"):
+                disk.remove(below)
+            if disk.find("readonly") is None:
+                targets.append(target.get("dev", ""))
     return ET.tostring(root, encoding="unicode"), tuple(targets)
 
 

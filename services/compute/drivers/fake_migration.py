@@ -5,9 +5,10 @@ nothing happens but when one of them is asked something, and then as the clock h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from services.compute.drivers.arrivals import with_files
 from services.compute.drivers.fake_machine import Machine, Script, failed, running_xml
 from services.compute.drivers.hypervisor import Crossing, OffReason, Passage, Power, Route
 
@@ -197,15 +198,17 @@ class FakeMigrations(ABC):
             raise failed(f"migrate {vm}", f"unable to connect to server at '{route.host}'")
         if (there := target.known(vm)) is not None and there.power is not Power.OFF:
             raise failed(f"migrate {vm}", "domain is already active on the other host")
-        target.receive(machine)
+        target.receive(machine, route.files)
         began = self._now()
         self.wire.trips.append(
             Trip(vm, self, target, route, began, route.downtime_ms, machine.power)
         )
 
-    def receive(self, machine: Machine) -> None:
-        """It begins to come in."""
+    def receive(self, machine: Machine, files: Mapping[str, str]) -> None:
+        """It begins to come in. files: as in Route."""
         there = replace(machine, kept=False, console=None, off_at=None, crossing=Crossing.INCOMING)
+        if files:
+            there.defined, _ = with_files(machine.defined, files)
         there.power = Power.PAUSED
         self._begin_run(there)
         self._machines[machine.vm] = there

@@ -223,10 +223,11 @@ def _terms(domain: libvirt.virDomain, route: Route) -> tuple[int, dict[str, Any]
     if route.files:
         xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
         there, targets = arrivals.with_files(xml, route.files)
-        flags |= libvirt.VIR_MIGRATE_NON_SHARED_DISK
         parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = there
         parameters[libvirt.VIR_MIGRATE_PARAM_PERSIST_XML] = there
-        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = list(targets)
+        if targets:
+            flags |= libvirt.VIR_MIGRATE_NON_SHARED_DISK
+            parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = list(targets)
     return flags, parameters
 
 

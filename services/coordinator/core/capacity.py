@@ -80,21 +80,51 @@ class Load:
     """Tag → node that takes VMs → those with the tag that are, or soon will be, there."""
     followers: dict[str, Names] = field(default_factory=dict)
     """Tag → node → VMs there that must be together with one that has the tag."""
+    coming: dict[str, str] = field(default_factory=dict)
+    """New places of volumes that are copied along → the volumes."""
+    _users: Names | None = None
 
     def count(self, vm: vm_pb2.Vm, times: int) -> None:
         """Adds (1) or takes away (-1) what a VM's decision promises it, on the target of its
         migration too."""
         decision = vm.decision
         target = decision.migration.target if decision.HasField("migration") else ""
+        if target and decision.migration.volumes:
+            self._carry(decision.migration, times)
         if not takes_memory(vm) and not target:
+            return
+        if target and decision.migration.method == vm_pb2.MIGRATION_METHOD_NONE:
+            self._move(decision.node, target, times)
             return
         for name in {decision.node, target}:
             if (seat := self.seats.get(name)) is not None:
                 _count(seat, vm, times)
-                seat.moving += times if target else 0
-        self.moving += times if target else 0
+        if target:
+            self._move(decision.node, target, times)
         home = target if target and not decision.migration.cancel else decision.node
         self._bind(vm, home, times)
+
+    def users(self, world: World) -> Names:
+        """Volume → the VMs that are to have it."""
+        if self._users is None:
+            self._users = {}
+            for vm in world.vms.values():
+                for disk in vm.spec.disks:
+                    self._users.setdefault(disk.volume, set()).add(vm.name)
+        return self._users
+
+    def _move(self, source: str, target: str, times: int) -> None:
+        for name in {source, target}:
+            if (seat := self.seats.get(name)) is not None:
+                seat.moving += times
+        self.moving += times
+
+    def _carry(self, migration: vm_pb2.Migration, times: int) -> None:
+        for volume, place in migration.volumes.items():
+            if times > 0:
+                self.coming[place] = volume
+            else:
+                self.coming.pop(place, None)
 
     def _bind(self, vm: vm_pb2.Vm, node: str, times: int) -> None:
         """Whoever has to leave its node anyway binds nobody to it."""

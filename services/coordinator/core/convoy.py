@@ -15,7 +15,7 @@ from services.coordinator.core.migration import NONE, short
 from services.coordinator.core.moves import belong
 from services.coordinator.core.plan import DecideVm, FailOperation, Step
 from services.coordinator.core.rounds import Round
-from services.coordinator.core.routes import Method, Route
+from services.coordinator.core.routes import Route
 from services.mesh import rows
 from services.mesh.errors import PvcError
 
@@ -100,20 +100,22 @@ class Convoy:
                 self._waiting[vm.name] = why
             case Stuck(why):
                 self._stuck[vm.name] = why
-            case Route(target, method):
+            case Route() as found:
                 self._moving.append(vm.name)
-                yield self._begun(vm, target, method)
+                yield self._begun(vm, found)
 
-    def _begun(self, vm: vm_pb2.Vm, target: str, method: Method) -> Step:
+    def _begun(self, vm: vm_pb2.Vm, found: Route) -> Step:
+        target = found.target
         drains = self._operation.method == DRAIN
         why = f"{short(self._node.name)} {'is drained' if drains else 'is ready again'}"
         route = f"{short(vm.decision.node)} → {short(target)}"
-        if method == NONE:
+        if found.method == NONE and not found.volumes:
             after = migration.relocated(vm, target, why)
             belong(after, vm, self._operation)
             return self._round.take(vm, DecideVm(after, route, why))
-        name = self._operation.name
-        after = migration.begun(self._round.now, vm, target, method, name, why)
+        after = migration.begun(
+            self._round.now, vm, target, found.method, self._operation.name, why, found.volumes
+        )
         return self._round.take(vm, DecideVm(after, f"begins to move {route}", why))
 
     def _told(self) -> Iterator[Step]:

@@ -12,6 +12,7 @@ from services.coordinator.core.balancing import judge_balancing
 from services.coordinator.core.drain import judge_drains
 from services.coordinator.core.heirs import judge_orphans
 from services.coordinator.core.leaving import judge_leaving
+from services.coordinator.core.leftovers import judge_leftovers
 from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_nodes
 from services.coordinator.core.plan import DecideNode, DecideVm, Plan, Step, Unjudged
@@ -73,6 +74,7 @@ RULES: tuple[Rule, ...] = (
     judge_balancing,
     judge_leaving,
     _each_vm,
+    judge_leftovers,
     judge_orphans,
 )
 """What is looked at, in this order. A row that one of them changes is left alone by those after it

@@ -13,7 +13,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
-from services.coordinator.core import migration
+from services.coordinator.core import copying, migration
 from services.coordinator.core.capacity import slot_short
 from services.coordinator.core.convoy import (
     Chance,
@@ -26,14 +26,15 @@ from services.coordinator.core.convoy import (
 )
 from services.coordinator.core.methods import DRAIN, READY
 from services.coordinator.core.migration import NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
-from services.coordinator.core.place import judge, why_none
+from services.coordinator.core.place import why_none
 from services.coordinator.core.plan import FailOperation, Step, Unjudged
 from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.routes import (
     Method,
     Route,
-    cannot_receive,
     may_just_change,
+    refusals_of,
+    route_to,
     usual_method,
     verdicts_elsewhere,
     why_bound,
@@ -85,17 +86,13 @@ def _drain(round: Round, operation: Operation, node: Node) -> Iterator[Step]:
         return
     request = api.DrainNodeRequest()
     operation.request.Unpack(request)
-    choose = _away_by_shutdown if request.shutdown else _away
+    choose = partial(_away, by_shutdown=request.shutdown, copy=request.copy_volumes)
     wait = why_not_yet(node, WORKING - {cluster_pb2.NODE_STATE_ONLINE})
     yield from Convoy(round, operation, node, vms, choose, wait).steps()
 
 
-def _away(round: Round, vm: vm_pb2.Vm) -> Chance:
-    return _no_slot(round, vm) or leave(round, vm, by_shutdown=False)
-
-
-def _away_by_shutdown(round: Round, vm: vm_pb2.Vm) -> Chance:
-    return _no_slot(round, vm) or leave(round, vm, by_shutdown=True)
+def _away(round: Round, vm: vm_pb2.Vm, by_shutdown: bool, copy: bool) -> Chance:
+    return _no_slot(round, vm) or leave(round, vm, by_shutdown, copy)
 
 
 def _no_slot(round: Round, vm: vm_pb2.Vm) -> Wait | None:
@@ -105,34 +102,41 @@ def _no_slot(round: Round, vm: vm_pb2.Vm) -> Wait | None:
     return Wait(f"waits for a free slot: {why}") if why and not may_just_change(vm) else None
 
 
-def bound(round: Round, node: str, by_shutdown: bool) -> dict[str, str]:
+def bound(round: Round, node: str, by_shutdown: bool, copy: bool = False) -> dict[str, str]:
     """VMs that could not leave the node, as the cluster is now, and why."""
-    chances = ((vm.name, leave(round, vm, by_shutdown)) for vm in round.residents.get(node, ()))
+    vms = round.residents.get(node, ())
+    chances = ((vm.name, leave(round, vm, by_shutdown, copy)) for vm in vms)
     return {name: chance.why for name, chance in chances if isinstance(chance, Stuck)}
 
 
-def leave(round: Round, vm: vm_pb2.Vm, by_shutdown: bool) -> Chance:
+def leave(round: Round, vm: vm_pb2.Vm, by_shutdown: bool, copy: bool = False) -> Chance:
     """Where the VM can go so that it leaves its node. by_shutdown: if not while it runs, then by
-    switching it off and on again."""
+    switching it off and on again. copy: its volumes go along where they have to."""
     if isinstance(chance := _ways(round, vm), Wait | Stuck):
         return chance
     refusals = ""
     for how in dict.fromkeys((chance, SHUTDOWN) if by_shutdown else (chance,)):
-        verdicts = verdicts_elsewhere(round.world, round.load, vm, how)
+        verdicts = verdicts_elsewhere(round.world, round.load, vm, how, copy)
         fitting = [verdict.node for verdict in verdicts if verdict.fits]
         fitting.sort(key=lambda target: target == _refused_by(vm))
         for target in fitting:
-            if may_just_change(vm):
-                return Route(target, NONE)
-            if not slot_short(round.world, round.load, vm.decision.node, target):
-                return Route(target, how)
+            route = route_to(round.world, round.load, vm, target, how, copy)
+            if _needs_no_slot(route) or not slot_short(
+                round.world, round.load, vm.decision.node, target
+            ):
+                return route
         if fitting:
             why = slot_short(round.world, round.load, vm.decision.node, fitting[0])
             return Wait(f"waits for a free slot: {why}")
         refusals = refusals or why_none(verdicts)
         if _may_pass(round, verdicts):
             return Wait(refusals)
-    return Stuck(refusals)
+    hint = "" if copy else copying.hint(round.world, vm)
+    return Stuck("; ".join(filter(None, (refusals, hint))))
+
+
+def _needs_no_slot(route: Route) -> bool:
+    return route.method == NONE and not route.volumes
 
 
 def _refused_by(vm: vm_pb2.Vm) -> str:
@@ -185,21 +189,20 @@ def _return(round: Round, operation: Operation, node: Node) -> Iterator[Step]:
         yield succeeded(round, operation, node, f"{short(node.name)} is ready")
         return
 
-    def home(round: Round, vm: vm_pb2.Vm) -> Chance:
-        return _home(round, vm, node)
-
+    home = partial(_home, node=node, copy=request.copy_volumes)
     yield from Convoy(round, operation, node, vms, home, wait).steps()
 
 
-def _home(round: Round, vm: vm_pb2.Vm, node: Node) -> Chance:
+def _home(round: Round, vm: vm_pb2.Vm, node: Node, copy: bool) -> Chance:
     if isinstance(how := _ways(round, vm), Wait | Stuck):
         return how
-    verdict = judge(round.world, vm, node, round.load)
-    reasons = [] if verdict.fits else list(verdict.reasons)
-    if reasons := reasons + cannot_receive(round.world, vm, node, how):
-        return Stuck(f"{short(node.name)} {' and '.join(reasons)}")
-    if may_just_change(vm):
-        return Route(node.name, NONE)
+    if reasons := refusals_of(round.world, round.load, vm, node, how, copy):
+        hint = "" if copy else copying.hint(round.world, vm, node.name)
+        told = f"{short(node.name)} {' and '.join(reasons)}"
+        return Stuck("; ".join(filter(None, (told, hint))))
+    route = route_to(round.world, round.load, vm, node.name, how, copy)
+    if _needs_no_slot(route):
+        return route
     if why := slot_short(round.world, round.load, vm.decision.node, node.name):
         return Wait(f"waits for a free slot: {why}")
-    return Route(node.name, how)
+    return route

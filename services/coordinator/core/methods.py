@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pvc.compute.v1 import vm_service_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2
+from pvc.storage.v1 import storage_service_pb2
 
 
 def method(service: str, name: str) -> str:
@@ -16,6 +17,12 @@ def method(service: str, name: str) -> str:
 def vm_method(name: str) -> str:
     """A method of the VM service."""
     found = vm_service_pb2.DESCRIPTOR.services_by_name["VmService"]
+    return f"{found.full_name}/{found.methods_by_name[name].name}"
+
+
+def storage_method(name: str) -> str:
+    """A method of the storage service."""
+    found = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"]
     return f"{found.full_name}/{found.methods_by_name[name].name}"
 
 

@@ -7,13 +7,16 @@ target says whether the VM got there; a VM that did not is left to the recovery.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.core.residence import is_dead, is_idle
+from services.coordinator.core import copying
+from services.coordinator.core.copying import NOTHING
+from services.coordinator.core.residence import WHILE_OFF, is_dead, is_idle, shut_itself_down
 from services.coordinator.core.world import WANT_MEMORY, World
 from services.mesh.rows import copied
 
@@ -82,7 +85,19 @@ class Stayed:
     why: str
 
 
-Course = GoesOn | Stopping | Moved | Stayed
+@dataclass(frozen=True, slots=True)
+class Furnishing:
+    """The storage service has to be asked to make the new places of its volumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Furnished:
+    """All of those are there; `vm` is the row that says so."""
+
+    vm: vm_pb2.Vm
+
+
+Course = GoesOn | Stopping | Moved | Stayed | Furnishing | Furnished
 
 
 def begun(
@@ -92,9 +107,13 @@ def begun(
     method: vm_pb2.MigrationMethod.ValueType,
     operation: str,
     why: str,
+    volumes: Mapping[str, str] = NOTHING,
 ) -> vm_pb2.Vm:
     """The row with a migration to `target`. Its id is unique: no other row is ever at this
-    version."""
+    version. What does not run moves so only where volumes have to go along."""
+    assert method != NONE or volumes, f"{vm.name} just changes its node"
+    if method == NONE and vm.decision.power in WANT_MEMORY and not shut_itself_down(vm):
+        method = SHUTDOWN  # it would start any moment, and is to start there
     after = copied(vm)
     after.decision.migration.CopyFrom(
         vm_pb2.Migration(
@@ -107,10 +126,13 @@ def begun(
             why=why,
             time=now,
             power_request=vm.decision.power_request,
+            volumes=volumes,
         )
     )
     if method == SHUTDOWN:
         after.decision.power = vm_pb2.POWER_STATE_SHUT_DOWN
+    elif method == NONE:
+        after.decision.power = vm_pb2.POWER_STATE_OFF
     after.decision.why = why
     return after
 
@@ -132,8 +154,8 @@ def follow(now: Timestamp, world: World, vm: vm_pb2.Vm, cancelled: bool) -> Cour
     """Where the VM's migration stands, or what is to become of it. cancelled: who asked for it does
     not want it any more."""
     stop = _why_stop(world, vm, cancelled)
-    if vm.decision.migration.method == SHUTDOWN:
-        return _shut_down(now, vm, stop)
+    if vm.decision.migration.method in WHILE_OFF:
+        return _shut_down(now, world, vm, stop)
     seen = status_of(vm)
     match seen.phase:
         case Phase.PHASE_MOVED:
@@ -145,7 +167,7 @@ def follow(now: Timestamp, world: World, vm: vm_pb2.Vm, cancelled: bool) -> Cour
         case Phase.PHASE_COPYING:
             return _copying(vm, seen)
         case _:
-            return _preparing(now, vm, stop)
+            return _preparing(now, world, vm, stop)
 
 
 def follow_dead(now: Timestamp, world: World, vm: vm_pb2.Vm) -> Course:
@@ -203,18 +225,22 @@ def _why_stop(world: World, vm: vm_pb2.Vm, cancelled: bool) -> str:
         return "it is being deleted"
     if target is None or target.decision.state not in WORKING:
         return f"{short(migration.target)} is not online any more"
-    if migration.method != SHUTDOWN and vm.decision.power not in WANT_MEMORY:
+    if migration.method not in WHILE_OFF and vm.decision.power not in WANT_MEMORY:
         return "it is to be off"
     return "it was cancelled" if cancelled else ""
 
 
-def _preparing(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
+def _preparing(now: Timestamp, world: World, vm: vm_pb2.Vm, stop: str) -> Course:
     """Nothing is being copied: the source says on this row that it begins before it does, so that a
     row without the migration keeps it from beginning."""
-    target, arrival = short(vm.decision.migration.target), arrival_of(vm)
-    waited_s = now.seconds - vm.decision.migration.time.seconds
+    migration, arrival = vm.decision.migration, arrival_of(vm)
     if stop:
         return stayed(now, vm, stop)
+    if migration.volumes and not migration.HasField("volumes_time"):
+        return _furnish(now, world, vm) or Furnished(_furnished(now, vm))
+    target = short(migration.target)
+    since = migration.volumes_time if migration.volumes else migration.time
+    waited_s = now.seconds - since.seconds
     match arrival.state:
         case Arrival.STATE_REFUSED:
             reasons = ". ".join(arrival.reasons) or "it does not say why"
@@ -229,6 +255,24 @@ def _preparing(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
             return stayed(now, vm, f"{target} did not say within {ANSWER_S} s whether it takes it")
         case _:
             return GoesOn(f"{target} looks whether it can take it", 1)
+
+
+def _furnish(now: Timestamp, world: World, vm: vm_pb2.Vm) -> Course | None:
+    """The new places of its volumes; None once they are there."""
+    making = copying.making(world, vm)
+    if making.failed:
+        return stayed(now, vm, making.failed)
+    if not making.begun:
+        return Furnishing()
+    if making.ready:
+        return None
+    return GoesOn(making.stage, 5 + making.percent * 9 // 10, "its volumes are made there")
+
+
+def _furnished(now: Timestamp, vm: vm_pb2.Vm) -> vm_pb2.Vm:
+    after = copied(vm)
+    after.decision.migration.volumes_time.CopyFrom(now)
+    return after
 
 
 def _copying(vm: vm_pb2.Vm, seen: vm_pb2.MigrationStatus) -> GoesOn:
@@ -255,23 +299,31 @@ def _moved(now: Timestamp, vm: vm_pb2.Vm, seen: vm_pb2.MigrationStatus) -> Moved
     return _arrived(vm, f"migrated {{}} in {took:.1f} s{pause}")
 
 
-def _shut_down(now: Timestamp, vm: vm_pb2.Vm, stop: str) -> Course:
-    """It is shut down on its node; once nothing of it runs there it is started on the target."""
-    decision = vm.decision
-    ours = decision.power_request == decision.migration.power_request
+def _shut_down(now: Timestamp, world: World, vm: vm_pb2.Vm, stop: str) -> Course:
+    """It is shut down on its node; once nothing of it runs there, and its volumes are on the
+    target, it is started there. One that was off before stays so."""
+    decision, was_off = vm.decision, vm.decision.migration.method == NONE
+    ours = decision.power_request == decision.migration.power_request and not was_off
     if not ours and decision.power in WANT_MEMORY:
         return stayed(now, vm, "it was asked to run meanwhile")
     if stop:
-        course = stayed(now, vm, stop)
-        _want_again(course.vm, decision.migration)
-        return course
-    if not is_idle(vm) or vm.status.guest_shutdown:
+        return _goes_on_here(stayed(now, vm, stop), decision.migration)
+    if not is_idle(vm) or (vm.status.guest_shutdown and not was_off):
         return GoesOn(f"waits for it to shut down on {short(decision.node)}", 10, "it shuts down")
-    took = _seconds(now, decision.migration.time)
-    moved = _arrived(vm, f"moved {{}} in {took:.1f} s, shut down for it")
+    if decision.migration.volumes and (course := _furnish(now, world, vm)) is not None:
+        return (
+            _goes_on_here(course, decision.migration) if isinstance(course, Stayed) else course
+        )
+    how = "while it was off" if was_off else "shut down for it"
+    moved = _arrived(vm, f"moved {{}} in {_seconds(now, decision.migration.time):.1f} s, {how}")
     if ours:
         moved.vm.decision.power = RUNNING
     return Moved(moved.vm, moved.what, starts=ours)
+
+
+def _goes_on_here(course: Stayed, migration: vm_pb2.Migration) -> Stayed:
+    _want_again(course.vm, migration)
+    return course
 
 
 def _want_again(after: vm_pb2.Vm, migration: vm_pb2.Migration) -> None:
@@ -287,6 +339,9 @@ def _arrived(vm: vm_pb2.Vm, how: str) -> Moved:
     migration = vm.decision.migration
     what = how.format(f"{short(vm.decision.node)} → {short(migration.target)}")
     after = copied(vm)
+    if migration.volumes:
+        copying.take_places(after, migration.volumes)
+        what += f", with {len(migration.volumes)} volumes copied along"
     after.decision.node = migration.target
     after.decision.ClearField("migration")
     after.decision.ClearField("move_not_before")

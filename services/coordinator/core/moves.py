@@ -6,7 +6,7 @@ in the way is said at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,12 +15,13 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
-from services.coordinator.core import migration
+from services.coordinator.core import copying, migration
 from services.coordinator.core.capacity import slot_short
+from services.coordinator.core.leftovers import leave, made_for
 from services.coordinator.core.methods import DRAIN, MIGRATE, MOVE, UNMIGRATE
 from services.coordinator.core.migration import NONE, short
 from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step, Unjudged
-from services.coordinator.core.residence import is_dead
+from services.coordinator.core.residence import WHILE_OFF, is_dead
 from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.routes import Route, Wanted, route_of, why_wait
 from services.coordinator.core.world import WANT_MEMORY
@@ -53,21 +54,53 @@ def judge_moves(round: Round) -> Iterator[Step | Unjudged]:
 def _followed(round: Round, vm: vm_pb2.Vm) -> Iterator[Step]:
     operation = round.operations.get(vm.decision.migration.operation)
     if operation is not None and operation.name in round.taken:
-        return  # in the next round
+        round.taken.add(vm.name)
+        return  # in the next round; nothing else is decided on it before
     match _course(round, vm, operation):
+        case migration.Furnishing():
+            yield _furnishing(round, vm, operation)
+        case migration.Furnished(after):
+            yield round.take(vm, DecideVm(after, "", "its volumes have places on the target"))
         case migration.GoesOn(stage, percent, line):
             yield from _told(round, operation, stage, percent, line)
         case migration.Stopping(after, why):
             yield round.take(vm, DecideVm(after, "is to stop moving", why))
         case migration.Moved(after, what, starts):
             belong(after, vm, operation)
-            also = _moved_also(round, operation, after, what, starts)
+            moved = vm.decision.migration.volumes
+            gone = [volume for volume in moved if copying.goes_along(vm, volume)]
+            leave(after, gone, caller_of(operation))
+            also = _moved_also(round, operation, after, _with_places(what, moved, gone), starts)
             step = DecideVm(after, f"{short(vm.decision.node)} → {short(after.decision.node)}",
                             what, also=also)  # fmt: skip
             yield round.take(vm, step)
         case migration.Stayed(after, why):
-            also = _stayed_also(round, operation, vm, why)
+            made = made_for(round.world, vm)
+            leave(after, made, caller_of(operation))
+            also = _stayed_also(round, operation, vm, why, made)
             yield round.take(vm, DecideVm(after, "does not move", why, WARNING, also))
+
+
+def _furnishing(round: Round, vm: vm_pb2.Vm, operation: Operation | None) -> Step:
+    volumes = vm.decision.migration.volumes
+    what = f"gets places for {len(volumes)} volumes on {short(vm.decision.migration.target)}"
+    made = copying.rows_to_make(round.now, round.world, vm, caller_of(operation))
+    step = DecideVm(vm, what, vm.decision.migration.why, asked=operation, storage=made)
+    return round.take(vm, step)
+
+
+def caller_of(operation: Operation | None) -> str:
+    """In whose name the storage service works for a move."""
+    return operation.caller if operation is not None and operation.caller else "the cluster itself"
+
+
+def _with_places(what: str, moved: Mapping[str, str], gone: Sequence[str]) -> str:
+    """How it went, with what became of each volume."""
+    parts = [what]
+    for volume, place in sorted(moved.items()):
+        then = "is removed" if volume in gone else "stays too: it is not the VM's own"
+        parts.append(f"{volume} is {place} now, and the old one {then}")
+    return "; ".join(parts)
 
 
 def _course(round: Round, vm: vm_pb2.Vm, operation: Operation | None) -> migration.Course:
@@ -126,10 +159,13 @@ def _moved_also(
 
 
 def _stayed_also(
-    round: Round, operation: Operation | None, vm: vm_pb2.Vm, why: str
+    round: Round, operation: Operation | None, vm: vm_pb2.Vm, why: str, made: Sequence[str]
 ) -> tuple[Operation, ...]:
     if operation is None:
         return ()
+    if made:
+        operation = rows.copied(operation)
+        rows.log_line(operation, f"made for the move, and removed: {', '.join(made)}", round.now)
     if operation.method not in REQUESTS:
         told = rows.copied(operation)
         rows.log_line(told, f"{_vm(vm)} did not move: {why}", round.now)
@@ -141,7 +177,8 @@ def _stayed_also(
 def _ended_badly(
     now: Timestamp, operation: Operation, vm: vm_pb2.Vm, why: str, dead: bool
 ) -> Operation:
-    where = f"it goes on on {short(vm.decision.node)}"
+    method, node = vm.decision.migration.method, short(vm.decision.node)
+    where = f"it stays on {node}" if method == NONE else f"it goes on on {node}"
     if dead:
         error = PvcError(reason_pb2.REASON_INTERRUPTED, f"{vm.name} was not moved: {why}")
         return rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error)
@@ -150,13 +187,20 @@ def _ended_badly(
             reason_pb2.REASON_CANCELLED, f"{vm.name} was not moved: cancelled; {where}"
         )
         return rows.enter_operation(operation, Operation.STATE_CANCELLED, now, error=error)
-    if vm.meta.HasField("delete_time") or vm.decision.power not in WANT_MEMORY:
+    if vm.meta.HasField("delete_time") or _is_wanted_otherwise(vm):
         error = PvcError(reason_pb2.REASON_SUPERSEDED, f"{vm.name} was not moved: {why}")
     else:
         error = PvcError(
             reason_pb2.REASON_MIGRATION_FAILED, f"{vm.name} was not moved: {why}; {where}"
         )
     return rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error)
+
+
+def _is_wanted_otherwise(vm: vm_pb2.Vm) -> bool:
+    """Somebody asked for it to be switched on or off meanwhile."""
+    if vm.decision.migration.method in WHILE_OFF:
+        return vm.decision.power_request != vm.decision.migration.power_request
+    return vm.decision.power not in WANT_MEMORY
 
 
 # --- Moves that were asked for.
@@ -201,7 +245,7 @@ def _started(round: Round, operation: Operation, vm: vm_pb2.Vm) -> Iterator[Step
         return
     if route.target == vm.decision.node:
         yield from _there(round, operation, vm)
-    elif route.method == NONE:
+    elif route.method == NONE and not route.volumes:
         yield _relocated(round, operation, vm, route.target)
     elif short_of := slot_short(round.world, round.load, vm.decision.node, route.target):
         yield from _waits(round, operation, f"waits for a free slot: {short_of}")
@@ -211,7 +255,9 @@ def _started(round: Round, operation: Operation, vm: vm_pb2.Vm) -> Iterator[Step
 
 def _begun(round: Round, operation: Operation, vm: vm_pb2.Vm, route: Route) -> Step:
     why = f"{operation.caller or 'somebody'} asked for it"
-    after = migration.begun(round.now, vm, route.target, route.method, operation.name, why)
+    after = migration.begun(
+        round.now, vm, route.target, route.method, operation.name, why, route.volumes
+    )
     running = rows.enter_operation(operation, Operation.STATE_RUNNING, round.now)
     running.stage = f"moving to {short(route.target)}"
     rows.log_line(running, f"{short(vm.decision.node)} → {short(route.target)} began", round.now)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
+from pvc.storage.v1 import storage_pb2
 
 INFO = event_pb2.Event.SEVERITY_INFO
 WARNING = event_pb2.Event.SEVERITY_WARNING
@@ -30,6 +31,9 @@ class DecideVm:
     """Operations as they are to be, written in the same commit: those that asked for it."""
     asked: operation_pb2.Operation | None = None
     """The operation that the decision belongs to, where that is not one of `also`."""
+    storage: tuple[storage_pb2.Volume | operation_pb2.Operation, ...] = ()
+    """Volumes, and work on them for the storage service, written in the same commit. What is new
+    gets its name and uid when it is written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ ON = frozenset(
 )
 """States in which something runs, or begins to."""
 
+WHILE_OFF = frozenset({vm_pb2.MIGRATION_METHOD_SHUTDOWN, vm_pb2.MIGRATION_METHOD_NONE})
+"""Methods of migrations in which the VM changes its node while nothing of it runs."""
+
 LET_IN = vm_pb2.VmArrival.STATE_READY
 LANDED = vm_pb2.VmArrival.STATE_RUNNING
 NOT_COMING = frozenset({vm_pb2.VmArrival.STATE_GONE, vm_pb2.VmArrival.STATE_REFUSED})
@@ -65,7 +68,7 @@ def may_leave(world: World, vm: vm_pb2.Vm, target: str) -> bool:
         return is_off(world, vm)
     if target != migration.target:
         return False
-    if migration.method == vm_pb2.MIGRATION_METHOD_SHUTDOWN and is_idle(vm):
+    if migration.method in WHILE_OFF and is_idle(vm):
         return True
     seen, arrival = vm.status.migration, vm.arrival
     if seen.id == migration.id and seen.phase == vm_pb2.MigrationStatus.PHASE_MOVED:

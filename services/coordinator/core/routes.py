@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core import copying
 from services.coordinator.core.capacity import Load
 from services.coordinator.core.migration import LIVE, NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
 from services.coordinator.core.place import judge, judge_all, why_none
@@ -27,6 +29,8 @@ class Route:
     target: str
     method: Method
     """SHUTDOWN or LIVE; NONE where nothing runs, so that only the node changes."""
+    volumes: Mapping[str, str] = field(default_factory=lambda: copying.NOTHING)
+    """Those that are copied along → their new places."""
 
 
 def route_of(world: World, load: Load, vm: vm_pb2.Vm, request: Wanted) -> Route:
@@ -37,11 +41,22 @@ def route_of(world: World, load: Load, vm: vm_pb2.Vm, request: Wanted) -> Route:
         return Route(target, NONE)
     how = _asked_method(vm, request)
     obstacles = why_bound(world, vm, how)
-    target, refusals = _suited(world, load, vm, target, how)
+    copy = request.copy_volumes
+    best, refusals = _suited(world, load, vm, target, how, copy)
+    if refusals and not copy and (hint := copying.hint(world, vm, target)):
+        refusals = [*refusals, hint]
     if obstacles or refusals:
         reason = reason_pb2.REASON_WRONG_STATE if obstacles else reason_pb2.REASON_NO_NODE_FITS
         raise PvcError(reason, f"{vm.name} cannot move: {'; '.join([*obstacles, *refusals])}")
-    return Route(target, NONE if may_just_change(vm) else how)
+    return route_to(world, load, vm, best, how, copy)
+
+
+def route_to(
+    world: World, load: Load, vm: vm_pb2.Vm, target: str, how: Method, copy: bool
+) -> Route:
+    """The move to a node that fits."""
+    volumes = copying.choose(world, load, vm, target).volumes if copy else copying.NOTHING
+    return Route(target, NONE if may_just_change(vm) else how, volumes)
 
 
 def _asked_target(world: World, vm: vm_pb2.Vm, request: Wanted) -> str:
@@ -77,30 +92,43 @@ def usual_method(vm: vm_pb2.Vm) -> Method:
 
 
 def _suited(
-    world: World, load: Load, vm: vm_pb2.Vm, target: str, how: Method
+    world: World, load: Load, vm: vm_pb2.Vm, target: str, how: Method, copy: bool
 ) -> tuple[str, list[str]]:
     """The target, or the best one; "" and why none."""
     if target:
         node = world.nodes.get(target)
         if node is None:
             return "", [f"{short(target)} is no node of the cluster any more"]
-        verdict = judge(world, vm, node, load)
-        reasons = [] if verdict.fits else list(verdict.reasons)
-        reasons += cannot_receive(world, vm, node, how)
+        reasons = refusals_of(world, load, vm, node, how, copy)
         return target, [f"{short(target)} {reason}" for reason in reasons]
-    verdicts = verdicts_elsewhere(world, load, vm, how)
+    verdicts = verdicts_elsewhere(world, load, vm, how, copy)
     if verdicts and verdicts[0].fits:
         return verdicts[0].node, []
     return "", [f"no other node fits: {why_none(verdicts)}"]
 
 
+def refusals_of(
+    world: World, load: Load, vm: vm_pb2.Vm, node: cluster_pb2.Node, how: Method, copy: bool
+) -> list[str]:
+    """Why the VM cannot move to a certain node. copy: its volumes go along where they have to."""
+    verdict = judge(copying.opened(world) if copy else world, vm, node, load)
+    reasons = [] if verdict.fits else list(verdict.reasons)
+    reasons += cannot_receive(world, vm, node, how)
+    return [*reasons, *(copying.choose(world, load, vm, node.name).refusals if copy else ())]
+
+
 def verdicts_elsewhere(
-    world: World, load: Load, vm: vm_pb2.Vm, how: Method
+    world: World, load: Load, vm: vm_pb2.Vm, how: Method, copy: bool = False
 ) -> list[vm_pb2.NodeVerdict]:
-    """What is thought of every node but the VM's own, as a place to move to; the best first."""
-    verdicts = [v for v in judge_all(world, vm, load) if v.node != vm.decision.node]
+    """What is thought of every node but the VM's own, as a place to move to; the best first. copy:
+    as in `refusals_of`."""
+    judged = judge_all(copying.opened(world) if copy else world, vm, load)
+    verdicts = [v for v in judged if v.node != vm.decision.node]
     for verdict in verdicts:
-        if reasons := cannot_receive(world, vm, world.nodes[verdict.node], how):
+        reasons = cannot_receive(world, vm, world.nodes[verdict.node], how)
+        if copy:
+            reasons += copying.choose(world, load, vm, verdict.node).refusals
+        if reasons:
             if verdict.fits:
                 del verdict.reasons[:]
             verdict.fits = False

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
+from pvc.storage.v1 import storage_pb2
 
 NEW = cluster_pb2.NODE_STATE_UNSPECIFIED
 JOINING = cluster_pb2.NODE_STATE_JOINING
@@ -65,6 +66,14 @@ class World:
     """The cluster's own row, where it has one."""
     shared_pools: frozenset[str] = frozenset()
     """Pools whose volumes any node can work on."""
+    pools: Mapping[str, storage_pb2.Pool] = field(default_factory=lambda: MappingProxyType({}))
+    volumes: Mapping[str, storage_pb2.Volume] = field(default_factory=lambda: MappingProxyType({}))
+    snapshots: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Volume → the ids of its snapshots, where it has any."""
+    copy_works: Mapping[str, operation_pb2.Operation] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    """Volume → the storage service's work that made it, or makes it, or failed to."""
 
 
 def is_online(node: cluster_pb2.Node) -> bool:

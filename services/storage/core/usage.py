@@ -42,7 +42,9 @@ def vms_with(snapshot: Snapshot, volume: str) -> Iterator[Vm]:
 
 
 def _drive_with(vm: Vm, volume: str) -> str:
-    """The id of the drive that the volume is in; "" for none."""
+    """The id of the drive that the volume is in, or comes to be in by a move; "" for none."""
+    coming = vm.decision.migration.volumes
+    volume = next((old for old, place in coming.items() if place == volume), volume)
     wanted = (drive.id for drive in vm.spec.disks if drive.volume == volume)
     there = (drive.id for drive in vm.status.disks if drive.volume == volume)
     return next(wanted, "") or next(there, "")
@@ -130,6 +132,18 @@ def check_closed(snapshot: Snapshot, volume: str, instead: str) -> None:
             f"{vm.name} is running on {volume}: {instead}",
             metadata={"vm": vm.name},
         )
+
+
+def check_unwritten(snapshot: Snapshot, volume: str, instead: str) -> None:
+    """As `check_closed`, but VMs may run on it that only read it."""
+    for vm in vms_with(snapshot, volume):
+        drives = [drive for drive in vm.spec.disks if drive.volume == volume]
+        if vm.status.state in ALIVE and not (drives and all(x.read_only for x in drives)):
+            raise PvcError(
+                reason_pb2.REASON_IN_USE,
+                f"{vm.name} is running on {volume}: {instead}",
+                metadata={"vm": vm.name},
+            )
 
 
 def check_unattached(snapshot: Snapshot, volume: str) -> None:

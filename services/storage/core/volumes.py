@@ -73,7 +73,7 @@ def source_of(snapshot: Snapshot, spec: storage_pb2.VolumeSpec) -> Volume | None
                 )
             source = ready_volume(snapshot, spec.source_volume, field)
             if not source.spec.sealed:
-                usage.check_closed(
+                usage.check_unwritten(
                     snapshot, source.name, "shut it down, or copy a snapshot of the volume"
                 )
         case "source_snapshot":
@@ -224,7 +224,7 @@ def export_volume(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     if request.snapshot_id:
         found_snapshot(snapshot, f"{volume.name}/snapshots/{request.snapshot_id}", "snapshot_id")
     elif not volume.spec.sealed:
-        usage.check_closed(
+        usage.check_unwritten(
             snapshot, volume.name, "shut it down, or export a snapshot of the volume (snapshot_id)"
         )
     _check_not_changing(snapshot, volume.name)
