@@ -89,6 +89,8 @@ class Agent:
         self._calm: dict[str, tuple[object, ...]] = {}
         """VMs with which nothing was to be done when last looked at, and all that this was judged
         by: while that is the same, nothing is to be done now."""
+        self._waiting = False
+        """Another holds the node's lease."""
         self._faults: tuple[str, ...] = ()
         self._strangers: tuple[str, ...] = ()
         """Domains of PVC's that no VM stands behind, as faults of the node."""
@@ -136,7 +138,10 @@ class Agent:
         with self._lock:
             self._acted.clear()
         domains = self._domains()
-        lease = self._presence.hold((*self._faults, *self._strangers))
+        lease = self._held()
+        if lease is None:
+            self._changed = True
+            return
         snapshot = self._store.snapshot()
         if domains is None:
             self._settle(lease, snapshot, self._operations(snapshot), self._is_mine)
@@ -149,6 +154,21 @@ class Agent:
         self._tend_all(lease, snapshot, domains)
         period_s = min((patience_s(vm) for vm, _ in self._mine(snapshot, domains)), default=CALM_S)
         self._due = self._clock.monotonic() + period_s
+
+    def _held(self) -> Lease | None:
+        """The node's lease; None while another holds it. Its end wakes us: a failure's pause would
+        sleep through it, and the node be taken for dead."""
+        try:
+            lease = self._presence.hold((*self._faults, *self._strangers))
+        except PvcError as error:
+            if error.reason != reason_pb2.REASON_UNREACHABLE:
+                raise
+            if not self._waiting:
+                log.warning("waiting: %s", error.message)
+            self._waiting = True
+            return None
+        self._waiting = False
+        return lease
 
     def _domains(self) -> Mapping[str, Domain] | None:
         """All there are; None while the hypervisor does not answer, which is a fault of the

@@ -153,7 +153,7 @@ def _build_on(ground: Ground, standing: Standing, guard: Guard) -> Parts:
 
     settings, disks = settings_of(config), LibvirtDisks(libvirt)
     guard.kill = partial(end_all, libvirt)
-    line = Succession(Path(config.node.run_dir))
+    line = Succession(Path(config.node.state_dir), Path(config.node.run_dir))
     parts = build(settings, ground.store, ground.clock, storage, libvirt, disks, standing, line)
     return replace(parts, loops=(*keeping, *parts.loops), close=(libvirt.close, *parts.close))
 

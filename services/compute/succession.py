@@ -1,26 +1,28 @@
 """Which session the agent of before had, known for certain to have ended: its lease passes on to
-the next process at once, so that a node whose agent died is not taken for dead.
+the next process at once, so that a node whose agent died, or that started anew, is not taken for
+dead.
 
-Keeps a lock and a note in a folder that the machine empties when it starts. The kernel lets go of
-the lock when its holder ends, however it ends.
+The note of the session is this machine's own and outlives a restart. The lock is in a folder that
+the machine empties when it starts, and the kernel lets go of it when its holder ends, however it
+ends: who has it knows that no agent of before lives.
 """
 
 from __future__ import annotations
 
 import fcntl
-import logging
 from pathlib import Path
 from typing import IO
 
-log = logging.getLogger("pvc.succession")
+from services.mesh.identity import write_private
 
 
 class Succession:
     """One process's place in the line of agents of this node."""
 
-    def __init__(self, folder: Path) -> None:
-        self._note = folder / "agent.session"
-        self._lock = folder / "agent.lock"
+    def __init__(self, kept: Path, run: Path) -> None:
+        """kept: a folder that outlives a restart of the machine. run: one that does not."""
+        self._note = kept / "agent.session"
+        self._lock = run / "agent.lock"
         self._held: IO[str] | None = None
         self._former = ""
         self._noted = ""
@@ -34,12 +36,9 @@ class Succession:
     def note(self, session: str) -> None:
         """This process has this session; for the next one. A note of a session that holds nothing
         does no harm."""
-        if self._held is None or session in ("", self._noted):
-            return
-        fresh = self._note.with_suffix(".new")
-        fresh.write_text(session)
-        fresh.replace(self._note)
-        self._noted = session
+        if self._held is not None and session not in ("", self._noted):
+            write_private(self._note, f"{session}\n".encode())
+            self._noted = session
 
     def _locked(self) -> bool:
         self._lock.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +47,6 @@ class Succession:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            log.warning("another agent of this node runs on this machine")
             return False
         self._held = file
         self._former = self._note.read_text().strip() if self._note.exists() else ""

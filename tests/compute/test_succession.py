@@ -12,7 +12,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from services.compute.succession import Succession
-line = Succession(Path(sys.argv[1]))
+line = Succession(Path(sys.argv[1]), Path(sys.argv[1]))
 line.former()
 line.note("5e55")
 print("noted", flush=True)
@@ -21,7 +21,7 @@ sys.stdin.read()
 
 
 def test_the_first_has_nobody_before_it(tmp_path: Path) -> None:
-    line = Succession(tmp_path / "run")
+    line = Succession(tmp_path / "kept", tmp_path / "run")
     assert line.former() == ""
     line.note("a1")
     assert line.former() == "", "its own session is nobody's before it"
@@ -31,11 +31,18 @@ def test_the_next_one_knows_only_of_the_dead(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as before:
         assert before.stdout is not None and before.stdout.readline() == b"noted\n"
-        line = Succession(tmp_path)
+        line = Succession(tmp_path, tmp_path)
         assert line.former() == "", "it lives"
         line.note("b2")
         before.kill()
     assert line.former() == "5e55"
     line.note("b2")
     assert line.former() == "5e55"
-    assert (tmp_path / "agent.session").read_text() == "b2"
+    assert (tmp_path / "agent.session").read_text() == "b2\n"
+
+
+def test_a_machine_that_started_anew_knows_its_own_past(tmp_path: Path) -> None:
+    before = Succession(tmp_path, tmp_path / "run")
+    before.former()
+    before.note("c3")
+    assert Succession(tmp_path, tmp_path / "another run").former() == "c3"
