@@ -86,7 +86,7 @@ def test_a_running_vm_moves_and_loses_no_packet(lab: Lab, guests: Guests) -> Non
 def test_a_killed_service_comes_back_and_vms_do_not_notice(lab: Lab, guests: Guests) -> None:
     node = lab.nodes[1]
     before = emulators(lab, node)
-    assert len(before) == 1
+    assert before
     for service in ("compute", "network", "storage"):
         pid = orders.services(node)[service]["pid"]
         orders.services(node, "kill", service)
@@ -109,7 +109,7 @@ def test_a_node_without_power_is_gone_at_once_and_boots_anew(lab: Lab, guests: G
     assert node.boot_id != before
     founding.wait_online(lab.nodes[0], lab.nodes)
     wait(lambda: guests.node_of(f"own-{node.name}") == node.name, 30, "its VM runs again")
-    assert len(emulators(lab, node)) == 1
+    assert inside.run(node, ["ps", "-eo", "args"]).count(f"-name guest=own-{node.name},") == 1
 
 
 def test_a_node_that_hangs_or_is_cut_off_comes_back(lab: Lab) -> None:
