@@ -15,6 +15,7 @@ from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.decide import decide
 from services.coordinator.core.expire import ROWS_AT_ONCE, expired
+from services.coordinator.core.leaving import belongings
 from services.coordinator.core.nodes import is_restless
 from services.coordinator.core.plan import (
     DecideCluster,
@@ -181,7 +182,8 @@ class Coordinator:
                 left = self._event(
                     node.name, DecideNode(node, "has left the cluster", why, also=also)
                 )
-                return [Delete(node.name, node.meta.etag), *map(Put, also), left]
+                gone = belongings(self._store.snapshot(), node.name)
+                return [Delete(node.name, node.meta.etag), *gone, *map(Put, also), left]
             case FailOperation(operation, reason, why):
                 error = PvcError(reason, why)
                 failed = operation_pb2.Operation.STATE_FAILED

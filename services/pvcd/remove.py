@@ -39,7 +39,7 @@ def remove(path: Path | None = None, *, force: bool = False) -> tuple[str, ...]:
     left = clean_up(fabric_of(settings), bool(settings.namespace), config.node_name)
     for folder in _folders(config):
         shutil.rmtree(folder, ignore_errors=True)
-    return (*left, *(f"{folder} is still there" for folder in _folders(config) if folder.exists()))
+    return (*left, *(f"{folder} is not empty" for folder in _folders(config) if _holds(folder)))
 
 
 def _check_left(config: Config) -> None:
@@ -59,6 +59,11 @@ def _check_left(config: Config) -> None:
             f"the cluster still counts on {name}: take it out there first, "
             f"'pvc node remove {config.node.name}'",
         )
+
+
+def _holds(folder: Path) -> bool:
+    """Whether something is left in it: a folder that is mounted stays, empty."""
+    return folder.exists() and any(folder.iterdir())
 
 
 def _folders(config: Config) -> tuple[Path, ...]:

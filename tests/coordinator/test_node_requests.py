@@ -14,6 +14,7 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import event_pb2, operation_pb2, secret_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core import cluster_edits, death, node_edits, node_tasks
+from services.coordinator.core.leaving import belongings
 from services.coordinator.core.limits import filled
 from services.mesh import rows
 from services.mesh.clock import SystemClock
@@ -61,10 +62,11 @@ class Town:
         self.put(vm)
 
     def ask(self, plan: Callable[..., Mutation], request: Any, *known: Any) -> Any:
-        """The answer, with the changes written."""
+        """The answer, with the changes written if it is meant."""
         call = Call(CLOCK.now(), "token ann", "nodes/n1", CLOCK.new_id)
         mutation = plan(self.store.snapshot(), request, call, *known)
-        self.store.commit(list(mutation.changes))
+        if not getattr(request, "validate_only", False):
+            self.store.commit(list(mutation.changes))
         return mutation.response
 
     def refused(self, plan: Callable[..., Mutation], request: Any, *known: Any) -> PvcError:
@@ -225,9 +227,35 @@ def test_what_is_on_a_node_is_not_thrown_away_with_it(town: Town) -> None:
     town.put(storage_pb2.Volume(name="pools/own/volumes/a"))
     error = town.refused(node_tasks.remove, api.RemoveNodeRequest(name="nodes/n3"))
     assert error.reason_name == "IN_USE" and "pools/own/volumes/a" in error.message
+    town.node("n3", "FENCED")
+    town.ask(node_tasks.remove, api.RemoveNodeRequest(name="nodes/n3", validate_only=True))
+    town.vm("tied", "n1", "pools/own/volumes/a", on=False)
+    error = town.refused(node_tasks.remove, api.RemoveNodeRequest(name="nodes/n3"))
+    assert "pools/own/volumes/a, which vms/tied uses" in error.message
     town.vm("web", "n3", on=False)
     error = town.refused(node_tasks.remove, api.RemoveNodeRequest(name="nodes/n3"))
     assert "vms/web belong to nodes/n3" in error.message
+
+
+def test_a_leader_that_is_taken_out_hands_the_lead_over(town: Town) -> None:
+    town.node("n3", "DRAINED")
+    town.store.acquire("leader", "nodes/n3")
+    town.ask(node_tasks.remove, api.RemoveNodeRequest(name="nodes/n3"))
+    row = town.store.snapshot().find(cluster_pb2.ClusterIdentity, "clusters/this")
+    assert row is not None and row.lead_request.away == "nodes/n3"
+
+
+def test_all_that_was_a_nodes_own_goes_with_it(town: Town) -> None:
+    town.node("n3", "FENCED")
+    own = ("pools/own", "pools/own/volumes/a", "pools/own/volumes/a/snapshots/s")
+    town.put(storage_pb2.Pool(name=own[0], spec={"node": "nodes/n3"}))
+    town.put(storage_pb2.Volume(name=own[1]))
+    town.put(storage_pb2.Snapshot(name=own[2]))
+    town.put(storage_pb2.Pool(name="pools/ownother", spec={"node": "nodes/n1"}))
+    town.put(storage_pb2.Volume(name="pools/ownother/volumes/a"))
+    town.put(secret_pb2.Secret(name="secrets/power.n3"))
+    gone = [change.name for change in belongings(town.store.snapshot(), "nodes/n3")]
+    assert gone == [*own, "secrets/power.n3"]
 
 
 def test_the_last_coordinator_stays(town: Town) -> None:

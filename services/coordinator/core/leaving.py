@@ -5,15 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from pvc.coordinator.v1 import cluster_pb2
-from pvc.core.v1 import operation_pb2
+from pvc.core.v1 import operation_pb2, secret_pb2
+from pvc.storage.v1 import storage_pb2
+from services.coordinator.core.joining import Join, joins_name
 from services.coordinator.core.methods import REMOVE
+from services.coordinator.core.node_edits import secret_name
 from services.coordinator.core.plan import ForgetNode, Step, Unjudged
 from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.rules import listed
 from services.coordinator.core.world import LEAVING, short
 from services.mesh import rows
+from services.state.store import Delete, Snapshot
 
 Node = cluster_pb2.Node
 Operation = operation_pb2.Operation
@@ -69,3 +74,17 @@ def _done(round: Round, operation: Operation, node: Node) -> Operation:
     after.stage = f"{short(node.name)} has left the cluster"
     rows.log_line(after, after.stage, round.now)
     return rows.enter_operation(after, Operation.STATE_SUCCEEDED, round.now)
+
+
+def belongings(snapshot: Snapshot, node: str) -> list[Delete]:
+    """What goes with a node: the pools on its own disks with all that they held, the password of
+    its controller, its token."""
+    pools = [pool for pool in snapshot.rows(storage_pb2.Pool) if pool.spec.node == node]
+    gone: list[Any] = list(pools)
+    for pool in pools:
+        gone += snapshot.rows(storage_pb2.Volume, pool.name)
+        gone += snapshot.rows(storage_pb2.Snapshot, pool.name)
+    for kind, name in ((secret_pb2.Secret, secret_name(node)), (Join, joins_name(node))):
+        if (row := snapshot.find(kind, name)) is not None:
+            gone.append(row)
+    return [Delete(row.name, row.meta.etag) for row in gone]

@@ -139,10 +139,13 @@ def demote(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     after = changed(node, call)
     after.spec.coordinator = False
     event = told(call, node.name, f"node {short(node.name)} is no coordinator any more")
-    changes: list[Change] = [Put(after), event]
-    if snapshot.leases.get(LEADER) == node.name:
-        changes.append(Put(_asking(snapshot, call, away=node.name)))
-    return Mutation(changes, after)
+    return Mutation([Put(after), event, *lead_leaves(snapshot, node, call)], after)
+
+
+def lead_leaves(snapshot: Snapshot, node: Node, call: Call) -> list[Change]:
+    """The wish that another leads, if this node does."""
+    leads = snapshot.leases.get(LEADER) == node.name
+    return [Put(_asking(snapshot, call, away=node.name))] if leads else []
 
 
 def check_not_last(snapshot: Snapshot, node: Node, deed: str) -> None:

@@ -3,6 +3,7 @@ carries it out. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from pvc.compute.v1 import vm_pb2
@@ -21,7 +22,7 @@ from services.coordinator.core.asked import (
     staying,
 )
 from services.coordinator.core.joining import forgotten
-from services.coordinator.core.node_edits import check_not_last
+from services.coordinator.core.node_edits import check_not_last, lead_leaves
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import refuse
@@ -72,6 +73,7 @@ def remove(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     after.spec.leaving = True
     what = f"node {short(node.name)} is to leave the cluster"
     changes: list[Change] = [Put(after), *forgotten(snapshot, node.name)]
+    changes += lead_leaves(snapshot, node, call)
     return accepted(call, request, REMOVE, node, what, changes)
 
 
@@ -126,19 +128,23 @@ def _check_empty(snapshot: Snapshot, node: Node) -> None:
             "delete them first",
             "name",
         )
-    if node.decision.state in EMPTY:
-        _check_pools(snapshot, node)
-
-
-def _check_pools(snapshot: Snapshot, node: Node) -> None:
-    """Volumes that only a living node has are not thrown away with it."""
     pools = {pool.name for pool in snapshot.rows(storage_pb2.Pool) if pool.spec.node == node.name}
+    _check_volumes(snapshot, node, pools)
+
+
+def _check_volumes(snapshot: Snapshot, node: Node, pools: Set[str]) -> None:
+    """Volumes that only this node has are not thrown away with it: none while it lives, none that a
+    VM wants when it is dead."""
+    wanted = {disk.volume: vm.name for vm in snapshot.rows(vm_pb2.Vm) for disk in vm.spec.disks}
     for volume in snapshot.rows(storage_pb2.Volume):
         pool = volume.name.partition("/volumes/")[0]
-        if pool in pools:
+        if pool not in pools:
+            continue
+        if node.decision.state in EMPTY or volume.name in wanted:
+            user = f", which {wanted[volume.name]} uses" if volume.name in wanted else ""
             refuse(
                 reason_pb2.REASON_IN_USE,
-                f"{pool} is on {node.name} alone and still has {volume.name}; move or delete its "
-                "volumes first",
+                f"{pool} is on {node.name} alone and still has {volume.name}{user}; move or "
+                "delete it first",
                 "name",
             )
