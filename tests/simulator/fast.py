@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from services.compute import hands, sight
-from services.compute.drivers import domain_xml, fake, observed
+from services.compute.drivers import domain_xml, observed
 
 _read = lru_cache(maxsize=8192)(observed.parse_domain)
 _built: dict[tuple[str, bytes, str], str] = {}
@@ -33,5 +33,5 @@ def remembered() -> Iterator[None]:
             patches.enter_context(mock.patch.object(module, "domain_xml", _domain_xml))
         patches.enter_context(mock.patch.object(sight, "read", _read))
         patches.enter_context(mock.patch.object(sight, "parse_domain", _read))
-        patches.enter_context(mock.patch.object(fake.observed, "parse_domain", _read))
+        patches.enter_context(mock.patch.object(observed, "parse_domain", _read))
         yield

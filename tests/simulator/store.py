@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.mesh.errors import PvcError
+from services.state.changes import name_of
 from services.state.lease import LocalLease, LocalLeases
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.mirror import unavailable
@@ -431,7 +432,7 @@ class SimStore:
 
     def _tell(self, before: Snapshot, changes: Sequence[Change], revision: int) -> None:
         after = self._ensemble.snapshot
-        names = [c.value.name if hasattr(c, "value") else c.name for c in changes]
+        names = [name_of(change) for change in changes]
         rows = [Row(name, after.named(name), before.named(name)) for name in names]
         self._ensemble.observe(self, revision, rows)
 
