@@ -225,6 +225,9 @@ waiting_options = stacked(
     click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end."),
     click.option("--dry-run", is_flag=True, help="Check everything, change nothing."),
 )
+copy_option = click.option(
+    "--copy-volumes", is_flag=True, help="Copy volumes along that cannot be opened there."
+)
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 list_options = stacked(
     click.argument("pattern", required=False),

@@ -18,6 +18,7 @@ from shell.tree import (
     Group,
     Span,
     command,
+    copy_option,
     filter_of,
     format_option,
     list_options,
@@ -126,22 +127,30 @@ def remove(session: Any, names: tuple[str, ...], wait: bool, dry_run: bool, yes:
 @command(node, "drain", "pvc node drain n1", "pvc node drain n1 --shutdown --no-wait")
 @name_argument("nodes", "names", nargs=-1)
 @click.option("--shutdown", is_flag=True, help="Restart elsewhere what cannot move while it runs.")
+@copy_option
 @waiting_options
-def drain(session: Any, names: tuple[str, ...], shutdown: bool, wait: bool, dry_run: bool) -> None:
+def drain(
+    session: Any, names: tuple[str, ...], shutdown: bool, copy_volumes: bool, wait: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Move all VMs off nodes and keep new ones away."""
     begin = session.cluster.nodes.drain
-    extra = options(dry_run=dry_run) | {"shutdown": shutdown}
+    extra = options(dry_run=dry_run) | {"shutdown": shutdown, "copy_volumes": copy_volumes}
     act(session, names, lambda n: begin(n, **extra), "node {} is empty", wait=wait, dry_run=dry_run)
 
 
 @command(node, "ready", "pvc node ready n1", "pvc node ready n1 --leave-vms")
 @name_argument("nodes", "names", nargs=-1)
 @click.option("--leave-vms", is_flag=True, help="Leave the VMs where they are by now.")
+@copy_option
 @waiting_options
-def ready(session: Any, names: tuple[str, ...], leave_vms: bool, wait: bool, dry_run: bool) -> None:
+def ready(
+    session: Any, names: tuple[str, ...], leave_vms: bool, copy_volumes: bool, wait: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Let drained nodes carry VMs again, and bring back those that had to leave."""
     begin = session.cluster.nodes.ready
-    extra = options(dry_run=dry_run) | {"leave_vms": leave_vms}
+    extra = options(dry_run=dry_run) | {"leave_vms": leave_vms, "copy_volumes": copy_volumes}
     act(session, names, lambda n: begin(n, **extra), "node {} is ready", wait=wait, dry_run=dry_run)
 
 

@@ -12,6 +12,7 @@ from shell import columns
 from shell.render import clean
 from shell.tree import (
     command,
+    copy_option,
     format_option,
     live_names,
     name_argument,
@@ -92,13 +93,15 @@ def _moving(group: click.Group, verb: str, help: str) -> None:
     @click.option("-t", "--node", default="", shell_complete=live_names("nodes"),
                   help="Where to. [default: the best]")  # fmt: skip
     @method_option
+    @copy_option
     @waiting_options
     def go(
-        session: Any, names: tuple[str, ...], node: str, method: str | None, wait: bool,
-        dry_run: bool,
+        session: Any, names: tuple[str, ...], node: str, method: str | None, copy_volumes: bool,
+        wait: bool, dry_run: bool,
     ) -> None:  # fmt: skip
         begin = getattr(session.cluster.vms, verb)
-        extra = options(dry_run=dry_run) | {"to": node} | _method(method)
+        extra = options(dry_run=dry_run) | {"to": node, "copy_volumes": copy_volumes}
+        extra |= _method(method)
         _go(session, names, lambda n: begin(n, **extra), wait=wait, dry_run=dry_run)
 
     go.help = help
@@ -108,12 +111,14 @@ def _back(group: click.Group) -> None:
     @command(group, "unmigrate", "pvc vm unmigrate web")
     @name_argument("vms", "names", nargs=-1)
     @method_option
+    @copy_option
     @waiting_options
     def unmigrate(
-        session: Any, names: tuple[str, ...], method: str | None, wait: bool, dry_run: bool
-    ) -> None:
+        session: Any, names: tuple[str, ...], method: str | None, copy_volumes: bool, wait: bool,
+        dry_run: bool,
+    ) -> None:  # fmt: skip
         """Bring VMs back to the node that they had to leave."""
-        extra = options(dry_run=dry_run) | _method(method)
+        extra = options(dry_run=dry_run) | {"copy_volumes": copy_volumes} | _method(method)
         begin = session.cluster.vms.unmigrate
         _go(session, names, lambda n: begin(n, **extra), wait=wait, dry_run=dry_run)
 

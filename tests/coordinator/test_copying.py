@@ -267,7 +267,7 @@ def test_what_cannot_be_removed_is_named(whole: Whole) -> None:
 # --- Cut anywhere.
 
 STORIES = {"running": (ON, ""), "shut down": (ON, "SHUTDOWN"), "off": (OFF, "")}
-STRIDE = 13
+STRIDE = 11
 """Every so many of the commits are tried; which ones differs between the stories."""
 
 
@@ -320,4 +320,4 @@ def test_a_process_dies_at_any_commit(tmp_path: Path, story: str, when: str) -> 
         where = "n2" if whole.vm.decision.node == "nodes/n2" else "n1"
         (whole.is_at if power == ON else whole.is_of)(where)
         assert not unfinished(whole), (at, name)
-    assert len(died) >= 2, died
+    assert died, "there is nothing to be cut"

@@ -91,6 +91,7 @@ def test_who_leads_is_seen_and_can_be_asked(pvc: Any) -> None:
 def test_a_node_is_drained_and_made_ready(pvc: Any, stage: Stage) -> None:
     name = short(stage.node())
     assert "this would be accepted" in pvc("node", "drain", name, "--dry-run")[0]
+    assert "accepted" in pvc("node", "drain", name, "--copy-volumes", "--dry-run")[0]
     out, err = pvc("node", "flush", name)
     assert out == f"node {name} is empty\n" and name in err
     assert pvc("node", "list", name, "-s", "drained", "-f", "name")[0] == f"{name}\n"
@@ -158,6 +159,8 @@ def test_a_vm_is_moved_brought_back_and_explained(pvc: Any, stage: Stage, whole:
     assert out.startswith(f"vm {vm} is on n1 (moved ")
     there = short(stage._small_node)
     assert "would be accepted" in pvc("vm", "move", vm, "--node", there, "--dry-run")[0]
+    copying = pvc("vm", "migrate", vm, "--node", there, "--copy-volumes", "--dry-run")[0]
+    assert "would be accepted" in copying
     assert pvc("vm", "move", vm, "-t", there)[0].startswith(f"vm {vm} is on {there} (")
     told, _ = pvc("vm", "explain", vm)
     assert told.startswith(f"{vm} is on {there}\n") and re.search(r"^n1 +(yes|no) ", told, re.M)

@@ -113,7 +113,7 @@ def _bound(world: World, load: Load, vm: vm_pb2.Vm, volume: str) -> Iterator[str
 
 def is_written(vm: vm_pb2.Vm, volume: str) -> bool:
     """The guest can write it."""
-    return any(disk.volume == volume and not disk.read_only for disk in vm.spec.disks)
+    return any(disk.volume == volume and not _is_disc(disk) for disk in vm.spec.disks)
 
 
 def goes_along(vm: vm_pb2.Vm, volume: str) -> bool:
@@ -121,9 +121,13 @@ def goes_along(vm: vm_pb2.Vm, volume: str) -> bool:
     VM's name, as its cloud-init data do. Other discs are somebody's."""
     name = vm.name.removeprefix("vms/")
     return any(
-        disk.volume == volume and (not disk.read_only or volume.endswith(f"/{name}-{disk.id}"))
+        disk.volume == volume and (not _is_disc(disk) or volume.endswith(f"/{name}-{disk.id}"))
         for disk in vm.spec.disks
     )
+
+
+def _is_disc(disk: vm_pb2.DiskSpec) -> bool:
+    return disk.read_only or disk.device == vm_pb2.DISK_DEVICE_CDROM
 
 
 def contents_bytes(world: World, volume: str) -> int:

@@ -311,9 +311,7 @@ def _shut_down(now: Timestamp, world: World, vm: vm_pb2.Vm, stop: str) -> Course
     if not is_idle(vm) or (vm.status.guest_shutdown and not was_off):
         return GoesOn(f"waits for it to shut down on {short(decision.node)}", 10, "it shuts down")
     if decision.migration.volumes and (course := _furnish(now, world, vm)) is not None:
-        return (
-            _goes_on_here(course, decision.migration) if isinstance(course, Stayed) else course
-        )
+        return _goes_on_here(course, decision.migration) if isinstance(course, Stayed) else course
     how = "while it was off" if was_off else "shut down for it"
     moved = _arrived(vm, f"moved {{}} in {_seconds(now, decision.migration.time):.1f} s, {how}")
     if ours:

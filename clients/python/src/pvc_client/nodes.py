@@ -77,17 +77,33 @@ class Nodes(Resources[Node]):
         return self._begin(self._nodes.RemoveNode, request, options, Message)
 
     def drain(
-        self, node: str, *, shutdown: bool = False, **options: Unpack[Options]
+        self,
+        node: str,
+        *,
+        shutdown: bool = False,
+        copy_volumes: bool = False,
+        **options: Unpack[Options],
     ) -> Pending[Node]:
-        """Moves all VMs off it. shutdown: those that cannot move while they run are restarted."""
-        request = pb.DrainNodeRequest(name=self.name(node), shutdown=shutdown)
+        """Moves all VMs off it. shutdown: those that cannot move while they run are restarted.
+        copy_volumes: volumes that cannot be opened elsewhere go along."""
+        request = pb.DrainNodeRequest(
+            name=self.name(node), shutdown=shutdown, copy_volumes=copy_volumes
+        )
         return self._begin(self._nodes.DrainNode, request, options, Node)
 
     def ready(
-        self, node: str, *, leave_vms: bool = False, **options: Unpack[Options]
+        self,
+        node: str,
+        *,
+        leave_vms: bool = False,
+        copy_volumes: bool = False,
+        **options: Unpack[Options],
     ) -> Pending[Node]:
-        """Lets it carry VMs again, and brings back those that had to leave, unless leave_vms."""
-        request = pb.ReadyNodeRequest(name=self.name(node), leave_vms=leave_vms)
+        """Lets it carry VMs again, and brings back those that had to leave, unless leave_vms.
+        copy_volumes: with the volumes that went along."""
+        request = pb.ReadyNodeRequest(
+            name=self.name(node), leave_vms=leave_vms, copy_volumes=copy_volumes
+        )
         return self._begin(self._nodes.ReadyNode, request, options, Node)
 
     def promote(self, node: str, **options: Unpack[Options]) -> Node:

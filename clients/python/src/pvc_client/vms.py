@@ -237,24 +237,49 @@ class Vms(Resources[Vm]):
         return self._begin(self._vms.DetachNic, filled(request, options), Vm)
 
     def migrate(
-        self, vm: str, to: str = "", *, method: Method = METHOD, **options: Unpack[Options]
+        self,
+        vm: str,
+        to: str = "",
+        *,
+        method: Method = METHOD,
+        copy_volumes: bool = False,
+        **options: Unpack[Options],
     ) -> Pending[Vm]:
-        """Moves it to another node for a while; to the best when `to` is empty."""
-        request = place_pb.MigrateVmRequest(name=self.name(vm), node=_node(to), method=method)
+        """Moves it to another node for a while; to the best when `to` is empty. copy_volumes: what
+        cannot be opened there goes along."""
+        request = place_pb.MigrateVmRequest(
+            name=self.name(vm), node=_node(to), method=method, copy_volumes=copy_volumes
+        )
         return self._begin(self._placement.MigrateVm, filled(request, options), Vm)
 
     def move(
-        self, vm: str, to: str = "", *, method: Method = METHOD, **options: Unpack[Options]
+        self,
+        vm: str,
+        to: str = "",
+        *,
+        method: Method = METHOD,
+        copy_volumes: bool = False,
+        **options: Unpack[Options],
     ) -> Pending[Vm]:
-        """Moves it to another node for good; to the best when `to` is empty."""
-        request = place_pb.MoveVmRequest(name=self.name(vm), node=_node(to), method=method)
+        """Moves it to another node for good; to the best when `to` is empty. copy_volumes: as
+        in migrate."""
+        request = place_pb.MoveVmRequest(
+            name=self.name(vm), node=_node(to), method=method, copy_volumes=copy_volumes
+        )
         return self._begin(self._placement.MoveVm, filled(request, options), Vm)
 
     def unmigrate(
-        self, vm: str, *, method: Method = METHOD, **options: Unpack[Options]
+        self,
+        vm: str,
+        *,
+        method: Method = METHOD,
+        copy_volumes: bool = False,
+        **options: Unpack[Options],
     ) -> Pending[Vm]:
-        """Brings it back to the node that it had to leave."""
-        request = place_pb.UnmigrateVmRequest(name=self.name(vm), method=method)
+        """Brings it back to the node that it had to leave. copy_volumes: as in migrate."""
+        request = place_pb.UnmigrateVmRequest(
+            name=self.name(vm), method=method, copy_volumes=copy_volumes
+        )
         return self._begin(self._placement.UnmigrateVm, filled(request, options), Vm)
 
     def explain(self, vm: str) -> place_pb.ExplainVmResponse:
