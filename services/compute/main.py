@@ -22,7 +22,7 @@ from services.compute.guard import Guard, end_all
 from services.compute.guests import Guests
 from services.compute.jobs import VmJobs
 from services.compute.open_disks import OpenVolumes
-from services.compute.presence import Presence, read_hardware
+from services.compute.presence import Presence, read_hardware, read_load
 from services.compute.service import VmService
 from services.compute.settings import ComputeSettings
 from services.compute.standing import Standing
@@ -187,6 +187,7 @@ def assemble(
     settings.prepare()
     node, facts, desk = settings.node, hypervisor.facts(), Desk(store, clock, settings.node)
     presence = Presence(store, clock, settings, facts, read_hardware(), standing, succession)
+    presence.measure = read_load
     agent = Agent(store, clock, hypervisor, settings, facts, presence)
     guests = Guests(store, clock, hypervisor, node, agent.memory)
     open_volumes = OpenVolumes(store, disks, node)

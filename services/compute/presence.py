@@ -4,7 +4,7 @@ decides nothing."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import meta_pb2, reason_pb2
+from services.compute.core.busyness import rounded, to_tell
 from services.compute.drivers.hypervisor import Facts
 from services.compute.settings import ComputeSettings
 from services.compute.standing import Standing
@@ -21,6 +22,10 @@ from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
 from services.state.schema import TYPES, schema_of
 from services.state.store import Conflict, Lease, Put, Store
+
+
+LOAD_EVERY_S = 10.0
+"""How often it is looked how busy the machine is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,13 @@ def read_hardware(proc: Path = Path("/proc")) -> Hardware:
     )
 
 
+def read_load(proc: Path = Path("/proc")) -> cluster_pb2.NodeLoad:
+    """How busy the machine is, over the last minute."""
+    memory = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+    average = float((proc / "loadavg").read_text().split()[0])
+    return rounded(average, int(memory["MemAvailable"].split()[0]) // 1024)
+
+
 class Presence:
     """Holds the lease `nodes/<id>` and keeps the node's row up to date."""
 
@@ -69,6 +81,9 @@ class Presence:
         self._facts = facts
         self.machine = machine
         self._succession = succession
+        self.measure: Callable[[], cluster_pb2.NodeLoad] | None = None
+        """Tells how busy the machine is; set by whoever puts it together."""
+        self._measured_at = float("-inf")
         self.standing = standing or Standing(store, settings.node)
 
     def hold(self, faults: Sequence[str] = ()) -> Lease:
@@ -136,5 +151,14 @@ class Presence:
         listening = {service.service: service.address for service in before.services}
         for service, address in sorted({**listening, **settings.addresses}.items()):
             status.services.add(service=service, address=address)
+        if (load := self._load(before)) is not None:
+            status.load.CopyFrom(load)
         self.standing.onto(status, before)
         return status
+
+    def _load(self, before: cluster_pb2.NodeStatus) -> cluster_pb2.NodeLoad | None:
+        told, now = before.load if before.HasField("load") else None, self._clock.monotonic()
+        if self.measure is None or now - self._measured_at < LOAD_EVERY_S:
+            return told
+        self._measured_at = now
+        return to_tell(told, self.measure())
