@@ -23,7 +23,6 @@ from services.mesh.errors import PvcError
 from services.state.schema import TYPES, schema_of
 from services.state.store import Conflict, Lease, Put, Store
 
-
 LOAD_EVERY_S = 10.0
 """How often it is looked how busy the machine is."""
 
