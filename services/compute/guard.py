@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import reason_pb2
@@ -38,6 +38,27 @@ KILLS_AT_ONCE = 16
 log = logging.getLogger("pvc.guard")
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What feeding goes by."""
+
+    times: Times | None = None
+    """While it is armed."""
+    lease: Lease | None = None
+    contact: Contact = field(default_factory=Contact)
+    claimed: Lease | None = None
+    """For this one the cluster is known to have been told."""
+    promised: bool = False
+    """The cluster may have been told, and was not told otherwise since."""
+
+    def may_feed(self, now: float) -> bool:
+        """As long as nothing was promised it may always be fed."""
+        if self.times is None or not self.promised:
+            return self.times is not None
+        kept = self.claimed is not None and self.claimed is self.lease
+        return kept and now <= self.contact.feed_until(self.times)
+
+
 class Guard:
     """`step`, `feed` and `last_resort` are called several times in the watchdog's timeout, each in
     a thread of its own.
@@ -61,17 +82,8 @@ class Guard:
         self._name = name
         self._timeout_s = timeout_s or store.session_timeout_s / 2
         self.kill: Callable[[], None] = lambda: None
-        self._feeding = threading.Lock()
-        """Held from the look at the clock until the device was fed; and while any of what follows
-        is changed, so that no look is at what is no longer so."""
-        self._times: Times | None = None
-        """While it is armed."""
-        self._lease: Lease | None = None
-        self._contact = Contact()
-        self._claimed: Lease | None = None
-        """For this one the cluster is known to have been told."""
-        self._promised = False
-        """The cluster may have been told, and was not told otherwise since."""
+        self._known = Known()
+        """Replaced as a whole, by `step` alone, and read once by each look."""
         self._fed = 0.0
         self._rearm = float("-inf")
         self._killed = False
@@ -99,37 +111,31 @@ class Guard:
             self._complain(str(error))
 
     def feed(self) -> None:
-        """Looks at the clock, and feeds at once. As long as nothing was promised it may always be
-        fed. Never fails, as `step`."""
-        with self._feeding:
-            if self._device is None or self._times is None:
-                return
-            kept = self._claimed is not None and self._claimed is self._lease
-            until = self._contact.feed_until(self._times)
-            now = self._clock.monotonic()
-            if self._promised and not (kept and now <= until):
-                return
-            try:
-                self._device.feed()
-                self._fed = now
-            except OSError as error:
-                self._complain(str(error))
+        """Looks at the clock, and feeds at once. Never fails, as `step`."""
+        now = self._clock.monotonic()
+        if self._device is None or not self._known.may_feed(now):
+            return
+        try:
+            self._device.feed()
+            self._fed = now
+        except OSError as error:
+            self._complain(str(error))
 
     def _see_to_it(self) -> None:
         if self._device is None or not wanted(self._store.snapshot()):
             self._stand_down()
-        elif self._is_armed():
+            return
+        times = self._armed()
+        if times is not None:
             self._see_lease()
-            self._keep_contact()
-            due = self._claimed is not self._lease
-            if due and self._contact.feed_until(self._armed_times()) >= self._clock.monotonic():
-                self._claim()
+            self._keep_contact(times)
+            self._claim(times)
 
     def last_resort(self) -> None:
         """Ends the VMs shortly before the machine is reset, so that they do not write to the
         last."""
-        times = self._times
-        if times is None or not self._promised:
+        times = self._known.times
+        if times is None or not self._known.promised:
             return
         left_s = self._fed + times.watchdog_s - self._clock.monotonic()
         if left_s > times.last_resort_s:
@@ -151,129 +157,126 @@ class Guard:
                 loop.stop(STOP_S)
         try:
             told = self._standing.leave()
-            if told and self._device is not None and self._times is not None:
+            if told and self._device is not None and self._known.times is not None:
+                self._know(times=None)
                 self._device.disarm()
-                self._times = None
         except (PvcError, OSError) as error:
             told = False
             log.warning("the cluster does not know that this agent ends on purpose: %s", error)
-        if self._times is not None and not told:
+        if self._known.times is not None and not told:
             log.critical(
                 "%s stays armed and resets this machine in at most %g s, unless the agent is back "
-                "by then", self._name, self._times.watchdog_s,
+                "by then", self._name, self._known.times.watchdog_s,
             )  # fmt: skip
 
-    def _is_armed(self) -> bool:
-        now = self._clock.monotonic()
-        if self._times is None:
-            return now >= self._rearm and self._arm()
-        if self._promised and now > self._fed + self._times.watchdog_s + BROKEN_S:
+    def _armed(self) -> Times | None:
+        """Arms it if it is not. None while it cannot be used."""
+        now, times = self._clock.monotonic(), self._known.times
+        if times is None:
+            return self._arm() if now >= self._rearm else None
+        if self._known.promised and now > self._fed + times.watchdog_s + BROKEN_S:
             self._give_up("it did not reset the machine when it should have")
-            return False
+            return None
         lag_s, session_s = self._store.proof_lag_s, self._store.session_timeout_s
-        with self._feeding:
-            self._times = replace(self._times, lag_s=lag_s, session_s=session_s)
-        return True
+        times = replace(times, lag_s=lag_s, session_s=session_s)
+        self._know(times=times)
+        return times
 
-    def _arm(self) -> bool:
+    def _arm(self) -> Times | None:
         """To arm it is to feed it: so first whatever was promised of it, maybe by a process of this
         node that is no more, is taken back."""
         assert self._device is not None
         if not self._withdraw():
-            return False
+            return None
         try:
             actual_s = self._device.arm(self._timeout_s)
             times = Times(self._store.session_timeout_s, actual_s, self._store.proof_lag_s)
             if times.wrong:
                 self._device.disarm()
         except OSError as error:
-            return self._fault(f"it cannot be armed: {error}")
+            self._fault(f"it cannot be armed: {error}")
+            return None
         if times.wrong:
-            return self._fault(times.wrong)
-        with self._feeding:
-            self._fed, self._times, self._standing.faults = self._clock.monotonic(), times, ()
+            self._fault(times.wrong)
+            return None
+        self._fed, self._standing.faults = self._clock.monotonic(), ()
+        self._know(times=times)
         log.info("%s is armed for %g s", self._name, actual_s)
-        return True
+        return times
 
     def _see_lease(self) -> None:
         lease = self._standing.lease
-        if lease is not self._lease:
-            with self._feeding:
-                self._lease, self._contact = lease, Contact()
+        if lease is not self._known.lease:
+            self._know(lease=lease, contact=Contact())
 
-    def _keep_contact(self) -> None:
+    def _keep_contact(self, times: Times) -> None:
         """A proof of the lease when one is due, else a sign of life."""
-        times, asked = self._armed_times(), self._clock.monotonic()
-        if self._lease is None:
+        asked, lease, contact = self._clock.monotonic(), self._known.lease, self._known.contact
+        if lease is None:
             return
-        proof = self._contact.proof_is_due(asked, times)
+        proof = contact.proof_is_due(asked, times)
         try:
             if proof:
-                self._store.prove(self._lease, ANSWER_S)
+                self._store.prove(lease, ANSWER_S)
             else:
                 self._store.touch(ANSWER_S)
         except PvcError as error:
             if error.reason == reason_pb2.REASON_NOT_LEADER:
-                with self._feeding:
-                    self._contact = Contact()
+                self._know(contact=Contact())
             self._complain(error.message)
             return
-        with self._feeding:
-            self._contact = self._contact.heard(Answer(asked, self._clock.monotonic(), proof))
+        self._know(contact=contact.heard(Answer(asked, self._clock.monotonic(), proof)))
         if self._quiet:
             self._quiet = False
             log.info("the state answers again")
 
-    def _claim(self) -> None:
-        assert self._lease is not None
-        times, lease = self._armed_times(), self._lease
+    def _claim(self, times: Times) -> None:
+        """Only while it could be fed by the rules too: the session then lives for the watchdog's
+        timeout at least, so that even a feed that was allowed before the promise, and comes late,
+        has the machine reset in time."""
+        lease, until = self._known.lease, self._known.contact.feed_until(times)
+        if lease is None or lease is self._known.claimed or until < self._clock.monotonic():
+            return
         promise = cluster_pb2.WatchdogStatus(armed=True, session=lease.session, device=self._name)
         promise.timeout.FromMilliseconds(math.ceil(times.watchdog_s * 1000))
-        with self._feeding:
-            self._promised = True
+        self._know(promised=True)
         if self._standing.claim(lease, promise):
-            with self._feeding:
-                self._claimed = lease
+            self._know(claimed=lease)
 
     def _withdraw(self) -> bool:
-        if not self._standing.withdraw():
-            return False
-        with self._feeding:
-            self._promised, self._claimed = False, None
-        return True
+        if self._standing.withdraw():
+            self._know(promised=False, claimed=None)
+            return True
+        return False
 
     def _stand_down(self) -> None:
-        if self._times is None or not self._withdraw():
+        if self._known.times is None or not self._withdraw():
             return
         assert self._device is not None
-        with self._feeding:
-            self._times = None
-            self._device.disarm()
+        self._know(times=None)
+        self._device.disarm()
         self._rearm = float("-inf")
         log.info("%s is disarmed: the cluster fences nobody now", self._name)
 
     def _give_up(self, why: str) -> None:
         """Promises nothing any more, and leaves it as it is."""
         if self._withdraw():
-            with self._feeding:
-                self._times = None
+            self._know(times=None)
             self._fault(why)
             self._rearm = float("inf")
 
-    def _fault(self, why: str) -> bool:
+    def _know(self, **news: Any) -> None:
+        self._known = replace(self._known, **news)
+
+    def _fault(self, why: str) -> None:
         self._rearm = self._clock.monotonic() + REARM_S
         self._standing.faults = (f"the watchdog {self._name}: {why}",)
         log.error("%s: %s", self._name, why)
-        return False
 
     def _complain(self, why: str) -> None:
         if not self._quiet:
             self._quiet = True
             log.warning("the watchdog is fed only while the state answers: %s", why)
-
-    def _armed_times(self) -> Times:
-        assert self._times is not None
-        return self._times
 
 
 def wanted(snapshot: Snapshot) -> bool:

@@ -63,7 +63,7 @@ def test_times_that_do_not_fit_are_told(times: Times, words: str) -> None:
 def test_a_proof_is_asked_for_oftener_when_it_is_needed() -> None:
     calm = heard((10, 10, True), (10.6, 10.6, False), (11, 11, True))
     assert not calm.proof_is_due(11.5, TIMES)
-    assert calm.proof_is_due(12.0, TIMES)
+    assert calm.proof_is_due(12.25, TIMES)
     assert heard((10, 10, True)).proof_is_due(10.25, TIMES), "a second one is wanted soon"
     long_ago = heard((10, 10, True), (10.6, 10.6, False), (11, 11, True), (13, 13, False))
     assert long_ago.proof_is_due(13.2, TIMES)

@@ -171,6 +171,7 @@ class SimNode:
         if device is not None:
             guard.kill = lambda: end_all(hypervisor)
             process.add("guard", guard.step, store.session_timeout_s / 12, ())
+            process.add("guard-feed", guard.feed, store.session_timeout_s / 12, ())
             loop = process.add("guard-last-resort", guard.last_resort, LAST_RESORT_PERIOD_S, ())
             loop.hint = ticks.of_last_resort(guard, self.clock)
 

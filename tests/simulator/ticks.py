@@ -57,8 +57,8 @@ def of_last_resort(guard: Guard, clock: Clock) -> Hint:
     """Nothing before the watchdog is about to fire."""
 
     def hint() -> float:
-        times = guard._times
-        if times is None or not guard._promised:
+        times = guard._known.times
+        if times is None or not guard._known.promised:
             return EVIDENCE_S
         return guard._fed + times.watchdog_s - times.last_resort_s - clock.monotonic()
 

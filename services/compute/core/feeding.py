@@ -11,7 +11,7 @@ Let T be the session's timeout, W the watchdog's, E the moment at which the sess
 Then whatever happens to this process, the machine is reset by E + W:
 
 * A feed that follows its look at once happens by base + T - W <= E - W, and lasts until E.
-* Nobody else feeds between look and feed, but the process may stand still there for any time. The
+* Nobody else feeds between look and feed, but the thread may stand still there for any time. The
   feed before it came before the look, so by base + T - W; unless the machine was reset, the late
   one comes within W of that one, so by base + T <= E, and lasts until E + W. Every later feed
   looks at the clock first.
@@ -61,7 +61,7 @@ class Times:
     @property
     def prove_every_s(self) -> float:
         """How often to ask for a proof while all is well."""
-        return self.watchdog_s / 3
+        return self.watchdog_s * 0.4
 
     @property
     def last_resort_s(self) -> float:

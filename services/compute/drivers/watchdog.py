@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -41,30 +42,35 @@ class DeviceWatchdog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = -1
+        self._using = threading.Lock()
+        """A file that is closed meanwhile may be another's by then."""
 
     def arm(self, timeout_s: float) -> float:
         """See Watchdog. It counts in whole seconds."""
-        if self._file < 0:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-        fcntl.ioctl(self._file, _WDIOC_SETTIMEOUT, _INT.pack(max(int(timeout_s), 1)))
-        told = fcntl.ioctl(self._file, _WDIOC_GETTIMEOUT, bytes(_INT.size))
+        with self._using:
+            if self._file < 0:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            fcntl.ioctl(self._file, _WDIOC_SETTIMEOUT, _INT.pack(max(int(timeout_s), 1)))
+            told = fcntl.ioctl(self._file, _WDIOC_GETTIMEOUT, bytes(_INT.size))
         self.feed()
         return float(_INT.unpack(told)[0])
 
     def feed(self) -> None:
         """See Watchdog."""
-        if self._file < 0:
-            raise OSError(f"{self._path} is not open")
-        os.write(self._file, b"\0")
+        with self._using:
+            if self._file < 0:
+                raise OSError(f"{self._path} is not open")
+            os.write(self._file, b"\0")
 
     def disarm(self) -> None:
         """See Watchdog: an agreed letter before it is closed."""
-        if self._file >= 0:
-            file, self._file = self._file, -1
-            try:
-                os.write(file, b"V")
-            finally:
-                os.close(file)
+        with self._using:
+            if self._file >= 0:
+                file, self._file = self._file, -1
+                try:
+                    os.write(file, b"V")
+                finally:
+                    os.close(file)
 
 
 class SocketWatchdog:
@@ -74,6 +80,7 @@ class SocketWatchdog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket: socket.socket | None = None
+        self._talking = threading.Lock()
 
     def arm(self, timeout_s: float) -> float:
         """See Watchdog."""
@@ -88,9 +95,12 @@ class SocketWatchdog:
     def disarm(self) -> None:
         """See Watchdog."""
         self._say("disarm")
-        self._hang_up()
 
     def _say(self, message: str) -> None:
+        with self._talking:
+            self._exchange(message)
+
+    def _exchange(self, message: str) -> None:
         try:
             if self._socket is None:
                 self._socket = _connected(self._path)
