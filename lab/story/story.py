@@ -141,9 +141,9 @@ class Story:
         began = time.monotonic()
         cluster.balance(vm_pb2.NODE_SELECTOR_VMS).result(MOVE_TIMEOUT_S, self._stage)
         self.times.append(("balanced", _s(time.monotonic() - began)))
-        guests = Guests.on(self.lab, cluster)
+        decided = {row.name: row.decision.node for row in cluster.vms.list()}
         for node in self.lab.nodes:
-            here = [vm for vm in VMS if guests.node_of(vm) == node.name]
+            here = [vm for vm in VMS if decided[f"vms/{vm}"] == f"nodes/{node.name}"]
             self.screen.say("balance", f"{node.name}: {', '.join(here) or 'no VM'}")
 
     def _parts(self, leader: bool) -> tuple[Node, Node]:

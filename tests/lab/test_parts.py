@@ -22,7 +22,7 @@ def test_a_node_s_configuration_is_one_that_pvc_takes(node: files.Node) -> None:
     assert config.node_name == f"nodes/{node.name}"
     assert config.mesh.listen == node.address
     assert len(config.state.hosts) == 3
-    assert config.state.tick_ms == 500
+    assert config.state.tick_ms == files.TICK_MS
     assert 24_000 - config.compute.reserved_memory_mib == files.MEMORY_FOR_VMS_MIB
 
 
