@@ -364,6 +364,13 @@ class SimStore:
         self._contacts.append(self._engine.now)
         self._process.gate("prove done")
 
+    def touch(self, timeout_s: float) -> None:
+        """See Store."""
+        self._call("touch", timeout_s)
+        self._inner.touch(timeout_s)
+        self._contacts.append(self._engine.now)
+        self._process.gate("touch done")
+
     @property
     def session_timeout_s(self) -> float:
         """See Store."""
