@@ -170,8 +170,9 @@ class SimNode:
         process.on_end.append(guard.leave)
         if device is not None:
             guard.kill = lambda: end_all(hypervisor)
-            process.add("guard", guard.step, store.session_timeout_s / 12, ())
-            process.add("guard-feed", guard.feed, store.session_timeout_s / 12, ())
+            period_s = store.session_timeout_s / 24
+            process.add("guard", guard.step, period_s, ())
+            process.add("guard-feed", guard.feed, period_s, ())
             loop = process.add("guard-last-resort", guard.last_resort, LAST_RESORT_PERIOD_S, ())
             loop.hint = ticks.of_last_resort(guard, self.clock)
 

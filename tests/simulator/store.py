@@ -367,6 +367,7 @@ class SimStore:
     def touch(self, timeout_s: float) -> None:
         """See Store."""
         self._call("touch", timeout_s)
+        self._inner.touch(timeout_s)
         self._contacts.append(self._engine.now)
         self._process.gate("touch done")
 
