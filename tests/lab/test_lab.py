@@ -13,7 +13,7 @@ from lab.cluster.site import Lab, LabError, Node
 from lab.guests import Guests
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
-from pvc_client.errors import Unavailable
+from pvc_client.errors import NotFound, PvcError, Unavailable
 
 pytestmark = pytest.mark.real
 
@@ -65,6 +65,43 @@ def test_guests_of_different_nodes_reach_each_other(lab: Lab, guests: Guests) ->
     other = guests.address_of("own-n3")
     guests.type("own-n1", f"ping -c 20 -W 1 {other}")
     wait(lambda: f"bytes from {other}" in guests.console("own-n1"), 30, "an answer")
+
+
+def test_a_vm_takes_its_own_disk_along(lab: Lab, guests: Guests) -> None:
+    """While it runs, while it is off, and with what its guest wrote in between."""
+    vms, volumes = guests.cluster.vms, guests.cluster.volumes
+    with pytest.raises(PvcError, match="--copy-volumes"):
+        vms.migrate("own-n1", "n2").result(60)
+    _marks(guests, "own-n1", "first", 130000)
+    vms.migrate("own-n1", "n2", copy_volumes=True).result(180)
+    guests.await_node("own-n1", "n2")
+    (disk,) = vms.get("own-n1").spec.disks
+    assert disk.volume == "pools/local-n2/volumes/own-n1"
+    assert not volumes.get("local-n2/own-n1").status.parent, "it stands on nothing there"
+    _reads(guests, "own-n1", "first", 130000)
+    _marks(guests, "own-n1", "second", 130001)
+    wait(lambda: not vms.get("own-n1").decision.left_volumes, 60, "the removal of what it left")
+    with pytest.raises(NotFound):
+        volumes.get("local/own-n1")
+    guests.cluster.vms.stop("own-n1").result(60)
+    vms.move("own-n1", "n1", copy_volumes=True).result(180)
+    vms.start("own-n1").result(60)
+    guests.await_ready("own-n1")
+    assert guests.node_of("own-n1") == "n1"
+    _reads(guests, "own-n1", "first", 130000)
+    _reads(guests, "own-n1", "second", 130001)
+
+
+def _marks(guests: Guests, vm: str, word: str, block: int) -> None:
+    """Has the guest write a word to its disk, past what it boots from."""
+    write = f"echo {word} | dd of=/dev/sda bs=512 seek={block} conv=notrunc,fsync"
+    guests.type(vm, f"{write} && echo wrote-{word} | sed s/wrote/has-written/")
+    wait(lambda: f"has-written-{word}" in guests.console(vm), 20, "the guest's write")
+
+
+def _reads(guests: Guests, vm: str, word: str, block: int) -> None:
+    guests.type(vm, f"dd if=/dev/sda bs=512 skip={block} count=1 | sed s/{word}/read-{word}-back/")
+    wait(lambda: f"\nread-{word}-back" in guests.console(vm), 20, f"the word {word}")
 
 
 def test_a_running_vm_moves_and_loses_no_packet(lab: Lab, guests: Guests) -> None:
