@@ -150,12 +150,14 @@ def test_a_node_without_power_is_gone_at_once_and_boots_anew(lab: Lab, guests: G
 
 
 def test_a_node_that_hangs_or_is_cut_off_comes_back(lab: Lab) -> None:
+    """Its watchdog resets it, or its controller switches it off: then somebody switches it on."""
     for node, verb, undo in ((lab.nodes[0], "pause", "resume"), (lab.nodes[2], "cut", "heal")):
         with founding.client(lab.nodes[1]) as cluster:
             orders.chassis(lab, verb, [node.name])
             wait(lambda n=node: not is_online(cluster, n), 30, f"{node.name} is missed")
             orders.chassis(lab, undo, [node.name])
-            wait(lambda n=node: is_online(cluster, n), 30, f"{node.name} is back")
+            orders.chassis(lab, "on", [node.name])
+            wait(lambda n=node: is_online(cluster, n), 60, f"{node.name} is back")
 
 
 @pytest.mark.parametrize("leads", [False, True], ids=["follower", "leader"])
