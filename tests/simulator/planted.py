@@ -1,7 +1,7 @@
 """Mistakes that are made on purpose, one at a time: each must be found, or the simulator is blind.
 
-A mistake changes the real code for as long as it lasts. The seed beside it is known to find it;
-when the code or the stories change another one may: `python -m tests.simulator --planted` looks.
+A mistake changes the real code for as long as it lasts. The seed, or the story, beside it is known
+to find it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,30 @@ from services.coordinator.core import fence, migration, nodes, proofs, vms
 from services.coordinator.core.proofs import Holds, PowerTry
 from services.state import changes
 from services.state.store import Lease
+from tests.simulator.run import run
+from tests.simulator.seeds import run_seed
 from tests.simulator.store import SimStore
+from tests.simulator.world import parse, parse_script
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """One mistake. seed: one that finds it; finds: a part of what is found."""
+    """One mistake. seed: one that finds it. story: a world and a script that do, where no seed of
+    the first hundreds is known to."""
 
     name: str
     plant: Plant
-    seed: int
-    finds: str
+    seed: int = 0
+    story: tuple[str, str] = ("", "")
+
+    def found(self) -> list[str]:
+        """What its seed, or its story, finds while the mistake is in the code."""
+        with self.plant():
+            if self.story[0]:
+                return run(parse(self.story[0]), parse_script(self.story[1])).found
+            return run_seed(self.seed).found
 
 
 @contextmanager
@@ -202,19 +213,29 @@ def unclear_goes_on() -> Iterator[None]:
         yield
 
 
+SLOW = "node n1 bmc=no\nnode n2 bmc=no\nnode n3 bmc=no watchdog-rate=0.5\nvm web\nvm db\nvm app\n"
+"""Its watchdog takes twice its time."""
+UNGUARDED = "node n1\nnode n2\nnode n3 watchdog=no{}\nvm web\nvm db\nvm app\n"
+LYING = "at 1 bmc n3 lying\nat 2 cut n3\nat 20 wait"
+CUT = "at 1 cut n3\nat 20 wait"
+MOVING = "node n1 watchdog=no\nnode n2 memory=2048\nnode n3\nvm web nodes=n1,n2,n3\n"
+CUT_MOVE = "at 1 copying web 5\nat 2 migrate web n2\nat 4 cut n1\nat 40 wait"
+
 PLANTED: tuple[Planted, ...] = (
-    Planted("etag-ignored", etag_ignored, 8, ""),
-    Planted("leader-remembered", leader_remembered, 7, ""),
-    Planted("presence-remembered", presence_remembered, 0, ""),
-    Planted("started-unwritten", started_unwritten, 0, ""),
-    Planted("recovered-unproven", recovered_unproven, 0, ""),
-    Planted("target-forgotten", target_forgotten, 0, ""),
-    Planted("fed-unproven", fed_unproven, 0, ""),
-    Planted("claimed-unarmed", claimed_unarmed, 0, ""),
-    Planted("fence-not-taken-in", fence_not_taken_in, 0, ""),
-    Planted("command-believed", command_believed, 0, ""),
-    Planted("controller-believed", controller_believed, 0, ""),
-    Planted("watchdog-at-once", watchdog_at_once, 0, ""),
-    Planted("any-session-will-do", any_session_will_do, 0, ""),
-    Planted("unclear-goes-on", unclear_goes_on, 0, ""),
+    Planted("etag-ignored", etag_ignored, 0),
+    Planted("leader-remembered", leader_remembered, 9),
+    Planted("presence-remembered", presence_remembered, 5),
+    Planted("started-unwritten", started_unwritten, 7),
+    Planted("recovered-unproven", recovered_unproven, 0),
+    Planted("target-forgotten", target_forgotten, story=(MOVING, CUT_MOVE)),
+    Planted("fed-unproven", fed_unproven, 0),
+    Planted("claimed-unarmed", claimed_unarmed, 0),
+    Planted("fence-not-taken-in", fence_not_taken_in, 2),
+    Planted("command-believed", command_believed, story=(UNGUARDED.format(""), LYING)),
+    Planted(
+        "controller-believed", controller_believed, story=(UNGUARDED.format(" bmc=anothers"), CUT)
+    ),
+    Planted("watchdog-at-once", watchdog_at_once, story=(SLOW, CUT)),
+    Planted("any-session-will-do", any_session_will_do, 0),
+    Planted("unclear-goes-on", unclear_goes_on, 29),
 )

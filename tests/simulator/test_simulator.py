@@ -57,9 +57,11 @@ def test_the_same_seed_tells_the_same_story() -> None:
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
 def test_a_planted_mistake_is_found(planted: Planted) -> None:
-    """By the seed that is known to find it; after a change of the code by another one."""
-    with planted.plant():
-        found = any(run_seed(seed).found for seed in (planted.seed, *range(SEEDS)))
+    """By what is known to find it; after a change of the code by another seed."""
+    found = planted.found()
+    if not found:
+        with planted.plant():
+            found = next((x for seed in range(SEEDS) if (x := run_seed(seed).found)), [])
     assert found, f"{planted.name} is found by none of {SEEDS} seeds"
 
 
