@@ -198,19 +198,35 @@ class Whole:
         self.store.commit([Put(one), Put(two)])
         self.calm()
         for volume_id in ("root", "web-seed", "disc")[:disks]:
-            request = storage_api.CreateVolumeRequest(parent="pools/one", volume_id=volume_id)
-            request.volume.spec.size_bytes = 8 * MIB
-            self.ask(volumes.create_volume, request)
+            self._add_volume(volume_id)
         self.calm()
         for volume in (ROOT, SEED, DISC)[:disks]:
             self.disk(volume).content = volume.rpartition("/")[2]
-        vm = vm_pb2.Vm(name="vms/web", meta=meta_pb2.Meta(uid="u1", generation=1))
-        vm.spec.uuid = "11111111-1111-4111-8111-111111111111"
+        named = (("root", ROOT), ("seed", SEED), ("disc", DISC))[:disks]
+        self._add_row("web", 1, named, power)
+
+    def _add_volume(self, volume_id: str) -> None:
+        request = storage_api.CreateVolumeRequest(parent="pools/one", volume_id=volume_id)
+        request.volume.spec.size_bytes = 8 * MIB
+        self.ask(volumes.create_volume, request)
+
+    def _add_row(
+        self, name: str, number: int, disks: Sequence[tuple[str, str]], power: int
+    ) -> None:
+        vm = vm_pb2.Vm(name=f"vms/{name}", meta=meta_pb2.Meta(uid=f"u{number}", generation=1))
+        vm.spec.uuid = f"11111111-1111-4111-8111-{number:012d}"
         vm.spec.memory.memory_mib, vm.spec.cpu.vcpus = 128, 1
-        for disk_id, volume in (("root", ROOT), ("seed", SEED), ("disc", DISC))[:disks]:
-            vm.spec.disks.add(id=disk_id, volume=volume, read_only=volume != ROOT)
+        for disk_id, volume in disks:
+            vm.spec.disks.add(id=disk_id, volume=volume, read_only=disk_id != "root")
         vm.spec.power, vm.spec.power_request = power, 1  # type: ignore[assignment]
         self.store.commit([Put(vm)])
+
+    def add_vm(self, name: str) -> None:
+        """One more, that runs."""
+        self._add_volume(name)
+        self.calm()
+        self._add_row(name, 2, [("root", f"pools/one/volumes/{name}")], ON)
+        self.calm()
 
     def new_store(self, name: str) -> CutStore:
         return CutStore(
@@ -378,12 +394,12 @@ class Whole:
     def disks_of_vm(self) -> dict[str, str]:
         return {disk.id: disk.volume for disk in self.vm.spec.disks}
 
-    def is_at(self, name: str) -> None:
+    def is_at(self, name: str, discs: bool = True) -> None:
         """It runs there, once, on its own volumes, with all that was ever written."""
         assert [side.name for side in self.sides if side.runs()] == [f"nodes/{name}"]
-        self.is_of(name)
+        self.is_of(name, discs)
 
-    def is_of(self, name: str) -> None:
+    def is_of(self, name: str, discs: bool = True) -> None:
         """It belongs there, with all its data, and nothing is left over."""
         vm, pool = self.vm, "pools/one" if name == "n1" else "pools/two"
         assert vm.decision.node == f"nodes/{name}" and not vm.decision.HasField("migration"), vm
@@ -393,7 +409,7 @@ class Whole:
         contents = {disk_id: self.disk(volume).content for disk_id, volume in named.items()}
         wanted = {"root": self.last or "root", "seed": "web-seed", "disc": "disc"}
         assert contents == {disk_id: wanted[disk_id] for disk_id in named}
-        stays = ["disc.qcow2"] if "disc" in named else []
+        stays = ["disc.qcow2"] if "disc" in named or not discs else []
         other = self.shelves[1 if name == "n1" else 0]
         assert other.disks() == ([] if name == "n1" else stays), other.disks()
         rows_left = {row.name for row in self.store.snapshot().rows(storage_pb2.Volume)}

@@ -9,8 +9,12 @@ import pytest
 
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as compute_api
+from pvc.coordinator.v1 import coordinator_service_pb2 as api
+from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage_api
 from services.compute.core import edits
+from services.coordinator.core import copying, node_tasks
+from services.coordinator.picture import world_of
 from services.mesh.errors import PvcError
 from services.state.store import Put
 from services.storage.core import volumes
@@ -262,6 +266,51 @@ def test_what_cannot_be_removed_is_named(whole: Whole) -> None:
     assert not whole.vm.decision.left_volumes
     assert any("left volumes behind" in message for message in whole.events())
     assert whole.shelves[0].disks() == ["disc.qcow2", "root.qcow2"]
+
+
+# --- Whole nodes.
+
+
+def drained(whole: Whole, **how: bool) -> Operation:
+    request = api.DrainNodeRequest(name="nodes/n1", **how)
+    asked = whole.ask(node_tasks.drain, request)
+    whole.calm()
+    return whole.operation(asked)
+
+
+def test_a_node_is_emptied_and_gets_its_vm_back(whole: Whole) -> None:
+    whole.write("vms/web", lambda row: row.spec.disks.pop())
+    assert drained(whole, copy_volumes=True).state == Operation.STATE_SUCCEEDED
+    whole.is_at("n2", discs=False)
+    assert whole.vm.decision.home == "nodes/n1"
+    asked = whole.ask(node_tasks.ready, api.ReadyNodeRequest(name="nodes/n1", copy_volumes=True))
+    whole.calm()
+    assert whole.operation(asked).state == Operation.STATE_SUCCEEDED
+    assert whole.disks_of_vm() == {"root": ROOT, "seed": SEED}
+    assert whole.vm.decision.node == "nodes/n1" and whole.vm.decision.home == ""
+
+
+def test_without_the_flag_a_drain_names_it(whole: Whole) -> None:
+    done = drained(whole)
+    assert done.state == Operation.STATE_FAILED and "--copy-volumes" in done.error.message
+    whole.is_at("n1")
+
+
+def test_room_is_not_promised_twice(tmp_path: Path) -> None:
+    """Two VMs leave at once, and there is room for the volume of one."""
+    whole = Whole(tmp_path, disks=1)
+    whole.add_vm("db")
+    needs = copying.contents_bytes(world_of(whole.store.snapshot()), ROOT)
+    whole.shelves[1].driver.free = free = MIB + needs + needs // 2
+    pool = storage_pb2.Pool
+    whole.until(lambda: whole.row(pool, "pools/two").status.available_bytes == free)
+    whole.shelves[1].stop()
+    whole.ask(node_tasks.drain, api.DrainNodeRequest(name="nodes/n1", copy_volumes=True))
+    whole.rounds(20)
+    vms = [whole.row(vm_pb2.Vm, f"vms/{name}") for name in ("web", "db")]
+    assert [vm.decision.HasField("migration") for vm in vms].count(True) == 1
+    (operation,) = [x for x, y in unfinished(whole).items() if y.endswith("/DrainNode")]
+    assert "MiB free for" in whole.operation(operation).stage
 
 
 # --- Cut anywhere.

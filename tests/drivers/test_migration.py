@@ -419,7 +419,7 @@ def test_copies_on_write_and_discs_go_along(real: Stage) -> None:
     assert other.hypervisor.refuses("own", one.host, files) == ()
     assert isinstance(one, RealEnd)
     with overheard(one) as heard:
-        one.hypervisor.migrate("own", Route(other.host, FIRST_MS, files=files))
+        one.hypervisor.migrate("own", Route(other.host, FIRST_MS, post_copy=True, files=files))
         until("its end", lambda: bool((p := one.hypervisor.migration("own")) and p.ended), 60)
     seen, plain = heard
     assert seen > 3 << 20 and plain == 0, "its disks go over the wire as they are"
