@@ -37,17 +37,17 @@ class Fenced:
         return node.decision.state == cluster_pb2.NODE_STATE_FENCED
 
     def _clear(self, snapshot: Snapshot, domains: Mapping[str, Domain]) -> None:
-        """A domain that no VM stands behind is left alone: the cluster cannot have started it
-        anywhere else."""
+        """A domain that runs and that no VM stands behind is left alone: its guest may be all that
+        is left of somebody's work. One that is off is what a VM left here that was started
+        elsewhere, and deleted there."""
         uuids = {vm.spec.uuid: vm for vm in snapshot.rows(vm_pb2.Vm)}
         for domain in domains.values():
             vm = snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}") or uuids.get(domain.uuid)
-            if vm is None or vm.decision.node == self._node:
+            off = domain.power is Power.OFF
+            if vm.decision.node == self._node if vm is not None else not off:
                 continue
-            log.warning(
-                "this node was fenced: ending the domain %s, whose VM is %s's now",
-                domain.vm, vm.decision.node or "nobody",
-            )  # fmt: skip
-            if domain.power is not Power.OFF:
+            whose = f"whose VM is {vm.decision.node or 'nobody'}'s now" if vm else "which has no VM"
+            log.warning("this node was fenced: ending the domain %s, %s", domain.vm, whose)
+            if not off:
                 self._hypervisor.destroy(domain.vm)
             self._hypervisor.undefine(domain.vm)

@@ -101,14 +101,17 @@ def test_it_starts_nothing_before_the_cluster_has_taken_it_in(tmp_path: Path) ->
     assert [domain.vm for domain in running] == ["web"]
 
 
-def test_what_no_vm_stands_behind_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs", [True, False])
+def test_of_what_no_vm_stands_behind_only_what_runs_is_left(tmp_path: Path, runs: bool) -> None:
     world = World(tmp_path)
     world.running("web")
     row = world.vm("web")
     fence(world, 1, cluster_pb2.NODE_STATE_FENCED)
     world.store.commit([Delete(row.name, row.meta.etag)])
+    if not runs:
+        world.hypervisor.destroy("web")
     step(world)
-    assert "web" in world.hypervisor.domains() and seen(world) == 1
+    assert ("web" in world.hypervisor.domains()) is runs and seen(world) == 1
 
 
 def test_what_is_told_of_fences_stays_in_the_row(tmp_path: Path) -> None:
