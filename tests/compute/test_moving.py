@@ -142,6 +142,15 @@ def test_what_never_gets_ahead_is_given_up_with_figures(pair: Pair) -> None:
     assert "start_post_copy web" not in pair.source.hypervisor.told
 
 
+def test_what_is_given_up_is_aborted_until_it_ends(pair: Pair) -> None:
+    script(pair, never_converges=True, unheard_aborts=2)
+    pair.move()
+    pair.calm()
+    pair.is_at("n1")
+    assert pair.source.hypervisor.told.count("abort_migration web") == 3
+    assert pair.seen.why.startswith("it does not get ahead: the guest writes 64.0 MiB/s")
+
+
 @pytest.mark.parametrize("rounds", range(6))
 def test_cancelled_at_any_time(pair: Pair, rounds: int) -> None:
     script(pair, copying_s=60)

@@ -440,3 +440,39 @@ def test_copies_on_write_and_discs_go_along(real: Stage) -> None:
     other.hypervisor.destroy("own")
     for end in (one, other):
         end.hypervisor.undefine("own")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("how", ["aborted", "the target killed", "the wire cut"])
+def test_cut_while_its_disks_are_copied(real: Stage, how: str) -> None:
+    """It goes on at the source on its own disk, and can be moved again."""
+    source, target = real.home()
+    assert isinstance(source, RealEnd) and isinstance(target, RealEnd)
+    target.hypervisor.undefine("web")
+    here, there = real.folder / "web-root.qcow2", real.folder / "web-root-cut.qcow2"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", str(there), str(64 << 20)]
+    subprocess.run(create, check=True, timeout=30)
+    source.slow()
+    route = Route(target.host, FIRST_MS, files={str(here): str(there)})
+    source.hypervisor.migrate("web", route)
+    until("copying", lambda: going(source) is not None and is_in(target))
+    match how:
+        case "aborted":
+            source.hypervisor.abort_migration("web")
+        case "the target killed":
+            target.kill_emulator("web")
+        case _:
+            target.plug("down")
+            for _ in range(2):  # the second one hangs up
+                source.hypervisor.abort_migration("web")
+    try:
+        assert source.ended("web").why
+        assert state(source) == HERE
+    finally:
+        target.plug("up")
+    target.hypervisor.destroy("web")
+    until("its end there", lambda: state(target) is None)
+    domain = source.domain("web")
+    assert domain is not None and parse_domain(domain.xml).disks["root"].path == str(here)
+    check = ["qemu-img", "check", "-q", "-U", str(here)]
+    subprocess.run(check, check=True, timeout=60)

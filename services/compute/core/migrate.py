@@ -180,7 +180,8 @@ def _copying(vm: vm_pb2.Vm, view: View) -> tuple[Step, ...]:
 
 
 def _going(vm: vm_pb2.Vm, view: View, passage: Passage) -> tuple[Step, ...]:
-    why = _unwanted(vm)
+    way = view.way
+    why = _unwanted(vm) or (way.given_up if way.advice is None else "")
     if why and not passage.post_copy:
         again = view.way.aborted_s is None or view.way.aborted_s >= ABORT_AGAIN_S
         return (AbortMigration(why),) if again else ()

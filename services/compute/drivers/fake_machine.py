@@ -50,6 +50,8 @@ class Script:
     """Nor without its being slowed down."""
     never_converges: bool = False
     """Nor at all, but by post-copy."""
+    unheard_aborts: int = 0
+    """So many orders to abort its migration do nothing."""
     post_copy_s: float = 0.0
     """How long post-copy takes."""
 

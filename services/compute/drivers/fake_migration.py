@@ -159,7 +159,10 @@ class FakeMigrations(ABC):
 
     def abort_migration(self, vm: str) -> None:
         """See Migrations."""
-        self._change_trip("abort_migration", vm, aborted=True)
+        script = self.script(vm)
+        heard = script.unheard_aborts <= 0
+        script.unheard_aborts -= 1
+        self._change_trip("abort_migration", vm, **({"aborted": True} if heard else {}))
 
     def known(self, vm: str) -> Machine | None:
         """The domain of that name."""

@@ -36,6 +36,8 @@ THROTTLE_FIRST_PERCENT = 1
 THROTTLE_STEP_PERCENT = 20
 """With this the guest is slowed to a standstill, nearly, within some seconds."""
 PEER_DEADLINE_S = 10.0
+_COPIED_NODES = "migration-"
+"""Block nodes of libvirt's that disks are copied to are called like this."""
 
 _FLAGS = (
     libvirt.VIR_MIGRATE_LIVE
@@ -76,6 +78,8 @@ class LibvirtMigrations(Calls):
         super().__init__(uri, pid_directory, deadline_s)
         self._peers = peers or Peers()
         self._moving = threading.Lock()
+        self._aborting: set[str] = set()
+        """VMs whose migrations were to end."""
         self._passages: dict[str, Passage] = {}
         """VM → its last migration that this process began: how it ended, once it has."""
 
@@ -113,6 +117,7 @@ class LibvirtMigrations(Calls):
             if known is not None and not known.ended:
                 return
             self._passages.pop(vm, None)
+            self._aborting.discard(vm)
         if not self._on("migrate", vm, prepare):
             return
         with self._moving:
@@ -162,9 +167,21 @@ class LibvirtMigrations(Calls):
     def abort_migration(self, vm: str) -> None:
         """See Migrations."""
 
+        with self._moving:
+            again = vm in self._aborting
+            self._aborting.add(vm)
+
         def act(domain: libvirt.virDomain) -> None:
-            if _goes_on(domain):
+            if not _goes_on(domain):
+                return
+            if again:
+                _hang_up(domain)
+            try:
                 domain.abortJob()
+            except libvirt.libvirtError as error:
+                if not again:
+                    raise
+                log.debug("%s: is being aborted already: %s", vm, _words(error))
 
         self._on("abort the migration of", vm, act)
 
@@ -234,6 +251,17 @@ def _terms(domain: libvirt.virDomain, route: Route) -> tuple[int, dict[str, Any]
 def _goes_on(domain: libvirt.virDomain) -> bool:
     """It is being migrated away from here."""
     return domain.isActive() and _passage(domain) is not None
+
+
+def _hang_up(domain: libvirt.virDomain) -> None:
+    """Closes the connections that its disks are copied through. When the other end is gone without
+    a word nothing else ends the copying before TCP gives up, a quarter of an hour later, and
+    libvirt waits for that. It has no verb for it: QEMU is asked directly."""
+    there = json.loads(libvirt_qemu.qemuMonitorCommand(domain, '{"execute": "query-yank"}', 0))
+    ours = [x for x in there["return"] if x.get("node-name", "").startswith(_COPIED_NODES)]
+    if ours:
+        order = {"execute": "yank", "arguments": {"instances": ours}}
+        libvirt_qemu.qemuMonitorCommand(domain, json.dumps(order), 0)
 
 
 def _passage(domain: libvirt.virDomain) -> Passage | None:
