@@ -10,10 +10,13 @@ ends: who has it knows that no agent of before lives.
 from __future__ import annotations
 
 import fcntl
+import logging
 from pathlib import Path
 from typing import IO
 
 from services.mesh.identity import write_private
+
+log = logging.getLogger("pvc.compute")
 
 
 class Succession:
@@ -26,6 +29,7 @@ class Succession:
         self._held: IO[str] | None = None
         self._former = ""
         self._noted = ""
+        self._complained = False
 
     def former(self) -> str:
         """The session of the process before, "" while there is none, or it may still live."""
@@ -35,10 +39,17 @@ class Succession:
 
     def note(self, session: str) -> None:
         """This process has this session; for the next one. A note of a session that holds nothing
-        does no harm."""
-        if self._held is not None and session not in ("", self._noted):
+        does no harm. Where there is no room for it the next one waits for the session's end."""
+        if self._held is None or session in ("", self._noted):
+            return
+        try:
             write_private(self._note, f"{session}\n".encode())
-            self._noted = session
+        except OSError as error:
+            if not self._complained:
+                log.warning("an agent after this one will not come at once: %s", error)
+            self._complained = True
+            return
+        self._noted, self._complained = session, False
 
     def _locked(self) -> bool:
         self._lock.parent.mkdir(parents=True, exist_ok=True)

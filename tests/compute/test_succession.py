@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from services.compute import succession
 from services.compute.succession import Succession
 
 HOLD = """
@@ -46,3 +51,21 @@ def test_a_machine_that_started_anew_knows_its_own_past(tmp_path: Path) -> None:
     before.former()
     before.note("c3")
     assert Succession(tmp_path, tmp_path / "another run").former() == "c3"
+
+
+def test_without_room_for_the_note_the_agent_works_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = Succession(tmp_path / "kept", tmp_path / "run")
+    line.former()
+    with monkeypatch.context() as full:
+        full.setattr(succession, "write_private", no_room)
+        line.note("a1")
+        line.note("a1")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    line.note("a1")
+    assert (tmp_path / "kept/agent.session").read_text() == "a1\n"
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

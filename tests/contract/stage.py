@@ -146,7 +146,9 @@ class Stage:
     def moved_vm(self) -> str:
         """The name of a small VM that is not at home."""
         name = self.small_vm()
-        self.cluster.vms.migrate(name, to=self._small_node).result(WAIT_S)
+        there = self.cluster.vms.get(name).decision.node
+        target = self._small_node if there != self._small_node else "nodes/n1"
+        self.cluster.vms.migrate(name, to=target).result(WAIT_S)
 
         def seen(vm: vm_pb2.Vm) -> None:  # as the agent would that the small node does not have
             vm.status.node, vm.status.power_request = vm.decision.node, vm.decision.power_request
