@@ -235,7 +235,7 @@ def _lost(ground: Ground, victim: Node) -> tuple[float, float]:
     witness = next(node for node in ground.lab.nodes if node != victim)
     guests = ground.guests(witness)
     hit = [vm for vm in VMS if guests.node_of(vm) == victim.name]
-    for vm in VMS[: 2 - len(hit)]:
+    for vm in [vm for vm in VMS if vm not in hit][: max(2 - len(hit), 0)]:
         guests.cluster.vms.move(vm, victim.name).result(TIMEOUT_S)
         guests.await_node(vm, victim.name)
         hit.append(vm)
