@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core import nodes
 from services.coordinator.core.decide import decide
@@ -196,3 +197,12 @@ def test_it_tells_how_the_proofs_come_along() -> None:
     ]
     attempts[0].impossible = True
     assert "pvc node confirm-dead n1" in told(decide(at(5), there))[0]
+
+
+def test_the_word_of_a_past_arrival_does_not_keep_a_node_from_being_drained() -> None:
+    """A target that died after READY, and whose move the source ended, never takes that back."""
+    before = world(QUIET + "node n1 draining 100\nvm a | node=n7 | RUNNING")
+    arrival = before.vms["vms/a"].arrival
+    arrival.node, arrival.state = "nodes/n1", vm_pb2.VmArrival.STATE_READY
+    after = decided(before)
+    assert after is not None and after.decision.state == cluster_pb2.NODE_STATE_DRAINED

@@ -27,7 +27,6 @@ ON = frozenset(
 WHILE_OFF = frozenset({vm_pb2.MIGRATION_METHOD_SHUTDOWN, vm_pb2.MIGRATION_METHOD_NONE})
 """Methods of migrations in which the VM changes its node while nothing of it runs."""
 
-LET_IN = vm_pb2.VmArrival.STATE_READY
 LANDED = vm_pb2.VmArrival.STATE_RUNNING
 NOT_COMING = frozenset({vm_pb2.VmArrival.STATE_GONE, vm_pb2.VmArrival.STATE_REFUSED})
 """Arrivals after which the VM cannot run on the target any more."""
@@ -98,12 +97,12 @@ def assign_to(world: World, vm: vm_pb2.Vm, name: str) -> None:
 
 
 def may_run_on(vm: vm_pb2.Vm, node: str) -> bool:
-    """The node is not free of it: it runs there, may come to run there, or is about to arrive."""
-    decision, arrival = vm.decision, vm.arrival
+    """The node is not free of it: it runs there, may come to run there, or is about to arrive. What
+    a target once said of an arrival counts only while there is a migration: none ends before it is
+    certain that nothing comes in any more."""
+    decision = vm.decision
     if node == decision.node and decision.power in WANT_MEMORY:
         return True
     if decision.HasField("migration") and node == decision.migration.target:
-        return True
-    if arrival.state == LET_IN and node == arrival.node != decision.node:
         return True
     return vm.status.state in ON and node == (vm.status.node or decision.node)
