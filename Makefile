@@ -3,10 +3,10 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help setup demo demo-stop lab lab-demo lab-stop test lint proto proto-check bench clean
+.PHONY: help setup demo demo-stop lab lab-demo lab-stop test lint proto proto-check bench bench-cluster clean
 
 help: ## Lists the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 15
 
 setup: ## Installs the Debian packages that are missing and the virtual environment
 	@tools/setup.sh
@@ -40,6 +40,10 @@ proto: setup ## Generates the Python and OpenAPI code from the contracts
 
 bench: setup ## Measures PVC beside what one would use instead
 	@$(PY) -m bench
+	@$(PY) -m bench.simulate
+
+bench-cluster: setup ## Measures a cluster of three nodes that moves VMs and loses nodes
+	@$(PY) -m bench.cluster
 
 clean: ## Removes everything that can be made again
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
