@@ -19,10 +19,10 @@ from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.core import migrate
-from services.compute.core.life import ON, at_rest, converge
+from services.compute.core.life import at_rest, converge
 from services.compute.core.methods import method
 from services.compute.core.settle import settles
-from services.compute.core.status import RUNNING, STOPPED
+from services.compute.core.status import ON, RUNNING, STOPPED
 from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor, Passage, Power
 from services.compute.fenced import Fenced
 from services.compute.hands import Hands

@@ -23,6 +23,7 @@ from services.compute.standing import Standing
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
 from services.mesh.loop import Loop
+from services.mesh.rows import THIS_CLUSTER
 from services.state.store import Lease, Snapshot, Store
 
 REARM_S = 10.0
@@ -281,7 +282,7 @@ class Guard:
 
 def wanted(snapshot: Snapshot) -> bool:
     """Nodes that fail are fenced now; else none need be reset."""
-    row = snapshot.find(cluster_pb2.ClusterIdentity, "clusters/this")
+    row = snapshot.find(cluster_pb2.ClusterIdentity, THIS_CLUSTER)
     return row is None or not (row.spec.maintenance or row.spec.ha_disarmed)
 
 

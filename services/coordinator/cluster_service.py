@@ -11,13 +11,13 @@ from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core import cluster_edits, health
-from services.coordinator.core.asked import THIS_CLUSTER
 from services.coordinator.core.capacity import load_of
 from services.coordinator.core.limits import filled
 from services.coordinator.loop import LEADER
 from services.coordinator.picture import world_of
 from services.mesh import rows
 from services.mesh.desk import Context, Desk
+from services.mesh.rows import THIS_CLUSTER
 from services.state.store import Snapshot
 
 Operation = operation_pb2.Operation

@@ -14,6 +14,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import reason_pb2, secret_pb2
 from services.coordinator.core.node_edits import secret_name
 from services.coordinator.core.proofs import same_controller, settings_of
+from services.coordinator.core.world import WORKING
 from services.coordinator.drivers.power import PowerDriver, PowerTarget
 from services.coordinator.runner import Answer, Failure, Line, Outcome, Runner
 from services.mesh import rows
@@ -23,13 +24,6 @@ from services.mesh.sealing import unseal
 from services.state.store import Conflict, Lease, Put, Snapshot, Store
 
 Node = cluster_pb2.Node
-WORKING = frozenset(
-    {
-        cluster_pb2.NODE_STATE_ONLINE,
-        cluster_pb2.NODE_STATE_DRAINING,
-        cluster_pb2.NODE_STATE_DRAINED,
-    }
-)
 CHECK_EVERY_S = 300.0
 RECHECK_S = 15.0
 """A controller that says "off" is asked again after this, longer than it takes to see that a node

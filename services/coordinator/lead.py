@@ -101,7 +101,7 @@ class Lead:
 
     def _fulfilled(self, lease: Lease) -> None:
         """Forgets the wish: it came true, or nobody else took the lead."""
-        row = self._store.snapshot().find(Identity, THIS)
+        row = self._store.snapshot().find(Identity, rows.THIS_CLUSTER)
         if row is None or not row.HasField("lead_request"):
             return
         after = rows.copied(row)
@@ -112,12 +112,9 @@ class Lead:
             log.debug("the cluster's row changed; its wish about the lead is looked at again")
 
 
-THIS = "clusters/this"
-
-
 def wish_of(snapshot: Snapshot) -> cluster_pb2.LeadRequest | None:
     """Where the lead is asked to go."""
-    row = snapshot.find(Identity, THIS)
+    row = snapshot.find(Identity, rows.THIS_CLUSTER)
     return row.lead_request if row is not None and row.HasField("lead_request") else None
 
 

@@ -17,7 +17,6 @@ from services.mesh import rows
 from services.state.store import Snapshot
 
 T = TypeVar("T")
-THIS = "clusters/this"
 Operation = operation_pb2.Operation
 
 
@@ -36,7 +35,7 @@ class Pictures:
         def part(make: Callable[[Snapshot], T], *tables: str) -> T:
             return self._part(make, tuple(snapshot.tables.get(table) for table in tables), snapshot)
 
-        identity = snapshot.find(cluster_pb2.ClusterIdentity, THIS)
+        identity = snapshot.find(cluster_pb2.ClusterIdentity, rows.THIS_CLUSTER)
         return World(
             nodes=part(_nodes, "nodes"),
             vms=part(_vms, "vms"),

@@ -15,18 +15,19 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import drain
-from services.coordinator.core.asked import SERVICE, THIS_CLUSTER
 from services.coordinator.core.balance import plan_balance
 from services.coordinator.core.capacity import load_of
 from services.coordinator.core.explain import explain
-from services.coordinator.core.methods import BALANCE, HOLDS, MIGRATE, MOVE, UNMIGRATE
-from services.coordinator.core.migration import NONE, short
+from services.coordinator.core.methods import BALANCE, HOLDS, MIGRATE, MOVE, SERVICE, UNMIGRATE
+from services.coordinator.core.migration import NONE
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.routes import Route, route_of, why_wait
+from services.coordinator.core.world import short
 from services.coordinator.loop import world_of
 from services.mesh import rows
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import not_found, refuse
+from services.mesh.rows import THIS_CLUSTER
 from services.state.store import Put, Snapshot
 
 Operation = operation_pb2.Operation

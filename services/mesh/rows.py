@@ -19,6 +19,9 @@ R = TypeVar("R", bound=Message)
 
 LOG_LINES_KEPT = 100
 
+THIS_CLUSTER = "clusters/this"
+"""The row of the cluster itself."""
+
 FINAL = frozenset(
     {
         operation_pb2.Operation.STATE_SUCCEEDED,

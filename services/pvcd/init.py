@@ -24,7 +24,6 @@ from services.network.service import default_network
 from services.state.store import Put, Store
 from services.storage.main import default_pool, settings_of
 
-THIS_CLUSTER = "clusters/this"
 CALLER = "cluster init"
 
 
@@ -95,7 +94,7 @@ def _check_settings(config: Config) -> None:
 def _check_ours(config: Config, store: Store) -> None:
     """Raises INVALID_CONFIG when the state is another cluster's, or was begun elsewhere."""
     snapshot = store.snapshot()
-    there = snapshot.find(cluster_pb2.ClusterIdentity, THIS_CLUSTER)
+    there = snapshot.find(cluster_pb2.ClusterIdentity, rows.THIS_CLUSTER)
     if there is None:
         return
     _check_name(there, config)
@@ -111,14 +110,14 @@ def _check_ours(config: Config, store: Store) -> None:
 def _first_rows(config: Config, store: Store, clock: Clock) -> Iterator[str]:
     """Writes what is missing of the first rows; the cluster's own comes last."""
     call = Call(clock.now(), CALLER, config.node_name, clock.new_id)
-    if store.snapshot().find(cluster_pb2.ClusterIdentity, THIS_CLUSTER) is not None:
+    if store.snapshot().find(cluster_pb2.ClusterIdentity, rows.THIS_CLUSTER) is not None:
         return
     wanted = (
         default_pool(settings_of(config), clock),
         default_network(call, config.network.default_cidr),
         first_node(call, config.mesh.listen),
         cluster_pb2.ClusterIdentity(
-            name=THIS_CLUSTER, meta=rows.new_meta(call), display_name=config.cluster.name
+            name=rows.THIS_CLUSTER, meta=rows.new_meta(call), display_name=config.cluster.name
         ),
     )
     for row in wanted:

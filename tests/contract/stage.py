@@ -18,7 +18,7 @@ from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage
 from pvc_client import Cluster
-from services.coordinator.core.asked import WORKS
+from services.coordinator.core.world import WORKING
 from services.coordinator.drivers.fake import FakeController
 from services.coordinator.letting_in import read_token
 from services.mesh.amend import amend
@@ -115,7 +115,7 @@ class Stage:
         row = cluster_pb2.Node(name=name, meta=new_meta(call))
         row.spec.address, row.spec.coordinator = f"10.9.0.{next(_numbers) % 250}", True
         row.decision.state, row.decision.why = state, "the test says so"  # type: ignore[assignment]
-        if state in WORKS:
+        if state in WORKING:
             self.whole.store.acquire(name, name)
             row.status.session = self.whole.store.session()
         else:

@@ -13,7 +13,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1.operation_pb2 import Operation
 from pvc_client import Cluster
 from pvc_client.operations import Pending
-from services.pvcd.init import THIS_CLUSTER
+from services.mesh.rows import THIS_CLUSTER
 from tests.contract.cases import CASES
 from tests.contract.stage import WAIT_S, Stage
 from tests.contract.verbs import VERBS

@@ -38,7 +38,7 @@ from services.mesh.desk import Call
 from services.mesh.enrolment import make_cluster_key
 from services.mesh.parts import Parts
 from services.mesh.process import Ground, _run
-from services.mesh.rows import FINAL, copied, new_meta
+from services.mesh.rows import FINAL, THIS_CLUSTER, copied, new_meta
 from services.network.drivers.fake import FakeFabric
 from services.network.main import assemble as network
 from services.network.service import default_network
@@ -47,7 +47,7 @@ from services.provisioner.main import assemble as provisioner
 from services.provisioner.neighbours import GrpcNeighbours
 from services.provisioner.settings import ProvisionerSettings
 from services.pvcd.__main__ import SERVICES
-from services.pvcd.init import THIS_CLUSTER, first_node
+from services.pvcd.init import first_node
 from services.state.memory import MemoryStore
 from services.state.schema import TYPES
 from services.state.store import Put, Store

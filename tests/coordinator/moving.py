@@ -18,6 +18,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2
 from services.coordinator.core.decide import decide
+from services.coordinator.core.methods import SERVICE, method
 from services.coordinator.core.plan import (
     DecideNode,
     DecideVm,
@@ -28,7 +29,6 @@ from services.coordinator.core.plan import (
     Unjudged,
     WriteOperation,
 )
-from services.coordinator.core.rounds import SERVICE, method
 from services.coordinator.core.world import World
 from services.mesh import rows
 from tests.coordinator import worlds

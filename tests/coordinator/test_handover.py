@@ -17,8 +17,9 @@ from services.mesh import rows
 from services.mesh.desk import Call
 from services.mesh.parts import Parts
 from services.mesh.process import woken
+from services.mesh.rows import THIS_CLUSTER
 from services.mesh.server import Server
-from services.pvcd.init import THIS_CLUSTER, first_node
+from services.pvcd.init import first_node
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import CLOCK, Host

@@ -21,8 +21,9 @@ from services.mesh.channel import Peers
 from services.mesh.clock import SystemClock
 from services.mesh.desk import Call
 from services.mesh.enrolment import make_cluster_key
+from services.mesh.rows import THIS_CLUSTER
 from services.mesh.server import Server
-from services.pvcd.init import THIS_CLUSTER, first_node
+from services.pvcd.init import first_node
 from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import Host

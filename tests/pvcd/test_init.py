@@ -14,8 +14,9 @@ from services.mesh.config import load
 from services.mesh.errors import PvcError
 from services.mesh.identity import Files, names_of
 from services.mesh.opening import open_store
+from services.mesh.rows import THIS_CLUSTER
 from services.pvcd import remove as leaving
-from services.pvcd.init import THIS_CLUSTER, init
+from services.pvcd.init import init
 from services.pvcd.remove import remove
 from services.state.store import Delete, Put
 from tests.state.zookeeper_server import ZookeeperServer, missing

@@ -17,6 +17,7 @@ from services.compute.core.facts import facts_off, facts_on
 from services.compute.core.status import (
     CRASHED,
     FAILED,
+    ON,
     PAUSED,
     RUNNING,
     STARTING,
@@ -42,8 +43,6 @@ from services.compute.core.steps import (
 from services.compute.core.view import View, is_on, orphaned
 from services.compute.drivers.hypervisor import Crossing, Domain, OffReason, Power
 
-ON = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
-"""Powers with which the emulator runs."""
 LIVELY = WHILE_ON | {STARTING}
 """States of a VM of which something may run."""
 NUDGE_S = 10

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pvc.compute.v1 import vm_pb2
 from services.compute.core.ladder import Stage, Terms
-from services.compute.core.status import CRASHED, WHILE_ON, enter
+from services.compute.core.status import CRASHED, ON, WHILE_ON, enter
 from services.compute.core.steps import (
     AbortMigration,
     Confirm,
@@ -34,7 +34,6 @@ from services.compute.drivers.hypervisor import Crossing, OffReason, Passage, Ro
 Phase = vm_pb2.MigrationStatus
 Arrival = vm_pb2.VmArrival
 
-RUNS = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
 WHILE_OFF = frozenset({vm_pb2.MIGRATION_METHOD_SHUTDOWN, vm_pb2.MIGRATION_METHOD_NONE})
 """Methods with which nothing of it runs when it changes its node."""
 UNDER_WAY = frozenset({Phase.PHASE_PREPARING, Phase.PHASE_COPYING})
@@ -246,7 +245,7 @@ def _unwanted(vm: vm_pb2.Vm) -> str:
         return "it is being deleted"
     if vm.decision.migration.cancel:
         return "it was cancelled"
-    return "" if vm.decision.power in RUNS else "it is not to run any more"
+    return "" if vm.decision.power in ON else "it is not to run any more"
 
 
 # --- The target.

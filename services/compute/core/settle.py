@@ -16,9 +16,9 @@ from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.compute.core.checks import wish_of
-from services.compute.core.life import ON, given_up
+from services.compute.core.life import given_up
 from services.compute.core.methods import method
-from services.compute.core.status import FAILED, RUNNING, STOPPING, UNSEEN, state_name
+from services.compute.core.status import FAILED, ON, RUNNING, STOPPING, UNSEEN, state_name
 from services.mesh.errors import PvcError
 
 Operation = operation_pb2.Operation

@@ -33,6 +33,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 """State → where it can go. RUNNING from one in which nothing ran: a domain that was found
 running."""
 
+ON = frozenset({vm_pb2.POWER_STATE_RUNNING, vm_pb2.POWER_STATE_PAUSED})
+"""Powers with which the emulator runs."""
+
 WHILE_ON = frozenset({RUNNING, PAUSED, STOPPING})
 """States that say that the emulator runs."""
 

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2, reason_pb2
+from services.coordinator.core.methods import SERVICE, method
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import nearest, not_found, refuse, shown
@@ -18,17 +19,6 @@ from services.state.store import Change, Put, Snapshot
 
 Node = cluster_pb2.Node
 Operation = operation_pb2.Operation
-SERVICE = "coordinator"
-THIS_CLUSTER = "clusters/this"
-
-WORKS = frozenset(
-    {
-        cluster_pb2.NODE_STATE_ONLINE,
-        cluster_pb2.NODE_STATE_DRAINING,
-        cluster_pb2.NODE_STATE_DRAINED,
-    }
-)
-"""States of nodes whose agents work."""
 
 
 def the_node(snapshot: Snapshot, name: str, etag: str = "", field: str = "name") -> Node:
@@ -49,19 +39,9 @@ def staying(snapshot: Snapshot, request: Any) -> Node:
     return node
 
 
-def short(name: str) -> str:
-    """nodes/n1 → n1."""
-    return name.rpartition("/")[2]
-
-
 def state_of(node: Node) -> str:
     """Its state as people read it."""
     return cluster_pb2.NodeState.Name(node.decision.state).removeprefix("NODE_STATE_")
-
-
-def method(name: str) -> str:
-    """DrainNode → as operations have it."""
-    return f"pvc.coordinator.v1.NodeService/{name}"
 
 
 def going_on(snapshot: Snapshot, node: str) -> list[Operation]:
@@ -94,7 +74,7 @@ def accepted(
     """An operation of the coordinator on a node, which the leader carries out; its event; changes
     that go with it."""
     operation = rows.new_operation(
-        call, request, method=method(name), target=node.name, service=SERVICE
+        call, request, method=method("NodeService", name), target=node.name, service=SERVICE
     )
     if request.validate_only:
         operation.name, operation.stage = "", f"would be accepted: {what}"

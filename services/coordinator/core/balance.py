@@ -17,11 +17,11 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from services.coordinator.core.capacity import Load, Seat
 from services.coordinator.core.limits import limits_of
-from services.coordinator.core.migration import LIVE, short
+from services.coordinator.core.migration import LIVE
 from services.coordinator.core.place import asking, refusal
 from services.coordinator.core.routes import cannot_receive, usual_method, why_bound
 from services.coordinator.core.rules import listed, wishes_met
-from services.coordinator.core.world import World, memory_of
+from services.coordinator.core.world import World, memory_of, short
 
 Selector = vm_pb2.NodeSelector
 MOVES_MAX = 100

@@ -11,16 +11,16 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
-from services.coordinator.core.asked import SERVICE, THIS_CLUSTER
 from services.coordinator.core.balance import plan_balance
 from services.coordinator.core.capacity import slot_short
-from services.coordinator.core.methods import BALANCE, DRAIN, READY, REMOVE
+from services.coordinator.core.methods import BALANCE, DRAIN, READY, REMOVE, SERVICE
 from services.coordinator.core.migration import LIVE
 from services.coordinator.core.plan import DecideCluster, DecideVm, Step, Unjudged
 from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.world import DRAINING, FENCING, UNKNOWN, short
 from services.mesh import rows
 from services.mesh.errors import PvcError
+from services.mesh.rows import THIS_CLUSTER
 
 Operation = operation_pb2.Operation
 PERIOD_S = 300

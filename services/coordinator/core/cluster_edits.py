@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pvc.coordinator.v1 import cluster_pb2
-from services.coordinator.core.asked import THIS_CLUSTER, paths_of, taken_over, told
+from services.coordinator.core.asked import paths_of, taken_over, told
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import not_found
+from services.mesh.rows import THIS_CLUSTER
 from services.state.store import Change, Put, Snapshot
 
 CHANGEABLE = tuple(f"spec.{name}" for name in cluster_pb2.ClusterSpec.DESCRIPTOR.fields_by_name)

@@ -11,11 +11,12 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import migration
 from services.coordinator.core.methods import DRAIN
-from services.coordinator.core.migration import NONE, short
+from services.coordinator.core.migration import NONE
 from services.coordinator.core.moves import belong
 from services.coordinator.core.plan import DecideVm, FailOperation, Step
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.routes import Route
+from services.coordinator.core.world import short
 from services.mesh import rows
 from services.mesh.errors import PvcError
 

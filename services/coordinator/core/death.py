@@ -15,8 +15,8 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import event_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2
-from services.coordinator.core.asked import Node, short, state_of, the_node
-from services.coordinator.core.world import WANT_MEMORY
+from services.coordinator.core.asked import Node, state_of, the_node
+from services.coordinator.core.world import WANT_MEMORY, short
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import refuse

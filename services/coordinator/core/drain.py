@@ -25,7 +25,7 @@ from services.coordinator.core.convoy import (
     why_not_yet,
 )
 from services.coordinator.core.methods import DRAIN, READY
-from services.coordinator.core.migration import NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
+from services.coordinator.core.migration import NONE, ONLY_WHEN_OFF, SHUTDOWN
 from services.coordinator.core.place import why_none
 from services.coordinator.core.plan import FailOperation, Step, Unjudged
 from services.coordinator.core.rounds import Round, guarded
@@ -40,6 +40,7 @@ from services.coordinator.core.routes import (
     why_bound,
     why_wait,
 )
+from services.coordinator.core.world import WORKING, short
 
 Node = cluster_pb2.Node
 Operation = operation_pb2.Operation

@@ -9,10 +9,10 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from services.coordinator.core.capacity import Load
-from services.coordinator.core.migration import ONLY_WHEN_OFF, short, status_of
+from services.coordinator.core.migration import ONLY_WHEN_OFF, status_of
 from services.coordinator.core.place import judge_all
 from services.coordinator.core.routes import usual_method
-from services.coordinator.core.world import ONLINE, WANT_MEMORY, World
+from services.coordinator.core.world import ONLINE, WANT_MEMORY, World, short
 
 ENOUGH = frozenset({vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_PAUSED})
 

@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import reason_pb2
-from services.coordinator.core.asked import Node, short, state_of, told
+from services.coordinator.core.asked import Node, state_of, told
+from services.coordinator.core.world import short
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, refuse

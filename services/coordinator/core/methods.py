@@ -7,6 +7,9 @@ from pvc.compute.v1 import vm_service_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2
 from pvc.storage.v1 import storage_service_pb2
 
+SERVICE = "coordinator"
+"""As operations name it that the coordinator itself works on."""
+
 
 def method(service: str, name: str) -> str:
     """("PlacementService", "MigrateVm") → "pvc.coordinator.v1.PlacementService/MigrateVm"."""

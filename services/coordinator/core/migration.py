@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
-from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core import copying
 from services.coordinator.core.copying import NOTHING
 from services.coordinator.core.residence import WHILE_OFF, is_dead, is_idle, shut_itself_down
-from services.coordinator.core.world import WANT_MEMORY, World
+from services.coordinator.core.world import WANT_MEMORY, WORKING, World, short
 from services.mesh.rows import copied
 
 LIVE = vm_pb2.MIGRATION_METHOD_LIVE
@@ -38,14 +37,6 @@ ANSWER_S = 120
 """The target has this long to say whether it can take the VM."""
 REST_S = 60
 """A VM whose move failed is not moved by the cluster's own decision for this long."""
-WORKING = frozenset(
-    {
-        cluster_pb2.NODE_STATE_ONLINE,
-        cluster_pb2.NODE_STATE_DRAINING,
-        cluster_pb2.NODE_STATE_DRAINED,
-    }
-)
-"""States of a node whose agents work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +202,6 @@ def arrival_of(vm: vm_pb2.Vm) -> vm_pb2.VmArrival:
     """What the target says of this very migration; nothing of another."""
     seen = vm.arrival
     return seen if seen.id == vm.decision.migration.id else vm_pb2.VmArrival()
-
-
-def short(node: str) -> str:
-    """nodes/n1 → n1."""
-    return node.rpartition("/")[2]
 
 
 def _why_stop(world: World, vm: vm_pb2.Vm, cancelled: bool) -> str:

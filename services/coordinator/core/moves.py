@@ -19,12 +19,12 @@ from services.coordinator.core import copying, migration
 from services.coordinator.core.capacity import slot_short
 from services.coordinator.core.leftovers import leave, made_for
 from services.coordinator.core.methods import DRAIN, MIGRATE, MOVE, UNMIGRATE
-from services.coordinator.core.migration import NONE, short
+from services.coordinator.core.migration import NONE
 from services.coordinator.core.plan import WARNING, DecideVm, FailOperation, Step, Unjudged
 from services.coordinator.core.residence import WHILE_OFF, is_dead
 from services.coordinator.core.rounds import Round, guarded
 from services.coordinator.core.routes import Route, Wanted, route_of, why_wait
-from services.coordinator.core.world import WANT_MEMORY
+from services.coordinator.core.world import WANT_MEMORY, short
 from services.mesh import rows
 from services.mesh.errors import PvcError
 

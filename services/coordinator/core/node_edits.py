@@ -8,21 +8,20 @@ from typing import Any
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import reason_pb2, secret_pb2
 from services.coordinator.core.asked import (
-    THIS_CLUSTER,
-    WORKS,
     Node,
     changed,
     paths_of,
-    short,
     state_of,
     staying,
     taken_over,
     the_node,
     told,
 )
+from services.coordinator.core.world import WORKING, short
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import not_found, refuse
+from services.mesh.rows import THIS_CLUSTER
 from services.state.store import Change, Delete, Put, Snapshot
 
 LEADER = "leader"
@@ -190,7 +189,7 @@ def _check_can_lead(snapshot: Snapshot, node: Node) -> None:
             f"{node.name} is no coordinator; promote it first: pvc node promote {short(node.name)}",
             "name",
         )
-    if node.decision.state not in WORKS or node.name not in snapshot.leases:
+    if node.decision.state not in WORKING or node.name not in snapshot.leases:
         refuse(
             reason_pb2.REASON_WRONG_STATE,
             f"{node.name} is {state_of(node)} ({node.decision.why}) and cannot lead; choose one "

@@ -10,19 +10,11 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2
-from services.coordinator.core.asked import (
-    WORKS,
-    Node,
-    accepted,
-    changed,
-    going_on,
-    method,
-    short,
-    state_of,
-    staying,
-)
+from services.coordinator.core.asked import Node, accepted, changed, going_on, state_of, staying
 from services.coordinator.core.joining import forgotten
+from services.coordinator.core.methods import method
 from services.coordinator.core.node_edits import check_not_last, lead_leaves
+from services.coordinator.core.world import WORKING, short
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import refuse
@@ -78,7 +70,7 @@ def remove(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
 
 
 def _check_works(node: Node, deed: str) -> None:
-    if node.decision.state not in WORKS:
+    if node.decision.state not in WORKING:
         refuse(
             reason_pb2.REASON_WRONG_STATE,
             f"{node.name} is {state_of(node)} ({node.decision.why}) and cannot be {deed}: only a "
@@ -89,8 +81,9 @@ def _check_works(node: Node, deed: str) -> None:
 
 def _check_free(snapshot: Snapshot, node: Node, *names: str) -> None:
     """Raises BUSY while the same goes on already."""
+    same = {method("NodeService", name) for name in names}
     for operation in going_on(snapshot, node.name):
-        if operation.method in map(method, names) and not operation.cancel_requested:
+        if operation.method in same and not operation.cancel_requested:
             what = operation.method.rpartition("/")[2]
             refuse(
                 reason_pb2.REASON_BUSY,
@@ -103,7 +96,7 @@ def _called_off(snapshot: Snapshot, node: Node, name: str, call: Call) -> list[C
     """The opposite, which is asked to stop where it goes on."""
     stopped: list[Change] = []
     for operation in going_on(snapshot, node.name):
-        if operation.method == method(name) and not operation.cancel_requested:
+        if operation.method == method("NodeService", name) and not operation.cancel_requested:
             after = rows.copied(operation)
             after.cancel_requested = True
             rows.log_line(after, f"{call.caller} asked for the opposite", call.now)

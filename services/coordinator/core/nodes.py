@@ -27,6 +27,7 @@ from services.coordinator.core.world import (
     WORKING,
     World,
 )
+from services.mesh.rows import copied
 
 Node = cluster_pb2.Node
 State: TypeAlias = cluster_pb2.NodeState.ValueType
@@ -97,7 +98,7 @@ def enter(node: Node, state: State, why: str, now: Timestamp) -> DecideNode:
     """The only way a node changes its state."""
     before = node.decision.state
     assert (before, state) in TRANSITIONS, f"{node.name}: {label(before)} → {label(state)}"
-    after = _copied(node)
+    after = copied(node)
     after.decision.state = state
     after.decision.why = why
     after.decision.state_time.CopyFrom(now)
@@ -220,7 +221,7 @@ def _lost_again(round: Round, node: Node) -> DecideNode:
     why = "it came back, and its session ended again"
     if node.decision.state == FENCING:
         return _lost(round, node, why)
-    after = _copied(node)
+    after = copied(node)
     after.decision.why = why
     _count_from_now(after, round.world)
     return DecideNode(after, "lost again", why, WARNING)
@@ -228,7 +229,7 @@ def _lost_again(round: Round, node: Node) -> DecideNode:
 
 def _waits(world: World, node: Node, why: str) -> DecideNode | None:
     """Still away: writes how long, and why nothing happens; tells of it only when that changed."""
-    after = _copied(node)
+    after = copied(node)
     after.decision.why = why
     gone_s, known_s = world.gone_s.get(node.name, 0.0), waited_s(node)
     if gone_s - known_s >= max(REFRESH_S, REFRESH_SHARE * known_s):
@@ -256,7 +257,7 @@ def _dead(round: Round, node: Node) -> DecideNode | None:
     why = "it is back, and looks through its VMs"
     if decision.why == why:
         return None
-    after = _copied(node)
+    after = copied(node)
     after.decision.why = why
     return DecideNode(after, "is back", why)
 
@@ -269,9 +270,3 @@ def _back(round: Round, node: Node, why: str) -> DecideNode:
     for name in ("lost_session", "lost_for", "attempts"):
         step.node.decision.ClearField(name)
     return step
-
-
-def _copied(node: Node) -> Node:
-    after = Node()
-    after.CopyFrom(node)
-    return after

@@ -13,6 +13,7 @@ from services.coordinator.core.residence import IDLE, is_dead, is_off, shut_itse
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.start_order import hold, missing
 from services.coordinator.core.world import FENCING, WANT_MEMORY, World, short
+from services.mesh.rows import copied
 
 PRIORITY = 500
 WAITS = "waits for room: "
@@ -122,7 +123,7 @@ def _restarted(round: Round, vm: vm_pb2.Vm, why: str, unplaced: set[bytes]) -> D
 
 def moved(vm: vm_pb2.Vm, node: str, why: str) -> vm_pb2.Vm:
     """The row with another node, and where it came from, so that it can be brought back."""
-    after = _copied(vm)
+    after = copied(vm)
     if not after.decision.home:
         after.decision.home = vm.decision.node
     after.decision.node = node
@@ -150,7 +151,7 @@ def _waiting(vm: vm_pb2.Vm, why: str, verdicts: Sequence[vm_pb2.NodeVerdict]) ->
     there = vm.decision.why
     if there == why or (there.startswith(WAITS) and why.startswith(WAITS)):
         return None
-    after = _copied(vm)
+    after = copied(vm)
     after.decision.why = why
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)
@@ -160,13 +161,13 @@ def _waiting(vm: vm_pb2.Vm, why: str, verdicts: Sequence[vm_pb2.NodeVerdict]) ->
 def _left_off(round: Round, vm: vm_pb2.Vm, why: str) -> DecideVm:
     """Off, by the death of its node. Another node says so, if one can open its volumes: the word of
     its own is out of date for good."""
-    off = _copied(vm)
+    off = copied(vm)
     off.spec.power = OFF
     best, _ = place(round.world, off, round.load)
     if best:
         after = moved(vm, best, why)
     else:
-        after = _copied(vm)
+        after = copied(vm)
         after.decision.why = why
         node = round.world.nodes.get(vm.decision.node)
         after.decision.node = node.name if node is not None else ""
@@ -178,13 +179,7 @@ def _left_off(round: Round, vm: vm_pb2.Vm, why: str) -> DecideVm:
 
 
 def _left_there(vm: vm_pb2.Vm, node: cluster_pb2.Node, why: str) -> DecideVm:
-    after = _copied(vm)
+    after = copied(vm)
     after.decision.fence_seen = node.decision.fences
     after.decision.why = why
     return DecideVm(after, "waits for its node", why, WARNING)
-
-
-def _copied(vm: vm_pb2.Vm) -> vm_pb2.Vm:
-    after = vm_pb2.Vm()
-    after.CopyFrom(vm)
-    return after

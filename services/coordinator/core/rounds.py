@@ -10,35 +10,16 @@ from functools import cached_property
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.compute.v1 import vm_pb2
-from pvc.compute.v1 import vm_service_pb2 as compute_api
 from pvc.coordinator.v1 import cluster_pb2
-from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2
 from services.coordinator.core.capacity import Load, load_of
+from services.coordinator.core.methods import HOLDS, SERVICE
 from services.coordinator.core.plan import DecideVm, Step, Unjudged, WriteOperation
 from services.coordinator.core.residence import assign_to, may_leave, may_run_on
 from services.coordinator.core.world import World
 
 Operation = operation_pb2.Operation
 Row = vm_pb2.Vm | cluster_pb2.Node | cluster_pb2.ClusterIdentity | operation_pb2.Operation
-
-SERVICE = "coordinator"
-
-
-def method(service: str, name: str) -> str:
-    """("PlacementService", "MigrateVm") → as operations carry it; a name that the contract does not
-    have is a mistake."""
-    found = api.DESCRIPTOR.services_by_name[service]
-    return f"{found.full_name}/{found.methods_by_name[name].name}"
-
-
-_VM_SERVICE = compute_api.DESCRIPTOR.services_by_name["VmService"]
-HOLDS = frozenset(
-    f"{_VM_SERVICE.full_name}/{_VM_SERVICE.methods_by_name[name].name}"
-    for name in ("CloneVm", "CreateVmSnapshot", "DeleteVmSnapshot", "RollbackVmSnapshot",
-                 "RebootVm", "ResetVm", "RenameVm")
-)  # fmt: skip
-"""Work on a VM that its node has to finish before the VM may leave."""
 
 
 class Round:

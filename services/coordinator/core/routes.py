@@ -12,10 +12,10 @@ from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import operation_pb2, reason_pb2
 from services.coordinator.core import copying
 from services.coordinator.core.capacity import Load
-from services.coordinator.core.migration import LIVE, NONE, ONLY_WHEN_OFF, SHUTDOWN, WORKING, short
+from services.coordinator.core.migration import LIVE, NONE, ONLY_WHEN_OFF, SHUTDOWN
 from services.coordinator.core.place import judge, judge_all, why_none
 from services.coordinator.core.residence import is_idle
-from services.coordinator.core.world import WANT_MEMORY, World
+from services.coordinator.core.world import WANT_MEMORY, WORKING, World, short
 from services.mesh.errors import PvcError, not_found
 
 Method: TypeAlias = vm_pb2.MigrationMethod.ValueType

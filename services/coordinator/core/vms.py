@@ -25,6 +25,7 @@ from services.coordinator.core.reserve import start_refused
 from services.coordinator.core.residence import is_off, shut_itself_down
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.world import FENCING, UNKNOWN, WANT_MEMORY, World, short
+from services.mesh.rows import copied
 
 OFF = vm_pb2.POWER_STATE_OFF
 RUNNING = vm_pb2.POWER_STATE_RUNNING
@@ -71,7 +72,7 @@ def autostart(round: Round, vm: vm_pb2.Vm, node: cluster_pb2.Node) -> DecideVm |
     if vm.meta.HasField("delete_time") or vm.decision.waits_for:
         return None
     if wanted in WANT_MEMORY and (waits_for := start_order.missing(round.world, vm)):
-        return start_order.hold(round.now, vm, _copied(vm), waits_for)
+        return start_order.hold(round.now, vm, copied(vm), waits_for)
     if wanted == vm.decision.power:
         return None
     policy = vm_pb2.Autostart.Name(vm.spec.autostart).removeprefix("AUTOSTART_").lower()
@@ -90,7 +91,7 @@ def _deleted(round: Round, vm: vm_pb2.Vm) -> Iterable[Step]:
 
 def _answer(round: Round, vm: vm_pb2.Vm) -> Iterable[Step]:
     """Takes over what was asked for, with a node to do it on."""
-    after = _copied(vm)
+    after = copied(vm)
     after.decision.power = vm.spec.power
     after.decision.power_request = vm.spec.power_request
     after.decision.crashes_seen = vm.status.crashes
@@ -122,7 +123,7 @@ def _waiting(round: Round, vm: vm_pb2.Vm) -> Iterable[Step]:
     if not isinstance(left, str):
         step = start_order.still_waiting(vm, left)
         return [step] if step is not None else ()
-    after = _copied(vm)
+    after = copied(vm)
     start_order.no_longer_waits(after.decision)
     after.decision.power = start_order.power_after(vm)
     if _may_stay(round, vm):
@@ -141,7 +142,7 @@ def _elsewhere(round: Round, vm: vm_pb2.Vm) -> Iterable[Step]:
     if not is_off(round.world, vm):
         return ()
     best, verdicts = best_but(round, vm, vm.decision.node)
-    after = _copied(vm)
+    after = copied(vm)
     after.decision.power = start_order.power_after(vm)
     if not best:
         after.decision.why = "no other node fits; it is tried again where it is"
@@ -178,7 +179,7 @@ def _placed(round: Round, vm: vm_pb2.Vm, after: vm_pb2.Vm) -> Iterable[Step]:
 def _homeless(
     round: Round, vm: vm_pb2.Vm, why: str, verdicts: tuple[vm_pb2.NodeVerdict, ...]
 ) -> Iterable[Step]:
-    after = _copied(vm)
+    after = copied(vm)
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)
     after.decision.why = f"no node fits: {why}"
@@ -209,7 +210,7 @@ def _after_crash(round: Round, vm: vm_pb2.Vm) -> DecideVm:
     policy, tries = vm.spec.crash_policy, vm.decision.restarts
     failed = vm.status.state == vm_pb2.VM_STATE_FAILED
     crashed = f"{'could not start' if failed else 'crashed'} ({vm.status.why})"
-    after = _copied(vm)
+    after = copied(vm)
     after.decision.crashes_seen = vm.status.crashes
     if policy.action == vm_pb2.CRASH_ACTION_LEAVE or tries >= max(policy.max_restarts, 1):
         after.decision.power = OFF
@@ -244,14 +245,14 @@ def _ran_calmly(now: Timestamp, status: vm_pb2.VmStatus) -> bool:
 
 
 def _calmed(vm: vm_pb2.Vm) -> DecideVm:
-    after = _copied(vm)
+    after = copied(vm)
     after.decision.restarts = after.decision.recoveries = 0
     after.decision.why = f"it has run for {CALM_AFTER_S // 60} minutes"
     return DecideVm(after, "restarts forgotten", after.decision.why)
 
 
 def _switch(vm: vm_pb2.Vm, power: vm_pb2.PowerState.ValueType, why: str) -> DecideVm:
-    after = _copied(vm)
+    after = copied(vm)
     after.decision.power = power
     after.decision.why = why
     after.decision.ClearField("not_before")
@@ -265,12 +266,6 @@ def _may_stay(round: Round, vm: vm_pb2.Vm) -> bool:
     if node is None or not is_off(round.world, vm):
         return bool(vm.decision.node) and not is_off(round.world, vm)
     return vm.spec.power not in WANT_MEMORY or judge(round.world, vm, node, round.load).fits
-
-
-def _copied(vm: vm_pb2.Vm) -> vm_pb2.Vm:
-    after = vm_pb2.Vm()
-    after.CopyFrom(vm)
-    return after
 
 
 def _power_name(power: vm_pb2.PowerState.ValueType) -> str:
