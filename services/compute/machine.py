@@ -9,7 +9,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.drivers.domain_xml import Bridge, Machine, VolumeFile
-from services.compute.parts import mtu_of, network_at, volume_at
+from services.compute.parts import is_held_by, mtu_of, network_at, volume_at
 from services.compute.settings import ComputeSettings
 from services.state.store import Snapshot
 
@@ -77,12 +77,13 @@ def _volume_gaps(snapshot: Snapshot, name: str, node: str) -> Iterator[str]:
         yield f"{name} cannot be opened here ({why})"
 
 
-def volumes_by_path(snapshot: Snapshot, vm: vm_pb2.Vm) -> dict[str, tuple[str, int]]:
-    """Image file → (volume, size in bytes), for all volumes that the VM has or still has."""
+def volumes_by_path(snapshot: Snapshot, vm: vm_pb2.Vm, node: str) -> dict[str, tuple[str, int]]:
+    """Image file of this node → (volume, size in bytes), for all volumes that the VM has or still
+    has. Another node's own pool may lie at the same path: its volumes are none of these."""
     found: dict[str, tuple[str, int]] = {}
     for name in {*(d.volume for d in vm.spec.disks), *(d.volume for d in vm.status.disks)} - {""}:
         volume = snapshot.find(storage_pb2.Volume, name)
-        if volume is not None and volume.status.path:
+        if volume is not None and volume.status.path and is_held_by(snapshot, volume, node):
             found[volume.status.path] = (name, volume.status.size_bytes or volume.spec.size_bytes)
     return found
 

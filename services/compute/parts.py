@@ -32,9 +32,17 @@ def volume_at(snapshot: Snapshot, volume: storage_pb2.Volume, node: str) -> str:
     pool = snapshot.find(storage_pb2.Pool, volume.name.partition("/volumes/")[0])
     if pool is None:
         return ""
+    if not is_held_by(snapshot, volume, node):
+        return f"it is on {pool.spec.node}"
     if not pool.spec.shared:
-        return "" if pool.spec.node in ("", node) else f"it is on {pool.spec.node}"
+        return ""
     part = pool.status.nodes.get(id_of(node))
     if part is None or part.ready:
         return ""
     return f"{pool.name} cannot be used on this node: {part.why}"
+
+
+def is_held_by(snapshot: Snapshot, volume: storage_pb2.Volume, node: str) -> bool:
+    """Whether the volume is in a pool of this node, or in one of all nodes."""
+    pool = snapshot.find(storage_pb2.Pool, volume.name.partition("/volumes/")[0])
+    return pool is None or pool.spec.shared or pool.spec.node in ("", node)

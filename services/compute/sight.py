@@ -76,7 +76,7 @@ class Sight:
             live=live,
             wish=wish,
             missing=gap,
-            volumes=volumes_by_path(snapshot, vm),
+            volumes=volumes_by_path(snapshot, vm, self._settings.node),
             guest=_guest(vm, run) if running else None,
             nudged_s=self._memory.nudged_s(vm),
             tried=dict(run.tried),

@@ -7,7 +7,7 @@ from pathlib import Path
 from pvc.compute.v1 import vm_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
-from services.compute.machine import machine_for, missing
+from services.compute.machine import machine_for, missing, volumes_by_path
 from services.compute.settings import ComputeSettings
 from services.state.memory import MemoryStore
 from services.state.store import Put, Snapshot
@@ -82,3 +82,20 @@ def test_a_domain_is_on_this_nodes_bridge_with_the_packets_of_all() -> None:
     made = machine_for(state(network(n1="", n2="")), vm(), settings, "tcg", {})
     assert made.networks["networks/default"].name == "br-n2"
     assert made.networks["networks/default"].mtu == 1450
+
+
+def test_a_file_at_the_same_path_of_another_nodes_pool_is_not_this_ones() -> None:
+    path, row, puts = "/var/lib/pvc/pools/local/volumes/web.qcow2", vm(), []
+    for node in ("n1", "n2"):
+        pool = storage_pb2.Pool(name=f"pools/local-{node}")
+        pool.spec.node = f"nodes/{node}"
+        volume = storage_pb2.Volume(name=f"{pool.name}/volumes/web")
+        volume.status.path, volume.status.size_bytes = path, 1 << 30
+        puts += [Put(pool), Put(volume)]
+    row.spec.disks[0].volume = "pools/local-n2/volumes/web"
+    row.status.disks.add(id="root", volume="pools/local-n1/volumes/web")
+    store = MemoryStore()
+    store.commit(puts)
+    for node in ("n1", "n2"):
+        found = volumes_by_path(store.snapshot(), row, f"nodes/{node}")
+        assert found == {path: (f"pools/local-{node}/volumes/web", 1 << 30)}
