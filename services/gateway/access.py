@@ -91,7 +91,7 @@ def authorize(caller: Caller, method: Method) -> None:
             f"{method.short} is called by PVC's own services only",
         )
     if caller.role < method.role:
-        needed, there = _role(method.role), _role(caller.role)
+        needed, there = role_name(method.role), role_name(caller.role)
         raise PvcError(
             reason_pb2.REASON_PERMISSION_DENIED,
             f"{method.short} needs the role {needed}, and {caller.name} is {there}; "
@@ -99,7 +99,8 @@ def authorize(caller: Caller, method: Method) -> None:
         )
 
 
-def _role(role: options_pb2.Role.ValueType) -> str:
+def role_name(role: options_pb2.Role.ValueType) -> str:
+    """As people write it: "viewer"."""
     if role not in options_pb2.Role.values():
         return f"role {role}"
     return options_pb2.Role.Name(role).removeprefix("ROLE_").lower()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pvc.gateway.v1 import access_service_pb2_grpc as api_grpc
+from pvc.gateway.v1 import audit_service_pb2_grpc as audit_grpc
+from services.gateway.audit_service import AuditService
 from services.gateway.door import Door, Peers
 from services.gateway.doors import Doors, Settings, is_loopback
 from services.gateway.tokens import AccessService
@@ -57,8 +59,12 @@ def build(
     version: str,
 ) -> Parts:
     """node: "nodes/n1". Raises INVALID_CONFIG."""
-    access = AccessService(Desk(store, clock, node), cluster_name, version)
+    desk = Desk(store, clock, node)
+    access = AccessService(desk, cluster_name, version)
     return Parts(
-        servicers=((api_grpc.add_AccessServiceServicer_to_server, access),),
+        servicers=(
+            (api_grpc.add_AccessServiceServicer_to_server, access),
+            (audit_grpc.add_AuditServiceServicer_to_server, AuditService(desk)),
+        ),
         doors=(Doors(settings, Door(store, clock, peers, settings.tries_per_s)),),
     )

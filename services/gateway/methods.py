@@ -16,15 +16,17 @@ from google.protobuf.message import Message
 from pvc.compute.v1 import vm_service_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2
 from pvc.core.v1 import options_pb2
-from pvc.gateway.v1 import access_service_pb2
+from pvc.gateway.v1 import access_service_pb2, audit_service_pb2
 from pvc.network.v1 import network_service_pb2
 from pvc.provisioner.v1 import provisioner_service_pb2
 from pvc.storage.v1 import storage_service_pb2
+from services.mesh import contract
 
 FILES = (
     vm_service_pb2,
     coordinator_service_pb2,
     access_service_pb2,
+    audit_service_pb2,
     network_service_pb2,
     provisioner_service_pb2,
     storage_service_pb2,
@@ -50,6 +52,8 @@ class Method:
     """Never called from outside."""
     by_secret: bool
     """Needs no credentials: the request itself carries a secret."""
+    audited: bool
+    """Written down although it changes nothing."""
     routed_by: str
     """Field of the request with the resource whose node must answer; "" when any node may."""
     http: http_pb2.HttpRule | None
@@ -63,10 +67,7 @@ class Method:
     @property
     def mutates(self) -> bool:
         """Whether it may change something."""
-        if self.by_secret:
-            return True
-        reading = self.role == options_pb2.ROLE_VIEWER
-        return not reading and (self.http is None or self.http.WhichOneof("pattern") != "get")
+        return not contract.reads(self.path)
 
 
 def read_method(method: MethodDescriptor) -> Method:
@@ -85,6 +86,7 @@ def read_method(method: MethodDescriptor) -> Method:
         role=access.role,
         internal=access.internal,
         by_secret=access.by_secret,
+        audited=access.audited,
         routed_by=access.routed_by,
         http=http if options.HasExtension(annotations_pb2.http) else None,
     )

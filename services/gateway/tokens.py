@@ -5,10 +5,8 @@ kept nowhere; the store has their hashes.
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.core.v1 import meta_pb2, options_pb2, reason_pb2
 from pvc.gateway.v1 import access_service_pb2 as pb
@@ -16,18 +14,22 @@ from pvc.gateway.v1 import access_service_pb2_grpc as grpc_pb
 from pvc.gateway.v1 import token_pb2
 from services.gateway.access import make_secret, secret_hash
 from services.gateway.door import ROLE
+from services.gateway.token_edits import (
+    planned_removal,
+    planned_token,
+    planned_update,
+    without_hash,
+)
 from services.mesh.clock import Clock
 from services.mesh.desk import CALLER, Call, Context, Desk, Mutation
-from services.mesh.errors import not_found, refuse
-from services.mesh.rows import check_etag, copied, event, new_meta
-from services.state.store import ANY_VERSION, Delete, Put, Snapshot, Store
+from services.mesh.errors import refuse
+from services.state.store import ANY_VERSION, Put, Snapshot, Store
 
 Token = token_pb2.Token
 
 FIRST_TOKEN = "admin"
 ENTROPY_CHARACTERS = 16
 """The last characters of a new id: 80 bits of chance. A secret has two of them."""
-TTL_MAX_S = 100 * 366 * 86400
 
 
 class AccessService(grpc_pb.AccessServiceServicer):
@@ -67,89 +69,35 @@ class AccessService(grpc_pb.AccessServiceServicer):
                 f"{answer.token.name} was made by this request before, and its secret was told "
                 "then; delete it and make another one",
             )
-        return pb.CreateTokenResponse(token=shown(row), secret=secret)
+        return pb.CreateTokenResponse(token=without_hash(row), secret=secret)
 
     async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> Token:
         """See the contract."""
-        return shown(await self._desk.get(Token, request, context))
+        return await self._desk.get(Token, request, context)
 
     async def ListTokens(
         self, request: pb.ListTokensRequest, context: Context
     ) -> pb.ListTokensResponse:
         """See the contract."""
-        answer = await self._desk.list(Token, request, pb.ListTokensResponse, context)
-        for token in answer.tokens:
-            token.ClearField("secret_hash")
-        return answer
+        return await self._desk.list(Token, request, pb.ListTokensResponse, context)
+
+    async def WatchTokens(
+        self, request: pb.WatchTokensRequest, context: Context
+    ) -> AsyncIterator[pb.WatchTokensResponse]:
+        """See the contract."""
+        answers = self._desk.watch(Token, request, pb.WatchTokensResponse, context)
+        async for answer in answers:
+            yield answer
+
+    async def UpdateToken(self, request: pb.UpdateTokenRequest, context: Context) -> Token:
+        """See the contract."""
+        return without_hash(await self._desk.mutate(request, Token, planned_update, context))
 
     async def DeleteToken(
         self, request: pb.DeleteTokenRequest, context: Context
     ) -> pb.DeleteTokenResponse:
         """See the contract."""
         return await self._desk.mutate(request, pb.DeleteTokenResponse, planned_removal, context)
-
-
-def shown(token: Token) -> Token:
-    """The token without what must never be in an answer."""
-    answer = copied(token)
-    answer.ClearField("secret_hash")
-    return answer
-
-
-def planned_token(
-    snapshot: Snapshot, request: pb.CreateTokenRequest, call: Call, secret: str
-) -> Mutation:
-    """Makes the token. Raises ALREADY_EXISTS, INVALID_FIELD."""
-    name = f"tokens/{request.token_id}"
-    if snapshot.find(Token, name) is not None:
-        refuse(
-            reason_pb2.REASON_ALREADY_EXISTS,
-            f"{name} exists; choose another id, or delete it first",
-            "token_id",
-        )
-    if request.role not in (1, 2, 3):
-        refuse(reason_pb2.REASON_INVALID_FIELD, "role must be viewer, operator or admin", "role")
-    token = Token(
-        name=name,
-        meta=new_meta(call),
-        role=request.role,
-        description=request.description,
-        secret_hash=secret_hash(secret),
-    )
-    if request.HasField("ttl"):
-        token.expire_time.CopyFrom(expiry(call.now, request.ttl))
-    role = options_pb2.Role.Name(request.role).removeprefix("ROLE_").lower()
-    told = event(
-        call.new_id(),
-        call.now,
-        name,
-        f"token {request.token_id} made, role {role}",
-        cause=call.caller,
-    )
-    return Mutation([Put(token), told], pb.CreateTokenResponse(token=shown(token)))
-
-
-def planned_removal(snapshot: Snapshot, request: pb.DeleteTokenRequest, call: Call) -> Mutation:
-    """Revokes the token. Raises NOT_FOUND, ETAG_MISMATCH."""
-    token = snapshot.find(Token, request.name)
-    if token is None:
-        raise not_found(request.name)
-    check_etag(token, request.etag)
-    told = event(
-        call.new_id(), call.now, token.name, f"token {request.name[7:]} revoked", cause=call.caller
-    )
-    return Mutation([Delete(token.name, token.meta.etag), told], pb.DeleteTokenResponse())
-
-
-def expiry(now: Timestamp, ttl: Duration) -> Timestamp:
-    """When a token made now ends. Raises INVALID_FIELD for a time that is not ahead."""
-    if not 0 < ttl.seconds <= TTL_MAX_S:
-        refuse(
-            reason_pb2.REASON_INVALID_FIELD,
-            f"ttl must be between 1 second and {TTL_MAX_S} seconds",
-            "ttl",
-        )
-    return Timestamp(seconds=now.seconds + ttl.seconds, nanos=now.nanos)
 
 
 def new_entropy(clock: Clock) -> str:

@@ -24,7 +24,7 @@ from pvc.core.v1 import (
     secret_pb2,
     store_pb2,
 )
-from pvc.gateway.v1 import token_pb2
+from pvc.gateway.v1 import audit_pb2, token_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
@@ -38,6 +38,7 @@ _FILES = (
     operation_pb2,
     secret_pb2,
     token_pb2,
+    audit_pb2,
     network_pb2,
     image_pb2,
     storage_pb2,
@@ -80,7 +81,7 @@ TYPES: Mapping[str, type[Message]] = _stored_types()
 COLLECTIONS: Mapping[type[Message], str] = {kind: path for path, kind in TYPES.items()}
 """Message type → collection path."""
 
-_KIND = re.compile(r"[a-z][a-z_]{0,62}")
+_KIND = re.compile(r"[a-z][A-Za-z_]{0,62}")
 _ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 

@@ -12,6 +12,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as coord
 from pvc.core.v1 import options_pb2
 from pvc.gateway.v1 import access_service_pb2 as access
+from pvc.gateway.v1 import audit_service_pb2 as audit
 from pvc.network.v1 import network_pb2
 from pvc.network.v1 import network_service_pb2 as net
 from pvc.provisioner.v1 import provisioner_service_pb2 as prov
@@ -217,6 +218,17 @@ CASES: Mapping[str, Make] = {
     "AccessService/GetToken": lambda on: access.GetTokenRequest(name=on.token()),
     "AccessService/ListTokens": _plain(access.ListTokensRequest),
     "AccessService/DeleteToken": lambda on: access.DeleteTokenRequest(name=on.token()),
+    "AccessService/WatchTokens": _plain(access.WatchTokensRequest),
+    "AccessService/UpdateToken": lambda on: access.UpdateTokenRequest(
+        token={"name": on.token(), "description": "changed"}
+    ),
+    "AuditService/GetAuditEntry": lambda on: audit.GetAuditEntryRequest(name=on.audit_entry()),
+    "AuditService/ListAuditEntries": lambda on: audit.ListAuditEntriesRequest(
+        filter=f'target = "{on.audited()}"'
+    ),
+    "AuditService/WatchAuditEntries": lambda on: audit.WatchAuditEntriesRequest(
+        filter=f'target = "{on.audited()}"'
+    ),
     "NetworkService/GetNetwork": lambda on: net.GetNetworkRequest(name=on.network()),
     "NetworkService/ListNetworks": _plain(net.ListNetworksRequest),
     "NetworkService/WatchNetworks": _plain(net.WatchNetworksRequest),

@@ -14,6 +14,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as coordinator
 from pvc.core.v1 import options_pb2
+from pvc.gateway.v1 import audit_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage
@@ -31,6 +32,7 @@ from tests.provisioner.worlds import qcow2
 
 WAIT_S = 20
 VOLUME_BYTES = 2 * MIB
+AUDITED = "vms/audited"
 
 _numbers = itertools.count(1)
 
@@ -41,6 +43,7 @@ class Stage:
     def __init__(self, whole: Whole, cluster: Cluster) -> None:
         self.whole, self.cluster = whole, cluster
         self._small_node = ""
+        self._audited: list[str] = []
 
     def fresh(self, what: str = "x") -> str:
         """An id that nothing has yet."""
@@ -176,6 +179,19 @@ class Stage:
         """A token's name."""
         answer = self.cluster.tokens.create(self.fresh("token"), options_pb2.ROLE_VIEWER)
         return str(answer.token.name)
+
+    def audit_entry(self) -> str:
+        """An audit entry's name."""
+        entry = audit_pb2.AuditEntry(name=f"auditEntries/{self.whole.clock.new_id()}", count=1)
+        entry.target = AUDITED
+        self.whole.store.commit([Put(entry)])
+        return entry.name
+
+    def audited(self) -> str:
+        """What two audit entries are about."""
+        if not self._audited:
+            self._audited = [self.audit_entry(), self.audit_entry()]
+        return AUDITED
 
     def uploading(self) -> list[storage.UploadFileRequest]:
         """The messages that upload a disk image."""

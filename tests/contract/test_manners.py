@@ -43,9 +43,8 @@ NAMED = sorted({*having("name"), *HOLDING} - {n for n, m in PUBLIC.items() if m.
 """What a secret lets in says nothing of what there is."""
 TOLD_ONCE = {"AccessService/CreateToken", "NodeService/AddNode"}
 """Their answers carry a secret that is kept nowhere."""
-UNCOUNTED = {"StorageService/DeleteFile", "NodeService/JoinNode", "NodeService/CheckNodePower"}
-"""Asked again they do no harm: a file is gone already, a machine is known by its key, a look
-changes nothing."""
+UNCOUNTED = {"StorageService/DeleteFile", "NodeService/JoinNode"}
+"""Asked again they do no harm: a file is gone already, a machine is known by its key."""
 WITHOUT_DRY_RUN = {"OperationService/CancelOperation"}
 """Asks a worker to stop; there is nothing to check."""
 

@@ -18,7 +18,9 @@ from pvc.coordinator.v1 import coordinator_service_pb2_grpc as coordinator_grpc_
 from pvc.core.v1 import event_pb2, operation_pb2, options_pb2
 from pvc.gateway.v1 import access_service_pb2 as access_pb
 from pvc.gateway.v1 import access_service_pb2_grpc as access_grpc_pb
-from pvc.gateway.v1 import token_pb2
+from pvc.gateway.v1 import audit_pb2, token_pb2
+from pvc.gateway.v1 import audit_service_pb2 as audit_pb
+from pvc.gateway.v1 import audit_service_pb2_grpc as audit_grpc_pb
 from pvc.network.v1 import network_pb2
 from pvc.network.v1 import network_service_pb2 as network_pb
 from pvc.network.v1 import network_service_pb2_grpc as network_grpc_pb
@@ -167,6 +169,15 @@ class Tokens(Resources[token_pb2.Token]):
         response = access_pb.CreateTokenResponse
         return self.transport.unary(self._access.CreateToken, filled(request, options), response)
 
+    def update(
+        self, token: token_pb2.Token, update_mask: Sequence[str] = (), **options: Unpack[Options]
+    ) -> token_pb2.Token:
+        """Takes over the fields of the mask (role, expire_time, description, meta.labels), all that
+        are set without one; holds at once."""
+        mask = FieldMask(paths=update_mask)
+        request = filled(access_pb.UpdateTokenRequest(token=token, update_mask=mask), options)
+        return self.transport.unary(self._access.UpdateToken, request, token_pb2.Token)
+
     def delete(self, token: str, **options: Unpack[Options]) -> None:
         """Revokes it, at once."""
         request = filled(access_pb.DeleteTokenRequest(name=self.name(token)), options)
@@ -205,6 +216,8 @@ class Cluster:
         self.nodes = Nodes(t, self.operations)
         events = coordinator.EventServiceStub(channel)
         self.events = Resources(t, events, coordinator_pb, event_pb2.Event, "events")
+        audit, kind = audit_grpc_pb.AuditServiceStub(channel), audit_pb2.AuditEntry
+        self.audit = Resources(t, audit, audit_pb, kind, "auditEntries", "AuditEntries")
         self._cluster = coordinator.ClusterServiceStub(channel)
         self._placement = coordinator.PlacementServiceStub(channel)
         self._access = access_grpc_pb.AccessServiceStub(channel)

@@ -366,7 +366,8 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadConsoleLog(self, request, context):
-        """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed.
+        """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed. Not
+        for viewers: guests print passwords there, and what is typed is seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -96,7 +96,9 @@ class VmServiceStub:
     one: another client that attaches with `force` takes it over and this stream ends.
     """
     ReadConsoleLog: _grpc.UnaryStreamMultiCallable[_vm_service_pb2.ReadConsoleLogRequest, _vm_service_pb2.ReadConsoleLogResponse]
-    """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed."""
+    """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed. Not
+    for viewers: guests print passwords there, and what is typed is seen.
+    """
 
 @_typing.type_check_only
 class VmServiceAsyncStub(VmServiceStub):
@@ -164,7 +166,9 @@ class VmServiceAsyncStub(VmServiceStub):
     one: another client that attaches with `force` takes it over and this stream ends.
     """
     ReadConsoleLog: _aio.UnaryStreamMultiCallable[_vm_service_pb2.ReadConsoleLogRequest, _vm_service_pb2.ReadConsoleLogResponse]  # type: ignore[assignment]
-    """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed."""
+    """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed. Not
+    for viewers: guests print passwords there, and what is typed is seen.
+    """
 
 class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes, changes and runs virtual machines. Everything that takes longer than writing down what is wanted answers
@@ -391,7 +395,9 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_service_pb2.ReadConsoleLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_vm_service_pb2.ReadConsoleLogResponse], _abc.AsyncIterator[_vm_service_pb2.ReadConsoleLogResponse]]:
-        """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed."""
+        """What the guest wrote to its serial console, the newest part of it, and what it goes on to write if followed. Not
+        for viewers: guests print passwords there, and what is typed is seen.
+        """
 
 def add_VmServiceServicer_to_server(servicer: VmServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -206,6 +206,7 @@ class Access(_message.Message):
     INTERNAL_FIELD_NUMBER: _builtins.int
     ROUTED_BY_FIELD_NUMBER: _builtins.int
     BY_SECRET_FIELD_NUMBER: _builtins.int
+    AUDITED_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """The least role that may call."""
     internal: _builtins.bool
@@ -214,6 +215,8 @@ class Access(_message.Message):
     """The service of one certain node must answer: the field of the request that holds the resource whose node it is."""
     by_secret: _builtins.bool
     """Needs no credentials: the request itself carries a secret that works once."""
+    audited: _builtins.bool
+    """Changes nothing, and is written down all the same: what it answers with is worth knowing who had it."""
     def __init__(
         self,
         *,
@@ -221,10 +224,11 @@ class Access(_message.Message):
         internal: _builtins.bool = ...,
         routed_by: _builtins.str = ...,
         by_secret: _builtins.bool = ...,
+        audited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_secret", b"by_secret", "internal", b"internal", "role", b"role", "routed_by", b"routed_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audited", b"audited", "by_secret", b"by_secret", "internal", b"internal", "role", b"role", "routed_by", b"routed_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

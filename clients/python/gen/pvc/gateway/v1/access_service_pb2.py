@@ -26,11 +26,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from pvc.core.v1 import meta_pb2 as pvc_dot_core_dot_v1_dot_meta__pb2
 from pvc.core.v1 import options_pb2 as pvc_dot_core_dot_v1_dot_options__pb2
 from pvc.gateway.v1 import token_pb2 as pvc_dot_gateway_dot_v1_dot_token__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pvc/gateway/v1/access_service.proto\x12\x0epvc.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x19pvc/core/v1/options.proto\x1a\x1apvc/gateway/v1/token.proto\"\x0f\n\rWhoAmIRequest\"\x83\x01\n\x0eWhoAmIResponse\x12\x16\n\x06\x63\x61ller\x18\x01 \x01(\tR\x06\x63\x61ller\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x11.pvc.core.v1.RoleR\x04role\x12\x18\n\x07\x63luster\x18\x03 \x01(\tR\x07\x63luster\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\"\xa0\x03\n\x12\x43reateTokenRequest\x12\xbe\x01\n\x08token_id\x18\x01 \x01(\tB\xa2\x01\xe2\x41\x01\x02\xca\xf3\x18\x99\x01\n$[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\x12olower-case letters, digits, dots, underscores and hyphens, 1 to 63, beginning and ending with a letter or digit ?R\x07tokenId\x12+\n\x04role\x18\x02 \x01(\x0e\x32\x11.pvc.core.v1.RoleB\x04\xe2\x41\x01\x02R\x04role\x12+\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12+\n\x0b\x64\x65scription\x18\x04 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x06 \x01(\x08R\x0cvalidateOnly\"b\n\x13\x43reateTokenResponse\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x15.pvc.gateway.v1.TokenR\x05token\x12\x1e\n\x06secret\x18\x02 \x01(\tB\x06\xca\xf3\x18\x02h\x01R\x06secret\"p\n\x0fGetTokenRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xca\xf3\x18\x08\x62\x06tokensR\x04name\x12\x37\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xd8\x01\n\x11ListTokensRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xa6\x01\n\x12ListTokensResponse\x12-\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.pvc.gateway.v1.TokenR\x06tokens\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x92\x01\n\x12\x44\x65leteTokenRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xca\xf3\x18\x08\x62\x06tokensR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\x15\n\x13\x44\x65leteTokenResponse2\xb8\x04\n\rAccessService\x12\x61\n\x06WhoAmI\x12\x1d.pvc.gateway.v1.WhoAmIRequest\x1a\x1e.pvc.gateway.v1.WhoAmIResponse\"\x18\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoami\x12s\n\x0b\x43reateToken\x12\".pvc.gateway.v1.CreateTokenRequest\x1a#.pvc.gateway.v1.CreateTokenResponse\"\x1b\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0f\"\n/v1/tokens:\x01*\x12\x65\n\x08GetToken\x12\x1f.pvc.gateway.v1.GetTokenRequest\x1a\x15.pvc.gateway.v1.Token\"!\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=tokens/*}\x12m\n\nListTokens\x12!.pvc.gateway.v1.ListTokensRequest\x1a\".pvc.gateway.v1.ListTokensResponse\"\x18\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/tokens\x12y\n\x0b\x44\x65leteToken\x12\".pvc.gateway.v1.DeleteTokenRequest\x1a#.pvc.gateway.v1.DeleteTokenResponse\"!\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=tokens/*}B\xa0\x01\n\x12\x63om.pvc.gateway.v1B\x12\x41\x63\x63\x65ssServiceProtoP\x01Z\x1cpvc/pvc/gateway/v1;gatewayv1\xa2\x02\x03PGX\xaa\x02\x0ePvc.Gateway.V1\xca\x02\x0ePvc\\Gateway\\V1\xe2\x02\x1aPvc\\Gateway\\V1\\GPBMetadata\xea\x02\x10Pvc::Gateway::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pvc/gateway/v1/access_service.proto\x12\x0epvc.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\x1a\x1apvc/gateway/v1/token.proto\"\x0f\n\rWhoAmIRequest\"\x83\x01\n\x0eWhoAmIResponse\x12\x16\n\x06\x63\x61ller\x18\x01 \x01(\tR\x06\x63\x61ller\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x11.pvc.core.v1.RoleR\x04role\x12\x18\n\x07\x63luster\x18\x03 \x01(\tR\x07\x63luster\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\"\xa0\x03\n\x12\x43reateTokenRequest\x12\xbe\x01\n\x08token_id\x18\x01 \x01(\tB\xa2\x01\xe2\x41\x01\x02\xca\xf3\x18\x99\x01\n$[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\x12olower-case letters, digits, dots, underscores and hyphens, 1 to 63, beginning and ending with a letter or digit ?R\x07tokenId\x12+\n\x04role\x18\x02 \x01(\x0e\x32\x11.pvc.core.v1.RoleB\x04\xe2\x41\x01\x02R\x04role\x12+\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12+\n\x0b\x64\x65scription\x18\x04 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x06 \x01(\x08R\x0cvalidateOnly\"b\n\x13\x43reateTokenResponse\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x15.pvc.gateway.v1.TokenR\x05token\x12\x1e\n\x06secret\x18\x02 \x01(\tB\x06\xca\xf3\x18\x02h\x01R\x06secret\"p\n\x0fGetTokenRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xca\xf3\x18\x08\x62\x06tokensR\x04name\x12\x37\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xd8\x01\n\x11ListTokensRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xca\xf3\x18\x05(\x01\x30\xe8\x07R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x08R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12\x19\n\x08order_by\x18\x04 \x01(\tR\x07orderBy\x12\x37\n\tread_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\xa6\x01\n\x12ListTokensResponse\x12-\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.pvc.gateway.v1.TokenR\x06tokens\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"\x9b\x01\n\x12WatchTokensRequest\x12\x1f\n\x06\x66ilter\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03 \x80\x10R\x06\x66ilter\x12+\n\rfrom_revision\x18\x02 \x01(\x03\x42\x06\xca\xf3\x18\x02(\x01R\x0c\x66romRevision\x12\x37\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\"\x8b\x01\n\x13WatchTokensResponse\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pvc.core.v1.ChangeKindR\x04kind\x12+\n\x05token\x18\x02 \x01(\x0b\x32\x15.pvc.gateway.v1.TokenR\x05token\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\xc8\x01\n\x12UpdateTokenRequest\x12\x31\n\x05token\x18\x01 \x01(\x0b\x32\x15.pvc.gateway.v1.TokenB\x04\xe2\x41\x01\x02R\x05token\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\x92\x01\n\x12\x44\x65leteTokenRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xca\xf3\x18\x08\x62\x06tokensR\x04name\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"\x15\n\x13\x44\x65leteTokenResponse2\xac\x06\n\rAccessService\x12\x61\n\x06WhoAmI\x12\x1d.pvc.gateway.v1.WhoAmIRequest\x1a\x1e.pvc.gateway.v1.WhoAmIResponse\"\x18\xda\xf3\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoami\x12s\n\x0b\x43reateToken\x12\".pvc.gateway.v1.CreateTokenRequest\x1a#.pvc.gateway.v1.CreateTokenResponse\"\x1b\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0f\"\n/v1/tokens:\x01*\x12\x65\n\x08GetToken\x12\x1f.pvc.gateway.v1.GetTokenRequest\x1a\x15.pvc.gateway.v1.Token\"!\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=tokens/*}\x12m\n\nListTokens\x12!.pvc.gateway.v1.ListTokensRequest\x1a\".pvc.gateway.v1.ListTokensResponse\"\x18\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/tokens\x12x\n\x0bWatchTokens\x12\".pvc.gateway.v1.WatchTokensRequest\x1a#.pvc.gateway.v1.WatchTokensResponse\"\x1e\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/tokens:watch0\x01\x12x\n\x0bUpdateToken\x12\".pvc.gateway.v1.UpdateTokenRequest\x1a\x15.pvc.gateway.v1.Token\".\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\"2\x19/v1/{token.name=tokens/*}:\x05token\x12y\n\x0b\x44\x65leteToken\x12\".pvc.gateway.v1.DeleteTokenRequest\x1a#.pvc.gateway.v1.DeleteTokenResponse\"!\xda\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=tokens/*}B\xa0\x01\n\x12\x63om.pvc.gateway.v1B\x12\x41\x63\x63\x65ssServiceProtoP\x01Z\x1cpvc/pvc/gateway/v1;gatewayv1\xa2\x02\x03PGX\xaa\x02\x0ePvc.Gateway.V1\xca\x02\x0ePvc\\Gateway\\V1\xe2\x02\x1aPvc\\Gateway\\V1\\GPBMetadata\xea\x02\x10Pvc::Gateway::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +55,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTOKENSREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\363\030\003 \200\010'
   _globals['_LISTTOKENSREQUEST'].fields_by_name['filter']._loaded_options = None
   _globals['_LISTTOKENSREQUEST'].fields_by_name['filter']._serialized_options = b'\312\363\030\003 \200\020'
+  _globals['_WATCHTOKENSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_WATCHTOKENSREQUEST'].fields_by_name['filter']._serialized_options = b'\312\363\030\003 \200\020'
+  _globals['_WATCHTOKENSREQUEST'].fields_by_name['from_revision']._loaded_options = None
+  _globals['_WATCHTOKENSREQUEST'].fields_by_name['from_revision']._serialized_options = b'\312\363\030\002(\001'
+  _globals['_UPDATETOKENREQUEST'].fields_by_name['token']._loaded_options = None
+  _globals['_UPDATETOKENREQUEST'].fields_by_name['token']._serialized_options = b'\342A\001\002'
   _globals['_DELETETOKENREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETETOKENREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\312\363\030\010b\006tokens'
   _globals['_ACCESSSERVICE'].methods_by_name['WhoAmI']._loaded_options = None
@@ -64,26 +71,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCESSSERVICE'].methods_by_name['GetToken']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\025\022\023/v1/{name=tokens/*}'
   _globals['_ACCESSSERVICE'].methods_by_name['ListTokens']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['ListTokens']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\014\022\n/v1/tokens'
+  _globals['_ACCESSSERVICE'].methods_by_name['WatchTokens']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['WatchTokens']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\022\022\020/v1/tokens:watch'
+  _globals['_ACCESSSERVICE'].methods_by_name['UpdateToken']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['UpdateToken']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\"2\031/v1/{token.name=tokens/*}:\005token'
   _globals['_ACCESSSERVICE'].methods_by_name['DeleteToken']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['DeleteToken']._serialized_options = b'\332\363\030\002\010\003\202\323\344\223\002\025*\023/v1/{name=tokens/*}'
-  _globals['_WHOAMIREQUEST']._serialized_start=239
-  _globals['_WHOAMIREQUEST']._serialized_end=254
-  _globals['_WHOAMIRESPONSE']._serialized_start=257
-  _globals['_WHOAMIRESPONSE']._serialized_end=388
-  _globals['_CREATETOKENREQUEST']._serialized_start=391
-  _globals['_CREATETOKENREQUEST']._serialized_end=807
-  _globals['_CREATETOKENRESPONSE']._serialized_start=809
-  _globals['_CREATETOKENRESPONSE']._serialized_end=907
-  _globals['_GETTOKENREQUEST']._serialized_start=909
-  _globals['_GETTOKENREQUEST']._serialized_end=1021
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1024
-  _globals['_LISTTOKENSREQUEST']._serialized_end=1240
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=1243
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1409
-  _globals['_DELETETOKENREQUEST']._serialized_start=1412
-  _globals['_DELETETOKENREQUEST']._serialized_end=1558
-  _globals['_DELETETOKENRESPONSE']._serialized_start=1560
-  _globals['_DELETETOKENRESPONSE']._serialized_end=1581
-  _globals['_ACCESSSERVICE']._serialized_start=1584
-  _globals['_ACCESSSERVICE']._serialized_end=2152
+  _globals['_WHOAMIREQUEST']._serialized_start=263
+  _globals['_WHOAMIREQUEST']._serialized_end=278
+  _globals['_WHOAMIRESPONSE']._serialized_start=281
+  _globals['_WHOAMIRESPONSE']._serialized_end=412
+  _globals['_CREATETOKENREQUEST']._serialized_start=415
+  _globals['_CREATETOKENREQUEST']._serialized_end=831
+  _globals['_CREATETOKENRESPONSE']._serialized_start=833
+  _globals['_CREATETOKENRESPONSE']._serialized_end=931
+  _globals['_GETTOKENREQUEST']._serialized_start=933
+  _globals['_GETTOKENREQUEST']._serialized_end=1045
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1048
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1264
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1267
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1433
+  _globals['_WATCHTOKENSREQUEST']._serialized_start=1436
+  _globals['_WATCHTOKENSREQUEST']._serialized_end=1591
+  _globals['_WATCHTOKENSRESPONSE']._serialized_start=1594
+  _globals['_WATCHTOKENSRESPONSE']._serialized_end=1733
+  _globals['_UPDATETOKENREQUEST']._serialized_start=1736
+  _globals['_UPDATETOKENREQUEST']._serialized_end=1936
+  _globals['_DELETETOKENREQUEST']._serialized_start=1939
+  _globals['_DELETETOKENREQUEST']._serialized_end=2085
+  _globals['_DELETETOKENRESPONSE']._serialized_start=2087
+  _globals['_DELETETOKENRESPONSE']._serialized_end=2108
+  _globals['_ACCESSSERVICE']._serialized_start=2111
+  _globals['_ACCESSSERVICE']._serialized_end=2923
 # @@protoc_insertion_point(module_scope)

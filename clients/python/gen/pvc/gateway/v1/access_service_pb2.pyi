@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from pvc.core.v1 import meta_pb2 as _meta_pb2
 from pvc.core.v1 import options_pb2 as _options_pb2
 from pvc.gateway.v1 import token_pb2 as _token_pb2
 import builtins as _builtins
@@ -248,6 +249,110 @@ class ListTokensResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTokensResponse: _TypeAlias = ListTokensResponse  # noqa: Y015
+
+@_typing.final
+class WatchTokensRequest(_message.Message):
+    """Asks for tokens and their changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """Which, as in ListVms."""
+    from_revision: _builtins.int
+    """Resume after this revision; without it the stream begins with everything there is."""
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to answer with; all when empty."""
+
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        from_revision: _builtins.int = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_revision", b"from_revision", "read_mask", b"read_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTokensRequest: _TypeAlias = WatchTokensRequest  # noqa: Y015
+
+@_typing.final
+class WatchTokensResponse(_message.Message):
+    """A change among tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    kind: _meta_pb2.ChangeKind.ValueType
+    """What happened."""
+    revision: _builtins.int
+    """The revision of the change. Resume from the last one seen."""
+    @_builtins.property
+    def token(self) -> _token_pb2.Token:
+        """It after the change; before it when it was deleted; unset in a bookmark."""
+
+    def __init__(
+        self,
+        *,
+        kind: _meta_pb2.ChangeKind.ValueType = ...,
+        token: _token_pb2.Token | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "revision", b"revision", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTokensResponse: _TypeAlias = WatchTokensResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTokenRequest(_message.Message):
+    """Asks to change a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Repeat a request with the same id and it is done once."""
+    validate_only: _builtins.bool
+    """Check everything, change nothing; the answer says what would be done."""
+    @_builtins.property
+    def token(self) -> _token_pb2.Token:
+        """The token. Its etag, if set, must be the current one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to take over: role, expire_time (in the mask but unset: for ever), description, meta.labels. Empty
+        for all that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        token: _token_pb2.Token | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "token", b"token", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTokenRequest: _TypeAlias = UpdateTokenRequest  # noqa: Y015
 
 @_typing.final
 class DeleteTokenRequest(_message.Message):

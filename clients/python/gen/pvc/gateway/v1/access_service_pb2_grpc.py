@@ -56,6 +56,16 @@ class AccessServiceStub:
                 request_serializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.ListTokensRequest.SerializeToString,
                 response_deserializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.ListTokensResponse.FromString,
                 _registered_method=True)
+        self.WatchTokens = channel.unary_stream(
+                '/pvc.gateway.v1.AccessService/WatchTokens',
+                request_serializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.WatchTokensRequest.SerializeToString,
+                response_deserializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.WatchTokensResponse.FromString,
+                _registered_method=True)
+        self.UpdateToken = channel.unary_unary(
+                '/pvc.gateway.v1.AccessService/UpdateToken',
+                request_serializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.UpdateTokenRequest.SerializeToString,
+                response_deserializer=pvc_dot_gateway_dot_v1_dot_token__pb2.Token.FromString,
+                _registered_method=True)
         self.DeleteToken = channel.unary_unary(
                 '/pvc.gateway.v1.AccessService/DeleteToken',
                 request_serializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.DeleteTokenRequest.SerializeToString,
@@ -95,8 +105,23 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchTokens(self, request, context):
+        """The tokens as they are, then every change, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateToken(self, request, context):
+        """Changes a token's role, end or text; its secret stays. Holds at once, for its open streams too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteToken(self, request, context):
-        """Revokes a token, at once.
+        """Revokes a token, at once, and ends its open streams. The last token of an admin may be revoked too: root of a
+        node always comes in by its socket, and can make another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,6 +149,16 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ListTokens,
                     request_deserializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.ListTokensRequest.FromString,
                     response_serializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'WatchTokens': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTokens,
+                    request_deserializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.WatchTokensRequest.FromString,
+                    response_serializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.WatchTokensResponse.SerializeToString,
+            ),
+            'UpdateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateToken,
+                    request_deserializer=pvc_dot_gateway_dot_v1_dot_access__service__pb2.UpdateTokenRequest.FromString,
+                    response_serializer=pvc_dot_gateway_dot_v1_dot_token__pb2.Token.SerializeToString,
             ),
             'DeleteToken': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteToken,
@@ -240,6 +275,60 @@ class AccessService:
             '/pvc.gateway.v1.AccessService/ListTokens',
             pvc_dot_gateway_dot_v1_dot_access__service__pb2.ListTokensRequest.SerializeToString,
             pvc_dot_gateway_dot_v1_dot_access__service__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pvc.gateway.v1.AccessService/WatchTokens',
+            pvc_dot_gateway_dot_v1_dot_access__service__pb2.WatchTokensRequest.SerializeToString,
+            pvc_dot_gateway_dot_v1_dot_access__service__pb2.WatchTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pvc.gateway.v1.AccessService/UpdateToken',
+            pvc_dot_gateway_dot_v1_dot_access__service__pb2.UpdateTokenRequest.SerializeToString,
+            pvc_dot_gateway_dot_v1_dot_token__pb2.Token.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,8 +42,14 @@ class AccessServiceStub:
     """One token, without its secret."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListTokensRequest, _access_service_pb2.ListTokensResponse]
     """Tokens, page by page, without their secrets."""
+    WatchTokens: _grpc.UnaryStreamMultiCallable[_access_service_pb2.WatchTokensRequest, _access_service_pb2.WatchTokensResponse]
+    """The tokens as they are, then every change, without their secrets."""
+    UpdateToken: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.UpdateTokenRequest, _token_pb2.Token]
+    """Changes a token's role, end or text; its secret stays. Holds at once, for its open streams too."""
     DeleteToken: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.DeleteTokenRequest, _access_service_pb2.DeleteTokenResponse]
-    """Revokes a token, at once."""
+    """Revokes a token, at once, and ends its open streams. The last token of an admin may be revoked too: root of a
+    node always comes in by its socket, and can make another.
+    """
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -58,8 +64,14 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """One token, without its secret."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListTokensRequest, _access_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """Tokens, page by page, without their secrets."""
+    WatchTokens: _aio.UnaryStreamMultiCallable[_access_service_pb2.WatchTokensRequest, _access_service_pb2.WatchTokensResponse]  # type: ignore[assignment]
+    """The tokens as they are, then every change, without their secrets."""
+    UpdateToken: _aio.UnaryUnaryMultiCallable[_access_service_pb2.UpdateTokenRequest, _token_pb2.Token]  # type: ignore[assignment]
+    """Changes a token's role, end or text; its secret stays. Holds at once, for its open streams too."""
     DeleteToken: _aio.UnaryUnaryMultiCallable[_access_service_pb2.DeleteTokenRequest, _access_service_pb2.DeleteTokenResponse]  # type: ignore[assignment]
-    """Revokes a token, at once."""
+    """Revokes a token, at once, and ends its open streams. The last token of an admin may be revoked too: root of a
+    node always comes in by its socket, and can make another.
+    """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who calls, and the tokens that let callers in."""
@@ -97,11 +109,29 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tokens, page by page, without their secrets."""
 
     @_abc_1.abstractmethod
+    def WatchTokens(
+        self,
+        request: _access_service_pb2.WatchTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_access_service_pb2.WatchTokensResponse], _abc.AsyncIterator[_access_service_pb2.WatchTokensResponse]]:
+        """The tokens as they are, then every change, without their secrets."""
+
+    @_abc_1.abstractmethod
+    def UpdateToken(
+        self,
+        request: _access_service_pb2.UpdateTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_pb2.Token, _abc.Awaitable[_token_pb2.Token]]:
+        """Changes a token's role, end or text; its secret stays. Holds at once, for its open streams too."""
+
+    @_abc_1.abstractmethod
     def DeleteToken(
         self,
         request: _access_service_pb2.DeleteTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.DeleteTokenResponse, _abc.Awaitable[_access_service_pb2.DeleteTokenResponse]]:
-        """Revokes a token, at once."""
+        """Revokes a token, at once, and ends its open streams. The last token of an admin may be revoked too: root of a
+        node always comes in by its socket, and can make another.
+        """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
