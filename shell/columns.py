@@ -67,16 +67,29 @@ def labels(row: Any) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(row.meta.labels.items()))
 
 
-NAME = Column("NAME", lambda r, v: short(r))
-AGE = Column("AGE", lambda r, v: ago(r.meta, "create_time", v), right=True)
-DESCRIPTION = Column("DESCRIPTION", lambda r, v: r.spec.description, WIDE, elastic=True)
-STATE = Column("STATE", lambda r, v: enum_word(r.status, "state") or "new", style=state_style)
-WHY = Column("WHY", lambda r, v: r.status.why, WIDE, elastic=True)
+NAME = Column("NAME", lambda r, v: short(r), path="name", also=("id",))
+AGE = Column(
+    "AGE",
+    lambda r, v: ago(r.meta, "create_time", v),
+    right=True,
+    path="meta.create_time",
+    is_age=True,
+)
+DESCRIPTION = Column(
+    "DESCRIPTION", lambda r, v: r.spec.description, WIDE, elastic=True, path="spec.description"
+)
+STATE = Column(
+    "STATE",
+    lambda r, v: enum_word(r.status, "state") or "new",
+    style=state_style,
+    path="status.state",
+)
+WHY = Column("WHY", lambda r, v: r.status.why, WIDE, elastic=True, path="status.why")
 COMMON = (
-    Column("LABELS", lambda r, v: labels(r), RECORD),
-    Column("CREATED", lambda r, v: when(r.meta, "create_time"), RECORD),
-    Column("UID", lambda r, v: r.meta.uid, RECORD),
-    Column("ETAG", lambda r, v: r.meta.etag, RECORD),
+    Column("LABELS", lambda r, v: labels(r), RECORD, path="meta.labels"),
+    Column("CREATED", lambda r, v: when(r.meta, "create_time"), RECORD, path="meta.create_time"),
+    Column("UID", lambda r, v: r.meta.uid, RECORD, path="meta.uid"),
+    Column("ETAG", lambda r, v: r.meta.etag, RECORD, path="meta.etag"),
 )
 
 
@@ -162,51 +175,107 @@ def _must(rule: Any) -> str:
 VM = (
     NAME,
     STATE,
-    Column("NODE", lambda r, v: vm_node(r)),
-    Column("CPUS", lambda r, v: str(r.status.vcpus or r.spec.cpu.vcpus or ""), right=True),
-    Column("MEMORY", lambda r, v: vm_memory(r), right=True),
-    Column("ADDRESS", lambda r, v: addresses(r), elastic=True),
-    Column("TAGS", lambda r, v: " ".join(r.spec.tags), elastic=True),
-    Column("UPTIME", up_for, WIDE, right=True),
+    Column("NODE", lambda r, v: vm_node(r), path="decision.node", also=("host",)),
+    Column(
+        "CPUS",
+        lambda r, v: str(r.status.vcpus or r.spec.cpu.vcpus or ""),
+        right=True,
+        path="spec.cpu.vcpus",
+        also=("vcpus",),
+    ),
+    Column(
+        "MEMORY",
+        lambda r, v: vm_memory(r),
+        right=True,
+        path="spec.memory.memory_mib",
+        also=("ram",),
+    ),
+    Column(
+        "ADDRESS",
+        lambda r, v: addresses(r),
+        elastic=True,
+        path="status.guest.addresses",
+        also=("addresses", "ip"),
+    ),
+    Column("TAGS", lambda r, v: " ".join(r.spec.tags), elastic=True, path="spec.tags"),
+    Column("UPTIME", up_for, WIDE, right=True, path="status.start_time", is_age=True),
     AGE,
-    Column("OS", lambda r, v: r.status.guest.os, WIDE, elastic=True),
+    Column("OS", lambda r, v: r.status.guest.os, WIDE, elastic=True, path="status.guest.os"),
     WHY,
     DESCRIPTION,
-    Column("DECIDED", lambda r, v: r.decision.why, RECORD),
+    Column("DECIDED", lambda r, v: r.decision.why, RECORD, path="decision.why"),
     Column("MOVE", lambda r, v: vm_move(r), RECORD),
-    Column("LAST MOVE", lambda r, v: r.decision.last_move, RECORD),
-    Column("HOME", lambda r, v: last(r.decision.home), RECORD),
-    Column("WAITS FOR", lambda r, v: " ".join(map(last, r.decision.waits_for)), RECORD),
-    Column("HA", lambda r, v: vm_ha(r), RECORD),
+    Column("LAST MOVE", lambda r, v: r.decision.last_move, RECORD, path="decision.last_move"),
+    Column("HOME", lambda r, v: last(r.decision.home), RECORD, path="decision.home"),
+    Column(
+        "WAITS FOR",
+        lambda r, v: " ".join(map(last, r.decision.waits_for)),
+        RECORD,
+        path="decision.waits_for",
+    ),
+    Column("HA", lambda r, v: vm_ha(r), RECORD, path="spec.ha.policy"),
     Column("PLACEMENT", lambda r, v: vm_rules(r), RECORD),
-    Column("WAITS FOR RESTART", lambda r, v: ", ".join(r.status.pending_restart), RECORD),
-    Column("DISKS", lambda r, v: "\n".join(map(disk_line, r.spec.disks)), RECORD),
-    Column("NICS", lambda r, v: "\n".join(map(nic_line, r.spec.nics)), RECORD),
-    Column("HOST NAME", lambda r, v: r.status.guest.host_name, RECORD),
-    Column("CPU MODEL", lambda r, v: r.spec.cpu.model, RECORD),
-    Column("MACHINE", lambda r, v: r.spec.machine, RECORD),
-    Column("FIRMWARE", lambda r, v: enum_word(r.spec, "firmware"), RECORD),
-    Column("AUTOSTART", lambda r, v: enum_word(r.spec, "autostart"), RECORD),
-    Column("ACCELERATOR", lambda r, v: r.status.accelerator, RECORD),
-    Column("VNC", lambda r, v: r.status.vnc, RECORD),
-    Column("CRASHES", lambda r, v: str(r.status.crashes or ""), RECORD),
-    Column("UUID", lambda r, v: r.spec.uuid, RECORD),
+    Column(
+        "WAITS FOR RESTART",
+        lambda r, v: ", ".join(r.status.pending_restart),
+        RECORD,
+        path="status.pending_restart",
+    ),
+    Column(
+        "DISKS",
+        lambda r, v: "\n".join(map(disk_line, r.spec.disks)),
+        RECORD,
+        path="spec.disks.volume",
+        also=("volumes",),
+    ),
+    Column(
+        "NICS",
+        lambda r, v: "\n".join(map(nic_line, r.spec.nics)),
+        RECORD,
+        path="spec.nics.network",
+        also=("networks",),
+    ),
+    Column(
+        "HOST NAME", lambda r, v: r.status.guest.host_name, RECORD, path="status.guest.host_name"
+    ),
+    Column("CPU MODEL", lambda r, v: r.spec.cpu.model, RECORD, path="spec.cpu.model"),
+    Column("MACHINE", lambda r, v: r.spec.machine, RECORD, path="spec.machine"),
+    Column("FIRMWARE", lambda r, v: enum_word(r.spec, "firmware"), RECORD, path="spec.firmware"),
+    Column("AUTOSTART", lambda r, v: enum_word(r.spec, "autostart"), RECORD, path="spec.autostart"),
+    Column("ACCELERATOR", lambda r, v: r.status.accelerator, RECORD, path="status.accelerator"),
+    Column("VNC", lambda r, v: r.status.vnc, RECORD, path="status.vnc"),
+    Column("CRASHES", lambda r, v: str(r.status.crashes or ""), RECORD, path="status.crashes"),
+    Column("UUID", lambda r, v: r.spec.uuid, RECORD, path="spec.uuid"),
     *COMMON,
 )
 
 VOLUME = (
     NAME,
     STATE,
-    Column("SIZE", lambda r, v: size(r.status.size_bytes or r.spec.size_bytes), right=True),
-    Column("USED", lambda r, v: size(r.status.allocated_bytes), right=True),
-    Column("FORMAT", lambda r, v: enum_word(r.spec, "format").removeprefix("image format ")),
-    Column("PARENT", lambda r, v: ids(r.status.parent), elastic=True),
+    Column(
+        "SIZE",
+        lambda r, v: size(r.status.size_bytes or r.spec.size_bytes),
+        right=True,
+        path="status.size_bytes",
+    ),
+    Column(
+        "USED",
+        lambda r, v: size(r.status.allocated_bytes),
+        right=True,
+        path="status.allocated_bytes",
+    ),
+    Column(
+        "FORMAT",
+        lambda r, v: enum_word(r.spec, "format").removeprefix("image format "),
+        path="spec.format",
+    ),
+    Column("PARENT", lambda r, v: ids(r.status.parent), elastic=True, path="status.parent"),
     AGE,
     WHY,
     DESCRIPTION,
-    Column("NODE", lambda r, v: last(r.status.node), RECORD),
-    Column("SEALED", lambda r, v: "yes" if r.spec.sealed else "", RECORD),
-    Column("PATH", lambda r, v: r.status.path, RECORD),
+    Column("NODE", lambda r, v: last(r.status.node), RECORD, path="status.node"),
+    Column("SEALED", lambda r, v: "yes" if r.spec.sealed else "", RECORD, path="spec.sealed"),
+    Column("PATH", lambda r, v: r.status.path, RECORD, path="status.path"),
     *COMMON,
 )
 
@@ -224,49 +293,65 @@ POOL = (
     NAME,
     STATE,
     Column("DRIVER", lambda r, v: r.spec.WhichOneof("driver") or ""),
-    Column("NODE", lambda r, v: _whose(r)),
-    Column("SIZE", lambda r, v: size(r.status.capacity_bytes), right=True),
-    Column("FREE", lambda r, v: size(r.status.available_bytes), right=True),
-    Column("PROMISED", lambda r, v: size(r.status.promised_bytes), right=True),
-    Column("PATH", lambda r, v: r.spec.directory.path, WIDE, elastic=True),
+    Column("NODE", lambda r, v: _whose(r), path="spec.node"),
+    Column(
+        "SIZE", lambda r, v: size(r.status.capacity_bytes), right=True, path="status.capacity_bytes"
+    ),
+    Column(
+        "FREE",
+        lambda r, v: size(r.status.available_bytes),
+        right=True,
+        path="status.available_bytes",
+    ),
+    Column(
+        "PROMISED",
+        lambda r, v: size(r.status.promised_bytes),
+        right=True,
+        path="status.promised_bytes",
+    ),
+    Column(
+        "PATH", lambda r, v: r.spec.directory.path, WIDE, elastic=True, path="spec.directory.path"
+    ),
     WHY,
     DESCRIPTION,
-    Column("RESERVE", lambda r, v: size(r.spec.reserve_bytes), RECORD),
+    Column("RESERVE", lambda r, v: size(r.spec.reserve_bytes), RECORD, path="spec.reserve_bytes"),
     *COMMON,
 )
 
 SNAPSHOT = (
     NAME,
-    Column("SIZE", lambda r, v: size(r.size_bytes), right=True),
-    Column("CLEAN", lambda r, v: "yes" if r.quiesced else "no"),
+    Column("SIZE", lambda r, v: size(r.size_bytes), right=True, path="size_bytes"),
+    Column("CLEAN", lambda r, v: "yes" if r.quiesced else "no", path="quiesced"),
     AGE,
-    Column("DESCRIPTION", lambda r, v: r.description, elastic=True),
+    Column("DESCRIPTION", lambda r, v: r.description, elastic=True, path="description"),
     *COMMON,
 )
 
 VM_SNAPSHOT = (
     NAME,
     Column("VOLUMES", lambda r, v: str(len(r.volume_snapshots)), right=True),
-    Column("CLEAN", lambda r, v: "yes" if r.quiesced else "no"),
+    Column("CLEAN", lambda r, v: "yes" if r.quiesced else "no", path="quiesced"),
     AGE,
-    Column("DESCRIPTION", lambda r, v: r.description, elastic=True),
-    Column("OF", lambda r, v: "\n".join(map(ids, r.volume_snapshots)), RECORD),
+    Column("DESCRIPTION", lambda r, v: r.description, elastic=True, path="description"),
+    Column(
+        "OF", lambda r, v: "\n".join(map(ids, r.volume_snapshots)), RECORD, path="volume_snapshots"
+    ),
     *COMMON,
 )
 
 NETWORK = (
     NAME,
     STATE,
-    Column("NETWORK", lambda r, v: r.spec.ipv4.cidr),
-    Column("GATEWAY", lambda r, v: r.spec.ipv4.gateway),
-    Column("NAT", lambda r, v: "yes" if r.spec.nat else "no"),
+    Column("NETWORK", lambda r, v: r.spec.ipv4.cidr, path="spec.ipv4.cidr", also=("cidr",)),
+    Column("GATEWAY", lambda r, v: r.spec.ipv4.gateway, path="spec.ipv4.gateway"),
+    Column("NAT", lambda r, v: "yes" if r.spec.nat else "no", path="spec.nat"),
     Column("ADDRESSES", lambda r, v: str(len(r.status.addresses)), right=True),
-    Column("DOMAIN", lambda r, v: r.spec.domain, WIDE),
-    Column("BRIDGE", lambda r, v: r.status.bridge, WIDE),
+    Column("DOMAIN", lambda r, v: r.spec.domain, WIDE, path="spec.domain"),
+    Column("BRIDGE", lambda r, v: r.status.bridge, WIDE, path="status.bridge"),
     WHY,
     DESCRIPTION,
-    Column("NAMESPACE", lambda r, v: r.status.namespace, RECORD),
-    Column("MTU", lambda r, v: str(r.spec.mtu or ""), RECORD),
+    Column("NAMESPACE", lambda r, v: r.status.namespace, RECORD, path="status.namespace"),
+    Column("MTU", lambda r, v: str(r.spec.mtu or ""), RECORD, path="spec.mtu"),
     Column("GIVEN", lambda r, v: "\n".join(f"{a.address}  {a.mac}  {last(a.vm)}/{a.nic}  "
            f"{a.host_name}" for a in r.status.addresses), RECORD),
     *COMMON,
@@ -275,14 +360,14 @@ NETWORK = (
 IMAGE = (
     NAME,
     STATE,
-    Column("SIZE", lambda r, v: size(r.status.size_bytes), right=True),
-    Column("ORIGIN", lambda r, v: r.status.origin, elastic=True),
-    Column("POOL", lambda r, v: last(r.spec.pool)),
+    Column("SIZE", lambda r, v: size(r.status.size_bytes), right=True, path="status.size_bytes"),
+    Column("ORIGIN", lambda r, v: r.status.origin, elastic=True, path="status.origin"),
+    Column("POOL", lambda r, v: last(r.spec.pool), path="spec.pool"),
     AGE,
     WHY,
     DESCRIPTION,
-    Column("VOLUME", lambda r, v: ids(r.status.volume), RECORD),
-    Column("RECIPE HASH", lambda r, v: r.status.recipe_hash, RECORD),
+    Column("VOLUME", lambda r, v: ids(r.status.volume), RECORD, path="status.volume"),
+    Column("RECIPE HASH", lambda r, v: r.status.recipe_hash, RECORD, path="status.recipe_hash"),
     *COMMON,
 )
 
@@ -301,38 +386,38 @@ def stage(operation: Any) -> str:
 
 OPERATION = (
     NAME,
-    Column("STATE", lambda r, v: enum_word(r, "state"), style=state_style),
-    Column("WHAT", lambda r, v: last(r.method)),
-    Column("TARGET", lambda r, v: ids(r.target), elastic=True),
-    Column("DONE", lambda r, v: f"{r.percent}%", right=True),
-    Column("STAGE", lambda r, v: stage(r), elastic=True),
+    Column("STATE", lambda r, v: enum_word(r, "state"), style=state_style, path="state"),
+    Column("WHAT", lambda r, v: last(r.method), path="method"),
+    Column("TARGET", lambda r, v: ids(r.target), elastic=True, path="target"),
+    Column("DONE", lambda r, v: f"{r.percent}%", right=True, path="percent"),
+    Column("STAGE", lambda r, v: stage(r), elastic=True, path="stage"),
     AGE,
-    Column("CALLER", lambda r, v: r.caller, WIDE),
-    Column("NODE", lambda r, v: last(r.node), WIDE),
-    Column("ATTEMPTS", lambda r, v: str(r.attempts), WIDE, right=True),
-    Column("STARTED", lambda r, v: when(r, "start_time"), RECORD),
-    Column("ENDED", lambda r, v: when(r, "end_time"), RECORD),
+    Column("CALLER", lambda r, v: r.caller, WIDE, path="caller"),
+    Column("NODE", lambda r, v: last(r.node), WIDE, path="node"),
+    Column("ATTEMPTS", lambda r, v: str(r.attempts), WIDE, right=True, path="attempts"),
+    Column("STARTED", lambda r, v: when(r, "start_time"), RECORD, path="start_time"),
+    Column("ENDED", lambda r, v: when(r, "end_time"), RECORD, path="end_time"),
     Column("LOG", lambda r, v: "\n".join(f"{line.time.ToDatetime():%H:%M:%S}  {line.text}"
-           for line in r.log), RECORD),
+           for line in r.log), RECORD, path="log.text"),
     *COMMON,
 )  # fmt: skip
 
 EVENT = (
-    Column("TIME", lambda r, v: when(r, "time").removesuffix(" UTC")),
-    Column("SEVERITY", lambda r, v: enum_word(r, "severity"), style=state_style),
-    Column("SUBJECT", lambda r, v: r.subject, WIDE),
-    Column("MESSAGE", lambda r, v: r.message, elastic=True),
-    Column("WHY", lambda r, v: r.why, elastic=True),
-    Column("CAUSE", lambda r, v: r.cause, WIDE),
-    Column("OPERATION", lambda r, v: last(r.operation), WIDE),
+    Column("TIME", lambda r, v: when(r, "time").removesuffix(" UTC"), path="time"),
+    Column("SEVERITY", lambda r, v: enum_word(r, "severity"), style=state_style, path="severity"),
+    Column("SUBJECT", lambda r, v: r.subject, WIDE, path="subject"),
+    Column("MESSAGE", lambda r, v: r.message, elastic=True, path="message"),
+    Column("WHY", lambda r, v: r.why, elastic=True, path="why"),
+    Column("CAUSE", lambda r, v: r.cause, WIDE, path="cause"),
+    Column("OPERATION", lambda r, v: last(r.operation), WIDE, path="operation"),
 )
 
 TOKEN = (
     NAME,
-    Column("ROLE", lambda r, v: enum_word(r, "role")),
-    Column("EXPIRES", lambda r, v: when(r, "expire_time") or "never"),
+    Column("ROLE", lambda r, v: enum_word(r, "role"), path="role"),
+    Column("EXPIRES", lambda r, v: when(r, "expire_time") or "never", path="expire_time"),
     AGE,
-    Column("DESCRIPTION", lambda r, v: r.description, elastic=True),
+    Column("DESCRIPTION", lambda r, v: r.description, elastic=True, path="description"),
     *COMMON,
 )
 

@@ -47,19 +47,26 @@ def columns(there: Around) -> Sequence[Column]:
         return there.burdens.get(row.name, Burden())
 
     return (
-        Column("NAME", lambda r, v: short(r)),
-        Column("STATE", lambda r, v: enum_word(r.decision, "state") or "new", style=state_style),
+        Column("NAME", lambda r, v: short(r), path="name"),
+        Column(
+            "STATE",
+            lambda r, v: enum_word(r.decision, "state") or "new",
+            style=state_style,
+            path="decision.state",
+        ),
         Column("ROLE", lambda r, v: role(r, there.leader)),
-        Column("VERSION", lambda r, v: r.status.version),
+        Column("VERSION", lambda r, v: r.status.version, path="status.version"),
         Column("VMS", lambda r, v: str(burden(r).vms), right=True),
         Column("MEMORY", lambda r, v: memory(r, burden(r)), right=True),
-        Column("CPUS", lambda r, v: str(r.status.cpus or ""), right=True),
-        Column("LOAD", lambda r, v: load(r), right=True),
-        Column("TAGS", lambda r, v: " ".join(r.spec.tags), elastic=True),
-        Column("ADDRESS", lambda r, v: r.spec.address, WIDE),
+        Column("CPUS", lambda r, v: str(r.status.cpus or ""), right=True, path="status.cpus"),
+        Column("LOAD", lambda r, v: load(r), right=True, path="status.load.load_percent"),
+        Column("TAGS", lambda r, v: " ".join(r.spec.tags), elastic=True, path="spec.tags"),
+        Column("ADDRESS", lambda r, v: r.spec.address, WIDE, path="spec.address"),
         *SOFTWARE,
-        Column("WHY", lambda r, v: r.decision.why, WIDE, elastic=True),
-        Column("SINCE", lambda r, v: when(r.decision, "state_time"), RECORD),
+        Column("WHY", lambda r, v: r.decision.why, WIDE, elastic=True, path="decision.why"),
+        Column(
+            "SINCE", lambda r, v: when(r.decision, "state_time"), RECORD, path="decision.state_time"
+        ),
         *FENCING,
         *DETAILS,
     )
@@ -125,29 +132,55 @@ def watchdog(node: Any) -> str:
     return f"{dog.device}  {armed}".strip()
 
 
+def services(node: Any) -> str:
+    """What runs on it and where it listens, a line each."""
+    return "\n".join(f"{one.service}  {one.address}" for one in node.status.services)
+
+
 SOFTWARE = (
-    Column("ACCELERATOR", lambda r, v: r.status.accelerator, WIDE),
-    Column("QEMU", lambda r, v: r.status.emulator_version, WIDE),
-    Column("LIBVIRT", lambda r, v: r.status.libvirt_version, WIDE),
-    Column("KERNEL", lambda r, v: r.status.kernel, WIDE, elastic=True),
+    Column("ACCELERATOR", lambda r, v: r.status.accelerator, WIDE, path="status.accelerator"),
+    Column("QEMU", lambda r, v: r.status.emulator_version, WIDE, path="status.emulator_version"),
+    Column("LIBVIRT", lambda r, v: r.status.libvirt_version, WIDE, path="status.libvirt_version"),
+    Column("KERNEL", lambda r, v: r.status.kernel, WIDE, elastic=True, path="status.kernel"),
 )
 FENCING = (
-    Column("FAULTS", lambda r, v: "\n".join(r.status.faults), RECORD),
+    Column("FAULTS", lambda r, v: "\n".join(r.status.faults), RECORD, path="status.faults"),
     Column("PROOF", lambda r, v: proof(r), RECORD),
     Column("ATTEMPTS", lambda r, v: attempts(r), RECORD),
     Column("CONTROLLER", controller, RECORD),
     Column("WATCHDOG", lambda r, v: watchdog(r), RECORD),
-    Column("FENCES", lambda r, v: str(r.decision.fences or ""), RECORD),
+    Column("FENCES", lambda r, v: str(r.decision.fences or ""), RECORD, path="decision.fences"),
 )
 DETAILS = (
-    Column("DESCRIPTION", lambda r, v: r.spec.description, RECORD),
-    Column("MAX VMS", lambda r, v: str(r.spec.max_vms or ""), RECORD),
-    Column("MEMORY OF ALL", lambda r, v: mebibytes(r.status.memory_mib), RECORD),
-    Column("FREE MEMORY", lambda r, v: mebibytes(r.status.load.available_memory_mib), RECORD),
-    Column("ACCELERATOR WHY", lambda r, v: r.status.accelerator_why, RECORD),
-    Column("SERVICES", lambda r, v: "\n".join(f"{s.service}  {s.address}"
-           for s in r.status.services), RECORD),
-    Column("STORAGE", lambda r, v: " ".join(r.status.storage_clients), RECORD),
-    Column("CPU MODELS", lambda r, v: " ".join(r.status.cpu_models), RECORD),
+    Column("DESCRIPTION", lambda r, v: r.spec.description, RECORD, path="spec.description"),
+    Column("MAX VMS", lambda r, v: str(r.spec.max_vms or ""), RECORD, path="spec.max_vms"),
+    Column(
+        "MEMORY OF ALL",
+        lambda r, v: mebibytes(r.status.memory_mib),
+        RECORD,
+        path="status.memory_mib",
+    ),
+    Column(
+        "FREE MEMORY",
+        lambda r, v: mebibytes(r.status.load.available_memory_mib),
+        RECORD,
+        path="status.load.available_memory_mib",
+    ),
+    Column(
+        "ACCELERATOR WHY",
+        lambda r, v: r.status.accelerator_why,
+        RECORD,
+        path="status.accelerator_why",
+    ),
+    Column("SERVICES", lambda r, v: services(r), RECORD),
+    Column(
+        "STORAGE",
+        lambda r, v: " ".join(r.status.storage_clients),
+        RECORD,
+        path="status.storage_clients",
+    ),
+    Column(
+        "CPU MODELS", lambda r, v: " ".join(r.status.cpu_models), RECORD, path="status.cpu_models"
+    ),
     *COMMON,
-)  # fmt: skip
+)

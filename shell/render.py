@@ -1,6 +1,5 @@
 """Rows of the cluster as text: tables, records, JSON, YAML, CSV, names. Pure: width, colour and
-time
-come in as arguments.
+time come in as arguments.
 
 Nothing that a guest or a user wrote reaches the terminal with its control characters.
 """
@@ -39,6 +38,21 @@ STYLES = {"good": "32", "busy": "33", "bad": "31", "dim": "2", "bold": "1"}
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """How somebody asked to be shown things."""
+
+    format: str = "table"
+    columns: str = ""
+    """Titles and field paths with commas between them; "" for the usual columns."""
+    header: bool = True
+
+    @property
+    def for_people(self) -> bool:
+        """Whether words around it do no harm."""
+        return self.format in ("table", "wide")
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """How to show things."""
 
@@ -47,6 +61,9 @@ class View:
     colour: bool = False
     now: float = 0.0
     """Seconds since the epoch, for ages."""
+    header: bool = True
+    chosen: bool = False
+    """The columns are those that somebody asked for: all of them are shown, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +78,19 @@ class Column:
     """May be cut when the table is too wide."""
     style: Callable[[str], str] | None = None
     """The style of a value: a key of STYLES, or ""."""
+    path: str = ""
+    """The field that it shows, to filter and sort by; "" for what is made of several things."""
+    is_age: bool = False
+    """It shows how long ago the time at the path was: the youngest is the smallest."""
+    also: tuple[str, ...] = ()
+    """Other names that people may use."""
+    plain: Callable[[Any], Any] | None = None
+    """Its value as JSON has it; the text that is shown without one."""
+
+    @property
+    def key(self) -> str:
+        """The title as CSV and JSON have it: "HOST NAME" → "host_name"."""
+        return self.title.lower().replace(" ", "_")
 
 
 def clean(text: str) -> str:
@@ -106,48 +136,72 @@ def many(rows: Sequence[Any], columns: Sequence[Column], view: View) -> str:
     """Several rows in the view's format. Wide tables leave out wide columns that are empty."""
     match view.format:
         case "json":
-            return _json([as_dict(row) for row in rows])
+            return _json([told_of(row, columns, view) for row in rows])
         case "yaml":
-            return _yaml([as_dict(row) for row in rows])
+            return _yaml([told_of(row, columns, view) for row in rows])
         case "csv":
-            return _csv(rows, [c for c in columns if c.level <= WIDE], view)
+            return csv_lines(rows, columns, view)
         case "name":
             return "".join(f"{clean(short(row))}\n" for row in rows)
+    return table(rows, shown_of(columns, rows, view), view)
+
+
+def shown_of(columns: Sequence[Column], rows: Sequence[Any], view: View) -> list[Column]:
+    """The columns that a table has."""
+    if view.chosen:
+        return list(columns)
     wide = view.format == "wide"
-    told = [
+    return [
         c
         for c in columns
         if c.level == TABLE or (wide and c.level == WIDE and any(c.value(r, view) for r in rows))
     ]
-    return table(rows, told, view)
+
+
+def told_of(row: Any, columns: Sequence[Column], view: View) -> Mapping[str, Any]:
+    """The row for programs: all of it, or the columns that were asked for."""
+    if not view.chosen:
+        return as_dict(row)
+    return {c.key: c.plain(row) if c.plain else c.value(row, view) for c in columns}
 
 
 def one(row: Any, columns: Sequence[Column], view: View) -> str:
     """One row in the view's format: as a record where people read it."""
     match view.format:
         case "json":
-            return _json(as_dict(row))
+            return _json(told_of(row, columns, view))
         case "yaml":
-            return _yaml(as_dict(row))
+            return _yaml(told_of(row, columns, view))
         case "csv" | "name":
             return many([row], columns, view)
     return record(row, columns, view)
 
 
-def table(rows: Sequence[Any], columns: Sequence[Column], view: View) -> str:
-    """A table; columns that may be cut are, when it does not fit into the width."""
+def table(
+    rows: Sequence[Any], columns: Sequence[Column], view: View, least: Sequence[int] = ()
+) -> str:
+    """A table; columns that may be cut are, when it does not fit into the width.
+
+    least: widths of the columns that it has at least.
+    """
     body = [[clean(column.value(row, view)) for column in columns] for row in rows]
     titles = [column.title for column in columns]
     widths = fitted(
-        [max(map(cells_wide, cells)) for cells in zip(titles, *body, strict=True)],
+        widths_of([titles, *body] if view.header else body, least),
         [column.elastic for column in columns],
         view.width,
     )
-    lines = [_line(titles, columns, widths, ["bold"] * len(columns), view)]
+    lines = [_line(titles, columns, widths, ["bold"] * len(columns), view)] if view.header else []
     for cells in body:
         styles = [c.style(cell) if c.style else "" for c, cell in zip(columns, cells, strict=True)]
         lines.append(_line(cells, columns, widths, styles, view))
     return "".join(line + "\n" for line in lines)
+
+
+def widths_of(lines: Sequence[Sequence[str]], least: Sequence[int] = ()) -> list[int]:
+    """How wide each column of some lines of cells is."""
+    widths = [max(map(cells_wide, cells)) for cells in zip(*lines, strict=True)]
+    return [max(pair) for pair in zip(widths, least, strict=True)] if least else widths
 
 
 def fitted(widths: Sequence[int], elastic: Sequence[bool], total: int) -> list[int]:
@@ -185,7 +239,9 @@ def _line(
 def record(row: Any, columns: Sequence[Column], view: View) -> str:
     """One row, a line for each column that has something to say."""
     pairs = [(column, clean_lines(column.value(row, view))) for column in columns]
-    told = [(column, text) for column, text in pairs if text]
+    if not view.header:
+        return "".join(f"{text}\n" for _, text in pairs if text or view.chosen)
+    told = [(column, text) for column, text in pairs if text or view.chosen]
     titles = {column.title: titled(column.title) for column, _ in told}
     widest = max(map(len, titles.values()), default=0)
     lines = []
@@ -238,12 +294,15 @@ def _yaml(value: Any) -> str:
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
-def _csv(rows: Iterable[Any], columns: Sequence[Column], view: View) -> str:
+def csv_lines(rows: Iterable[Any], columns: Sequence[Column], view: View) -> str:
+    """The rows as CSV: the columns of a wide table, empty ones too."""
     import csv
     import io
 
+    told = [c for c in columns if view.chosen or c.level <= WIDE]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.title.lower().replace(" ", "_") for column in columns])
-    writer.writerows([clean(column.value(row, view)) for column in columns] for row in rows)
+    if view.header:
+        writer.writerow([column.key for column in told])
+    writer.writerows([clean(column.value(row, view)) for column in told] for row in rows)
     return text.getvalue()

@@ -1,6 +1,5 @@
 """One run of the shell: which cluster it talks to, how it shows things, what it asks before it
-acts.
-Connects when a command first needs the cluster.
+acts. Connects when a command first needs the cluster.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shell.choices import picked
 from shell.failures import Declined
-from shell.render import Column, View, many, one
+from shell.render import Column, Output, View, many, one
 
 if TYPE_CHECKING:
     from pvc_client import Cluster
@@ -78,24 +78,39 @@ class Session:
             return self._colour
         return "NO_COLOR" not in os.environ and bool(stream.isatty())
 
-    def view(self, format: str) -> View:
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def view(self, output: Output) -> View:
         """How to show things on stdout."""
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
-        return View(format, width, self.coloured(sys.stdout), time.time())
+        coloured = self.coloured(sys.stdout)
+        chosen = bool(output.columns)
+        return View(output.format, width, coloured, self.now(), output.header, chosen)
+
+    def columns(self, output: Output, columns: Sequence[Column], kind: Any) -> Sequence[Column]:
+        """Those that were asked for, the usual ones otherwise. kind: the descriptor of the rows.
+
+        Raises UsageError for one that is not there.
+        """
+        return picked(columns, kind, output.columns) if output.columns else columns
 
     def show_many(
-        self, rows: Sequence[Any], columns: Sequence[Column], format: str,
+        self, rows: Sequence[Any], columns: Sequence[Column], output: Output,
         nothing: str = "nothing found",
     ) -> None:  # fmt: skip
         """Prints rows; says on stderr when there are none, where people read."""
-        if not rows and format in ("table", "wide"):
+        if not rows and output.for_people:
             click.echo(nothing, err=True)
             return
-        click.echo(many(rows, columns, self.view(format)), nl=False)
+        told = self.columns(output, columns, rows[0].DESCRIPTOR) if rows else columns
+        click.echo(many(rows, told, self.view(output)), nl=False)
 
-    def show_one(self, row: Any, columns: Sequence[Column], format: str) -> None:
+    def show_one(self, row: Any, columns: Sequence[Column], output: Output) -> None:
         """Prints one row."""
-        click.echo(one(row, columns, self.view(format)), nl=False)
+        told = self.columns(output, columns, row.DESCRIPTOR)
+        click.echo(one(row, told, self.view(output)), nl=False)
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Asks; returns when the answer is yes. Raises Declined, also when nobody can be asked."""

@@ -83,7 +83,7 @@ def raw(terminal: int) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(terminal)
-    with _signals_raise():
+    with signals_raise():
         try:
             tty.setraw(terminal)
             yield
@@ -92,7 +92,7 @@ def raw(terminal: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
     """Signals that would end the process leave by an exception meanwhile."""
 
     def leave(number: int, _frame: Any) -> None:

@@ -4,6 +4,7 @@ that many commands share, completion with live names.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from shell.listing import Listing
 from shell.measures import parse_size, parse_span
-from shell.render import FORMATS
+from shell.render import FORMATS, Output
 
 if TYPE_CHECKING:
     from shell.session import Session
@@ -213,14 +215,70 @@ def name_argument(collection: str, name: str = "name", **kwargs: Any) -> Callabl
     return click.argument(name, required=required, shell_complete=live_names(collection), **kwargs)
 
 
-format_option = click.option(
-    "-f",
-    "--format",
-    type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="How to show it.",
+def packed(make: Callable[..., Any], into: str, names: Sequence[str]) -> Callable[[F], F]:
+    """Makes one argument of several: what `make` makes of those, under the name `into`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **given: Any) -> Any:
+            one = make(**{name: given.pop(name) for name in names})
+            return function(*args, **given, **{into: one})
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+_output_options = (
+    click.option(
+        "-f",
+        "--format",
+        type=click.Choice(FORMATS),
+        default="table",
+        show_default=True,
+        help="How to show it.",
+    ),
+    click.option(
+        "--columns",
+        default="",
+        metavar="NAMES",
+        help="These instead: titles or fields, 'name,spec.cpu.vcpus'; '+…' for these too.",
+    ),
+    click.option("--no-header", "header", flag_value=False, default=True, help="No titles."),
 )
+_OUTPUT = ("format", "columns", "header")
+
+
+def _listing(**given: Any) -> Listing:
+    output = Output(**{name: given.pop(name) for name in _OUTPUT})
+    return Listing(output, **{key: value for key, value in given.items() if value})
+
+
+format_option = stacked(*_output_options, packed(Output, "format", _OUTPUT))
+"""How one thing is shown; the function gets an Output as `format`."""
+_sort_options = (
+    click.option("--sort", default="", metavar="NAMES", help="By these: 'state,-memory'."),
+    click.option("--limit", type=click.IntRange(1), help="So many at most."),
+)
+rows_options = stacked(
+    *_sort_options, *_output_options, packed(_listing, "asked", ("sort", "limit", *_OUTPUT))
+)
+"""For lists that are no collection; the function gets a Listing as `asked`, for show_rows."""
+_query_options = (
+    click.option("--filter", default="", help="Which: 'state=running memory>2G tag:web'."),
+    *_sort_options,
+    click.option("-w", "--watch", is_flag=True, help="Go on with every change, until Ctrl-C."),
+    *_output_options,
+)
+_QUERY = ("filter", "sort", "limit", "watch", *_OUTPUT)
+inner_list_options = stacked(*_query_options, packed(_listing, "asked", _QUERY))
+"""list_options without a PATTERN, for what is inside of something that is named."""
+list_options = stacked(
+    click.argument("pattern", required=False),
+    *_query_options,
+    packed(_listing, "asked", ("pattern", *_QUERY)),
+)
+"""What every list has; the function gets a Listing as `asked`, for shell.listing.show_list."""
 waiting_options = stacked(
     click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end."),
     click.option("--dry-run", is_flag=True, help="Check everything, change nothing."),
@@ -229,12 +287,6 @@ copy_option = click.option(
     "--copy-volumes", is_flag=True, help="Copy volumes along that cannot be opened there."
 )
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-list_options = stacked(
-    click.argument("pattern", required=False),
-    click.option("--filter", default="", help="Which: 'status.state = RUNNING AND …'."),
-    click.option("--sort", default="", help="Fields to sort by: 'spec.memory.memory_mib desc'."),
-    format_option,
-)
 
 
 def options(*, dry_run: bool = False, etag: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import click
 
 from shell import columns
 from shell.measures import parse_span
-from shell.render import clean
+from shell.render import Output, clean
 from shell.tree import Group, command, format_option, options, waiting_options, yes_option
 from shell.waiting import finish
 
@@ -32,7 +32,7 @@ def cluster() -> None:
 
 @command(cluster, "status", "pvc cluster status", "pvc cluster status -f json")
 @format_option
-def status(session: Any, format: str) -> None:
+def status(session: Any, format: Output) -> None:
     """Say who leads, how many of what are in which state, and what is wrong."""
     session.show_one(session.cluster.status(), columns.CLUSTER, format)
 
@@ -166,7 +166,7 @@ _switch(
 
 @command(cluster, "settings", "pvc cluster settings", "pvc cluster settings -f yaml")
 @format_option
-def settings(session: Any, format: str) -> None:
+def settings(session: Any, format: Output) -> None:
     """Show how the cluster is to behave; `pvc cluster set` changes it."""
     session.show_one(session.cluster.status().spec, columns.SETTINGS, format)
 
@@ -217,7 +217,7 @@ def set_(session: Any, dry_run: bool, **given: Any) -> None:
         raise click.UsageError("nothing to change: give at least one option")
     spec = cluster_pb2.ClusterSpec(**wanted)
     after = session.cluster.update(spec, list(wanted), **options(dry_run=dry_run))
-    session.show_one(after.spec, columns.SETTINGS, "table")
+    session.show_one(after.spec, columns.SETTINGS, Output())
     if dry_run:
         click.echo("this would be so; nothing was changed", err=True)
 
@@ -230,7 +230,7 @@ def set_(session: Any, dry_run: bool, **given: Any) -> None:
 @format_option
 @waiting_options
 def balance(
-    session: Any, selector: str | None, max_moves: int, format: str, wait: bool, dry_run: bool
+    session: Any, selector: str | None, max_moves: int, format: Output, wait: bool, dry_run: bool
 ) -> None:
     """Move VMs so that the nodes are evenly used; --dry-run only shows the moves."""
     from pvc.compute.v1 import vm_pb2
@@ -245,8 +245,8 @@ def balance(
     finish(session, pending, "the nodes are evenly used", wait=wait)
 
 
-def _show_moves(session: Any, plan: Any, format: str) -> None:
-    if format not in ("table", "wide"):
+def _show_moves(session: Any, plan: Any, format: Output) -> None:
+    if not format.for_people:
         session.show_one(plan, columns.MOVE, format)
         return
     session.show_many(list(plan.moves), columns.MOVE, format, "there is nothing to move")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from shell import columns
-from shell.render import table
+from shell.render import Output, table
 from shell.tree import Group, Span, command, filter_of, format_option, stacked
 
 PAGE_MAX = 1000
@@ -43,7 +43,7 @@ GRAVER = {"warning": "severity = WARNING OR severity = ERROR", "error": "severit
               help="How many, the newest.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Go on with what happens from now on.")
 @format_option
-def list_events(session: Any, lines: int, follow: bool, format: str, **which: Any) -> None:
+def list_events(session: Any, lines: int, follow: bool, format: Output, **which: Any) -> None:
     """List events, the oldest first."""
     query = _query(session, **which)
     page = min(lines, PAGE_MAX)
@@ -86,7 +86,7 @@ def _before(session: Any, seconds: int) -> str:
     """A moment so many seconds ago, in RFC 3339."""
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    return str(Timestamp(seconds=int(session.view("table").now) - seconds).ToJsonString())
+    return str(Timestamp(seconds=int(session.now()) - seconds).ToJsonString())
 
 
 def _follow(session: Any, query: str, revision: int, *, kept: bool = False) -> None:
@@ -97,5 +97,5 @@ def _follow(session: Any, query: str, revision: int, *, kept: bool = False) -> N
     wanted = {meta_pb2.CHANGE_KIND_ADDED} | ({meta_pb2.CHANGE_KIND_PRESENT} if kept else set())
     for change in session.cluster.events.watch(filter=query, from_revision=revision):
         if change.resource is not None and change.kind in wanted:
-            shown = table([change.resource], columns.EVENT[:5], session.view("table"))
+            shown = table([change.resource], columns.EVENT[:5], session.view(Output()))
             click.echo(shown.partition("\n")[2], nl=False)

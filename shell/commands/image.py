@@ -11,13 +11,14 @@ import click
 from shell import columns
 from shell.commands.shared import add_info, add_list
 from shell.commands.volume import bring, check_pool
+from shell.listing import Listing, show_rows
 from shell.tree import (
     Group,
     command,
-    format_option,
     live_names,
     name_argument,
     options,
+    rows_options,
     waiting_options,
     yes_option,
 )
@@ -42,10 +43,10 @@ add_info(image, "images", columns.IMAGE, "pvc image info debian-12")
 
 
 @command(image, "recipes", "pvc image recipes")
-@format_option
-def recipes(session: Any, format: str) -> None:
+@rows_options
+def recipes(session: Any, asked: Listing) -> None:
     """List the recipes that PVC brings along."""
-    session.show_many(session.cluster.images.recipes(), columns.RECIPE, format)
+    show_rows(session, asked, session.cluster.images.recipes(), columns.RECIPE)
 
 
 @command(image, "build", "pvc image build debian-12",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import click
 
 from shell import node_columns
 from shell.failures import Declined
+from shell.listing import Listing, show_list
 from shell.measures import span
-from shell.render import clean, painted
+from shell.render import Output, clean, painted
 from shell.tree import (
     Group,
     Span,
     command,
     copy_option,
-    filter_of,
     format_option,
     list_options,
     name_argument,
@@ -44,21 +45,17 @@ def node() -> None:
 @command(node, "list", "pvc node list", "pvc node list --state drained -f wide")
 @list_options
 @click.option("-s", "--state", help="Only in this state: online, drained, fenced…")
-def list_(
-    session: Any, pattern: str | None, filter: str, sort: str, format: str, state: str | None
-) -> None:
+def list_(session: Any, asked: Listing, state: str | None) -> None:
     """List nodes; PATTERN for the name may have stars."""
-    term = f"decision.state = {state.upper()}" if state else ""
-    rows = session.cluster.nodes.list(
-        filter=filter_of("nodes", pattern, filter, term), order_by=sort
-    )
-    session.show_many(list(rows), _columns(session), format)
+    terms = [f"decision.state = {state.upper()}"] if state else []
+    found = partial(_columns, session)
+    show_list(session, asked, session.cluster.nodes, found, path="nodes", terms=terms)
 
 
 @command(node, "info", "pvc node info n1", "pvc node info n1 -f yaml")
 @name_argument("nodes")
 @format_option
-def info(session: Any, name: str, format: str) -> None:
+def info(session: Any, name: str, format: Output) -> None:
     """Show everything about one: proofs of its death, its controller, its watchdog, its faults."""
     session.show_one(session.cluster.nodes.get(name), _columns(session), format)
 

@@ -8,7 +8,8 @@ import click
 
 from shell import columns
 from shell.commands.shared import add_info
-from shell.tree import Group, command, filter_of, list_options, name_argument
+from shell.listing import Listing, show_list
+from shell.tree import Group, command, list_options, name_argument
 from shell.waiting import finish
 
 
@@ -20,15 +21,14 @@ def operation() -> None:
 @command(operation, "list", "pvc operation list", "pvc operation list --all -f wide")
 @list_options
 @click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
-def list_operations(
-    session: Any, pattern: str | None, filter: str, sort: str, format: str, everything: bool
-) -> None:
+def list_operations(session: Any, asked: Listing, everything: bool) -> None:
     """List operations that go on."""
-    running = "" if everything else "state = PENDING OR state = RUNNING"
-    query = filter_of("operations", pattern, filter, running)
-    rows = list(session.cluster.operations.list(filter=query, order_by=sort))
+    terms = [] if everything else ["state = PENDING OR state = RUNNING"]
     nothing = "nothing found" if everything else "nothing goes on; --all shows what has ended"
-    session.show_many(rows, columns.OPERATION, format, nothing)
+    show_list(
+        session, asked, session.cluster.operations, columns.OPERATION,
+        path="operations", terms=terms, nothing=nothing,
+    )  # fmt: skip
 
 
 add_info(operation, "operations", columns.OPERATION, "pvc operation info 01k5f3")

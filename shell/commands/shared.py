@@ -7,27 +7,25 @@ from typing import Any
 
 import click
 
-from shell.render import Column
-from shell.tree import command, filter_of, format_option, list_options, name_argument
+from shell.listing import Columns, Listing, show_list
+from shell.render import Column, Output
+from shell.tree import command, format_option, list_options, name_argument
 
 
 def add_list(
     group: click.Group,
     collection: str,
     path: str,
-    columns: Sequence[Column],
+    columns: Columns,
     *examples: str,
 ) -> None:
     """Adds `list`. path: what names begin with: "vms", "pools/*/volumes"."""
 
     @command(group, "list", *examples)
     @list_options
-    def list_(session: Any, pattern: str | None, filter: str, sort: str, format: str) -> None:
+    def list_(session: Any, asked: Listing) -> None:
         """List them; PATTERN for the name may have stars."""
-        rows = getattr(session.cluster, collection).list(
-            filter=filter_of(path, pattern, filter), order_by=sort
-        )
-        session.show_many(list(rows), columns, format)
+        show_list(session, asked, getattr(session.cluster, collection), columns, path=path)
 
 
 def add_info(
@@ -38,6 +36,6 @@ def add_info(
     @command(group, "info", *examples)
     @name_argument(collection)
     @format_option
-    def info(session: Any, name: str, format: str) -> None:
+    def info(session: Any, name: str, format: Output) -> None:
         """Show everything about one."""
         session.show_one(getattr(session.cluster, collection).get(name), columns, format)

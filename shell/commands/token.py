@@ -10,6 +10,7 @@ import click
 
 from shell import columns
 from shell.commands.shared import add_info, add_list
+from shell.render import Output
 from shell.tree import Command, Group, Span, command, format_option, name_argument, yes_option
 
 
@@ -73,6 +74,6 @@ def delete(session: Any, name: str, yes: bool) -> None:
 @click.command(cls=Command, examples=("pvc whoami",))
 @format_option
 @click.pass_obj
-def whoami(session: Any, format: str) -> None:
+def whoami(session: Any, format: Output) -> None:
     """Show who the cluster takes you for, and what you may do."""
     session.show_one(session.cluster.whoami(), columns.WHOAMI, format)

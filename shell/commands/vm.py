@@ -12,13 +12,13 @@ from shell import columns
 from shell.commands.shared import add_info
 from shell.commands.vm_parts import add_parts
 from shell.commands.vm_place import add_places, place_options
+from shell.listing import Listing, show_list
 from shell.tree import (
     F,
     Group,
     Pair,
     Size,
     command,
-    filter_of,
     list_options,
     live_names,
     name_argument,
@@ -62,30 +62,23 @@ shape_options = stacked(
     "list",
     "pvc vm list",
     "pvc vm list 'web*' --state running -f wide",
-    "pvc vm list --filter 'spec.memory.memory_mib > 4096' --sort 'name desc' -f json",
+    "pvc vm list --filter 'state=running memory>2G tag:web' --sort -memory,name",
+    "pvc vm list --columns name,node,spec.cpu.vcpus -f csv",
 )
 @list_options
 @click.option("-s", "--state", help="Only in this state: running, stopped, crashed…")
 @click.option("-g", "--tag", multiple=True, help="Only with this tag.")
 @click.option("-t", "--node", help="Only on this node.", shell_complete=live_names("nodes"))
 def list_(
-    session: Any,
-    pattern: str | None,
-    filter: str,
-    sort: str,
-    format: str,
-    state: str | None,
-    tag: tuple[str, ...],
-    node: str | None,
+    session: Any, asked: Listing, state: str | None, tag: tuple[str, ...], node: str | None
 ) -> None:
     """List VMs; PATTERN for the name may have stars."""
-    terms = [filter, *(f'spec.tags:"{one}"' for one in tag)]
+    terms = [f'spec.tags:"{one}"' for one in tag]
     if state:
         terms.append(f"status.state = {state.upper()}")
     if node:
         terms.append(f'decision.node = "nodes/{node}"')
-    rows = session.cluster.vms.list(filter=filter_of("vms", pattern, *terms), order_by=sort)
-    session.show_many(list(rows), columns.VM, format)
+    show_list(session, asked, session.cluster.vms, columns.VM, path="vms", terms=terms)
 
 
 add_info(vm, "vms", columns.VM, "pvc vm info web", "pvc vm info web -f yaml")

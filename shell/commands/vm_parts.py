@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.listing import Listing, show_list
 from shell.tree import (
     Group,
     command,
-    format_option,
+    inner_list_options,
     live_names,
     name_argument,
     options,
@@ -30,10 +31,13 @@ def snapshot() -> None:
 
 @command(snapshot, "list", "pvc vm snapshot list web")
 @name_argument("vms")
-@format_option
-def list_(session: Any, name: str, format: str) -> None:
+@inner_list_options
+def list_(session: Any, name: str, asked: Listing) -> None:
     """List the snapshots of a VM."""
-    session.show_many(list(session.cluster.vms.snapshots.of(name)), columns.VM_SNAPSHOT, format)
+    show_list(
+        session, asked, session.cluster.vms.snapshots, columns.VM_SNAPSHOT,
+        path="vms/*/snapshots", parent=name,
+    )  # fmt: skip
 
 
 @command(snapshot, "create", "pvc vm snapshot create web before-upgrade")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shell import columns
-from shell.render import clean
+from shell.render import Output, clean
 from shell.tree import (
     command,
     copy_option,
@@ -145,10 +145,10 @@ def _explain(group: click.Group) -> None:
     @command(group, "explain", "pvc vm explain web", "pvc vm explain web -f json")
     @name_argument("vms")
     @format_option
-    def explain(session: Any, name: str, format: str) -> None:
+    def explain(session: Any, name: str, format: Output) -> None:
         """Say why a VM is where it is, and why not elsewhere."""
         found = session.cluster.vms.explain(name)
-        if format not in ("table", "wide"):
+        if not format.for_people:
             session.show_one(found, columns.EXPLAINED, format)
             return
         where = f"is on {columns.last(found.node)}" if found.node else "is on no node"

@@ -14,11 +14,12 @@ import click
 
 from shell import columns
 from shell.commands.shared import add_info, add_list
+from shell.listing import Listing, show_list
 from shell.tree import (
     Group,
     Size,
     command,
-    format_option,
+    inner_list_options,
     name_argument,
     options,
     waiting_options,
@@ -274,11 +275,13 @@ def export(
 
 @command(snapshot, "list", "pvc snapshot list local/web-root", "pvc snapshot list")
 @name_argument("volumes", required=False)
-@format_option
-def list_snapshots(session: Any, name: str | None, format: str) -> None:
+@inner_list_options
+def list_snapshots(session: Any, name: str | None, asked: Listing) -> None:
     """List the snapshots of a volume, or all."""
-    rows = session.cluster.volumes.snapshots.list(parent=name or "")
-    session.show_many(list(rows), columns.SNAPSHOT, format)
+    show_list(
+        session, asked, session.cluster.volumes.snapshots, columns.SNAPSHOT,
+        path="pools/*/volumes/*/snapshots", parent=name or "",
+    )  # fmt: skip
 
 
 @command(snapshot, "create", "pvc snapshot create local/web-root before-upgrade")
