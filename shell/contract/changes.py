@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shell.contract.fields import behaves, is_whole
+from shell.contract.fields import behaves, find, is_map, is_whole, rules
+from shell.contract.manifest import Document, plain_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,34 @@ def merged(current: Any, wanted: Any, given: Sequence[str]) -> Any:
     for path in given:
         take(wanted, made, path)
     return made
+
+
+def completed(current: Any, document: Document) -> Any:
+    """The current thing with what the document says. Of listed things with a name of their own
+    (drives, interfaces) what the document does not say stays too."""
+    made = merged(current, document.message, document.given)
+    for path in document.given:
+        field = find(made.DESCRIPTOR, path)
+        key = rules(field).unique
+        if field.is_repeated and not is_map(field) and field.message_type and key not in ("", "."):
+            _complete_items(at(current, path), at(made, path), document.at(path), key)
+    return made
+
+
+def _complete_items(before: Any, after: Any, said: Sequence[Any], key: str) -> None:
+    there = {getattr(one, key): one for one in before}
+    for item, words in zip(after, said, strict=True):
+        old = there.get(getattr(item, key))
+        for field in item.DESCRIPTOR.fields if old is not None else ():
+            if field.name not in words:
+                take(old, item, field.name)
+
+
+def at(message: Any, path: str) -> Any:
+    """What a message has at a path."""
+    for step in path.split("."):
+        message = getattr(message, step)
+    return message
 
 
 def take(source: Any, target: Any, path: str) -> None:
@@ -64,8 +93,6 @@ def _present(message: Any, field: Any) -> bool:
 def shown(message: Any, field: Any) -> str:
     """A field's value in one line."""
     import json
-
-    from shell.contract.manifest import plain_field
 
     value = plain_field(message, field)
     return "" if value is None else value if isinstance(value, str) else json.dumps(

@@ -38,6 +38,15 @@ class Document:
     """The thing with what the file says of it, without what only the cluster writes."""
     given: tuple[str, ...]
     """The paths that the file says something of."""
+    plain: Mapping[str, Any]
+    """What the file says, as the contract spells it."""
+
+    def at(self, path: str) -> Any:
+        """What the file says at a path."""
+        found: Any = self.plain
+        for step in path.split("."):
+            found = found[step]
+        return found
 
 
 def documents(text: str) -> list[Document]:
@@ -67,7 +76,7 @@ def document(thing: Any, kind: Kind | None = None) -> Document:
         raise Malformed(f"name: {name!r} names nothing that there is; names are {forms}")
     plain = _plain(kind.message, thing, "")
     message = json_format.ParseDict(plain, kind.new())
-    return Document(kind, name, message, tuple(_given(kind.message, plain, "")))
+    return Document(kind, name, message, tuple(_given(kind.message, plain, "")), plain)
 
 
 def _plain(message: Descriptor, thing: Any, where: str) -> dict[str, Any]:
@@ -88,7 +97,8 @@ def _plain(message: Descriptor, thing: Any, where: str) -> dict[str, Any]:
 
 def _is_clusters(field: FieldDescriptor) -> bool:
     """Whether it is for the cluster to write, or to compare by: of no use in a file."""
-    etag = field.name == "etag" and field.containing_type.name == "Meta"
+    holder = field.containing_type
+    etag = field.name == "etag" and holder is not None and holder.name == "Meta"
     return etag or behaves(field, "OUTPUT_ONLY")
 
 
@@ -131,6 +141,7 @@ def _enum(kind: EnumDescriptor, value: Any, path: str) -> str:
 def _scalar(field: FieldDescriptor, value: Any, path: str) -> Any:
     from shell.contract.methods import message_class
 
+    assert field.containing_type is not None
     is_text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING
     plain = str(value) if is_text and isinstance(value, int | float) else value
     outer = message_class(field.containing_type)()
