@@ -29,6 +29,10 @@ COMMANDS = {
     "event": ("shell.commands.event:event", "What happened"),
     "token": ("shell.commands.token:token", "Tokens that let callers in"),
     "whoami": ("shell.commands.token:whoami", "Who the cluster takes you for"),
+    "apply": ("shell.commands.apply:apply", "Have things be as files say"),
+    "diff": ("shell.commands.apply:diff", "What apply would make or change"),
+    "explain": ("shell.commands.explain:explain", "What a thing, a field or a method is"),
+    "call": ("shell.commands.call:call", "Any method of the API, with its request as JSON"),
     "completion": ("shell.commands.completion:completion", "Tab completion for your shell"),
 }
 ALIASES = {"task": "operation"} | {f"{name}s": name for name in COMMANDS if name != "whoami"}

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.commands.edit import add_edit, add_export
 from shell.commands.shared import add_info
 from shell.commands.vm_parts import add_parts
 from shell.commands.vm_place import add_places, place_options
@@ -394,5 +395,7 @@ def log(session: Any, name: str, lines: int | None, follow: bool) -> None:
         stdout.flush()
 
 
+add_edit(vm, "vms", "vms", "web")
+add_export(vm, "vms", "vms", "web")
 add_parts(vm)
 add_places(vm)
