@@ -22,6 +22,8 @@ from services.gateway.proxy import DETAILS
 from tests.watching.histories import Asked, Seen
 
 TIMEOUT_S = 20.0
+NOBODY = "UNREACHABLE"
+"""What a reader makes of a door that is shut, where nobody is to say it."""
 
 
 class Broken(Exception):
@@ -63,7 +65,10 @@ class ByGrpc:
         try:
             return _seen(next(self._call))
         except grpc.RpcError as error:
-            raise Broken(*_reason(self._call), error.code()) from None  # type: ignore[attr-defined]
+            code: Any = error.code()  # type: ignore[attr-defined]
+            if code == grpc.StatusCode.UNAVAILABLE and not _reason(self._call)[0]:
+                raise Broken(NOBODY, self._call.details(), code) from None
+            raise Broken(*_reason(self._call), code) from None
 
     def close(self) -> None:
         self._call.cancel()
@@ -100,8 +105,11 @@ class ByLines:
         host = place.rest_url.removeprefix("http://")
         self._connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
         headers = {"authorization": f"Bearer {token}", "accept": self.accept}
-        self._connection.request("GET", f"/v1/vms:watch?{_query(asked)}", headers=headers)
-        self._response = self._connection.getresponse()
+        try:
+            self._connection.request("GET", f"/v1/vms:watch?{_query(asked)}", headers=headers)
+            self._response = self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise Broken(NOBODY, str(error)) from None
         if self._response.status != 200:
             status = self._response.status
             raise Broken(*_said(json.loads(self._response.read())), status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,10 +24,12 @@ from tests.watching.histories import (
     Truth,
     Vm,
 )
-from tests.watching.readers import Stream
+from tests.watching.readers import Broken, Stream
 
 LAST = "vms/zz-last"
 """Written last of all, and meant by every filter: whoever has seen it has seen the story."""
+AWAY = ("UNREACHABLE", "STORE_UNAVAILABLE")
+PAUSE_S = 0.1
 _stamps = itertools.count(1)
 Open = Callable[[Asked], Stream]
 
@@ -114,10 +117,15 @@ class Reader:
     """Reads in a thread of its own, stream after stream, each from where the one before had come
     to."""
 
-    def __init__(self, open: Open, asked: Asked, breaks: Sequence[int]) -> None:
+    def __init__(
+        self, open: Open, asked: Asked, breaks: Sequence[int] = (), patience: int = 0
+    ) -> None:
+        """breaks: see Story. patience: how many streams may break without the reader's wish."""
         self.readings: list[Reading] = []
         self.failed: list[BaseException] = []
-        self._open, self._asked, self._breaks = open, asked, breaks
+        self._open, self._asked = open, asked
+        self._breaks = (*breaks, *(None for _ in range(patience + 1)))
+        self._patience = patience
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def start(self) -> None:
@@ -132,15 +140,26 @@ class Reader:
     def _read(self) -> None:
         try:
             asked = self._asked
-            for most in (*self._breaks, None):
+            for most in self._breaks:
                 reading = Reading(asked)
                 self.readings.append(reading)
-                self._stream(reading, most)
+                try:
+                    self._stream(reading, most)
+                except Broken as broken:
+                    self._bear(reading, broken)
                 if self._is_over(reading):
                     return
                 asked = Asked(asked.filter, asked.mask, reading.newest)
         except BaseException as error:  # noqa: BLE001 - raised where the test is
             self.failed.append(error)
+
+    def _bear(self, reading: Reading, broken: Broken) -> None:
+        """Takes an error that says that another try may help; raises any other."""
+        reading.ended = broken.reason
+        self._patience -= 1
+        if broken.reason not in AWAY or self._patience < 0:
+            raise broken
+        time.sleep(PAUSE_S)
 
     def _stream(self, reading: Reading, most: int | None) -> None:
         stream = self._open(reading.asked)
