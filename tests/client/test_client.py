@@ -233,8 +233,8 @@ class Scripted:
         for one in script:
             if isinstance(one, Exception):
                 raise one
-            kind, name, revision = one
-            vm = vm_pb2.Vm(name=name) if name else None
+            kind, name, revision, *etag = one
+            vm = vm_pb2.Vm(name=name, meta={"etag": etag[0]}) if name else None
             yield vm_pb.WatchVmsResponse(kind=kind, vm=vm, revision=revision)
 
 
@@ -254,15 +254,17 @@ def names(changes: Changes[Any]) -> list[tuple[str, int]]:
 def test_a_broken_watch_goes_on_where_it_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvc_client.resources.RECONNECT_PAUSE_S", 0.0)
     script = Scripted(
-        [(HERE, "vms/a", 5), (MARK, "", 5), (ADDED, "vms/b", 7), (ADDED, "vms/c", 7), BROKEN],
+        [(HERE, "vms/a", 0, "5"), (MARK, "", 5), (CHANGED, "vms/a", 6, "6"),
+         (ADDED, "vms/b", 6, "7"), (CHANGED, "vms/a", 6, "7"), BROKEN],
         [BROKEN],
         # The commit 7 was cut in the middle: what came of it is not told again.
-        [(ADDED, "vms/b", 7), (ADDED, "vms/c", 7), (ADDED, "vms/d", 7), (CHANGED, "vms/b", 8)],
-    )
+        [(ADDED, "vms/b", 6, "7"), (CHANGED, "vms/a", 6, "7"), (ADDED, "vms/d", 7, "7"),
+         (CHANGED, "vms/b", 8, "8")],
+    )  # fmt: skip
     seen: list[int] = []
     changes: Changes[Any] = Changes(script.open, "vm", 0, seen.append)
     assert names(changes) == [
-        ("vms/a", 5), ("", 5), ("vms/b", 7), ("vms/c", 7), ("vms/d", 7), ("vms/b", 8),
+        ("vms/a", 0), ("", 5), ("vms/a", 6), ("vms/b", 6), ("vms/a", 6), ("vms/d", 7), ("vms/b", 8),
     ]  # fmt: skip
     assert script.began_after == [0, 6, 6]
     assert max(seen) == 8  # later calls are answered from there on
@@ -270,7 +272,7 @@ def test_a_broken_watch_goes_on_where_it_broke_off(monkeypatch: pytest.MonkeyPat
 
 def test_a_watch_that_breaks_in_its_beginning_says_so() -> None:
     changes: Changes[Any] = Changes(
-        Scripted([(HERE, "vms/a", 5), BROKEN]).open, "vm", 0, lambda _: None
+        Scripted([(HERE, "vms/a", 5, "5"), BROKEN]).open, "vm", 0, lambda _: None
     )
     assert next(changes).revision == 5
     with pytest.raises(errors.Unreachable):

@@ -28,7 +28,7 @@ from services.mesh.clock import SystemClock
 from services.mesh.desk import Desk
 from services.mesh.server import Server
 from services.state.memory import MemoryStore
-from services.state.store import Put
+from services.state.store import Put, Store
 from tests.doors.servicers import Provisioner, Storage, Vms
 
 T = TypeVar("T")
@@ -53,8 +53,17 @@ class OnePeer:
 class World:
     """What a test can reach. Everything asynchronous runs in a loop of its own thread."""
 
-    def __init__(self, folder: Path, work_s: float, tries_per_s: float) -> None:
-        self.store = MemoryStore()
+    def __init__(
+        self,
+        folder: Path,
+        work_s: float,
+        tries_per_s: float,
+        store: Store | None = None,
+        door_store: Store | None = None,
+    ) -> None:
+        """store: the services' own; door_store: the gateway's, when it is a process of its own."""
+        self.store: Store = store or MemoryStore()
+        self.door_store = door_store or self.store
         self.clock = SystemClock()
         self.socket = folder / "pvc.sock"
         self.loop = asyncio.new_event_loop()
@@ -80,7 +89,7 @@ class World:
         )
         gateway = build_gateway(
             self.settings,
-            self.store,
+            self.door_store,
             self.clock,
             self.peers,
             node="nodes/n1",
@@ -123,7 +132,7 @@ class World:
                 self.settings, grpc_address=self.grpc_address, rest_address=self.rest_url[7:]
             )
             await self.doors.stop(0)
-            self.doors = Doors(where, Door(self.store, self.clock, self.peers))
+            self.doors = Doors(where, Door(self.door_store, self.clock, self.peers))
             await self.doors.start()
 
         self.run(again())
@@ -148,8 +157,14 @@ class World:
 
 
 @contextmanager
-def world_in(folder: Path, work_s: float = 0.02, tries_per_s: float = 1000.0) -> Iterator[World]:
-    world = World(folder, work_s, tries_per_s)
+def world_in(
+    folder: Path,
+    work_s: float = 0.02,
+    tries_per_s: float = 1000.0,
+    store: Store | None = None,
+    door_store: Store | None = None,
+) -> Iterator[World]:
+    world = World(folder, work_s, tries_per_s, store, door_store)
     try:
         yield world
     finally:

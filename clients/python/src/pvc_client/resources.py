@@ -84,6 +84,10 @@ class Pages(Iterator[R]):
         self._last = not page.next_page_token
 
 
+Mark = tuple[int, str, str]
+"""Kind, name and etag of a change."""
+
+
 class Changes(Iterator[Change[R]]):
     """The stream of a watch: ordered, each change once. close() it from any thread to end it.
 
@@ -106,8 +110,10 @@ class Changes(Iterator[Change[R]]):
         self._stream = open(start)
         self._revision = 0
         """The newest revision seen; 0 while the stream could only be begun anew."""
-        self._seen: set[str] = set()
-        """The names that came at that revision."""
+        self._seen: set[Mark] = set()
+        """What came at that revision: it may be a part of the commit after it."""
+        self._told: set[Mark] = set()
+        """What came before a break, and may come again after it."""
         self._complete = start > 0
         """What there was in the beginning has come."""
         self._closed = False
@@ -118,13 +124,15 @@ class Changes(Iterator[Change[R]]):
     def __next__(self) -> Change[R]:
         while True:
             change = self._next()
-            name = str(getattr(change.resource, "name", ""))
+            mark = _mark(change)
+            if mark in self._told:
+                continue
             if change.revision > self._revision:
                 self._revision, self._seen = change.revision, set()
-            elif self._complete and name and name in self._seen:
-                continue  # it came before the break
-            self._complete |= change.kind == meta_pb2.CHANGE_KIND_BOOKMARK
-            self._seen.add(name)
+            if mark is None:
+                self._complete, self._told = True, set()
+            elif mark[2]:
+                self._seen.add(mark)
             return change
 
     def _next(self) -> Change[R]:
@@ -134,7 +142,7 @@ class Changes(Iterator[Change[R]]):
                 answer = next(self._stream)
             except Unavailable:
                 silent_s = time.monotonic() - silent_since
-                if not self._complete or self._revision < 2 or silent_s > RECONNECT_S:
+                if not self._complete or not self._revision or silent_s > RECONNECT_S:
                     raise
                 time.sleep(RECONNECT_PAUSE_S)
                 self._reopen()
@@ -144,14 +152,24 @@ class Changes(Iterator[Change[R]]):
             return Change(answer.kind, resource, answer.revision)
 
     def _reopen(self) -> None:
-        """From the revision before the newest: it may have been cut in the middle."""
+        """From the newest revision: a commit of which a part came begins once more."""
         if not self._closed:
-            self._stream = self._open(self._revision - 1)
+            self._told |= self._seen
+            self._stream = self._open(self._revision)
 
     def close(self) -> None:
         """Ends the stream."""
         self._closed = True
         self._stream.cancel()
+
+
+def _mark(change: Change[Any]) -> Mark | None:
+    """What tells a change from every other one of its stream, as long as the read_mask leaves the
+    etag in: no row is changed twice at one version. None for a bookmark."""
+    row: Any = change.resource
+    if change.kind == meta_pb2.CHANGE_KIND_BOOKMARK:
+        return None
+    return change.kind, row.name, row.meta.etag
 
 
 class Resources(Generic[R]):
