@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help setup demo demo-stop lab lab-demo lab-stop test lint proto proto-check bench bench-cluster clean
+.PHONY: help setup demo demo-stop lab lab-demo lab-stop test lint client proto proto-check bench bench-cluster clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 15
@@ -33,7 +33,11 @@ lint: setup ## Format, style, types, and whether the generated code is what the 
 	@.venv/bin/ruff format --check -q . || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
 	@.venv/bin/ruff check -q .
 	@.venv/bin/mypy --no-error-summary
+	@$(PY) tools/sync_client.py check
 	@tools/proto.sh check || [ $$? = 3 ]
+
+client: setup ## Makes the blocking half of the Python client from its asyncio half
+	@$(PY) tools/sync_client.py generate
 
 proto: setup ## Generates the Python and OpenAPI code from the contracts
 	@tools/proto.sh generate

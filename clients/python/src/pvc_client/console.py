@@ -1,33 +1,39 @@
+# Made from aio/console.py by tools/sync_client.py: change that one.
 """A VM's serial console as an object: read, write, close."""
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from pvc.compute.v1 import vm_service_pb2 as pb
-from pvc_client.transport import Transport
+from pvc_client import wire
+from pvc_client.contract import Method
+from pvc_client.transport import ReplyStream, Transport
 
 WRITE_BYTES_MAX = 65536
 
 
 class Console:
-    """Attached from the first read or write on until close. One thread may read while another
-    writes."""
+    """Attached from the first read or write on, or where the context begins, until close. One may
+    read while another writes."""
 
-    def __init__(self, transport: Transport, method: Any, vm: str, *, force: bool) -> None:
-        self._typed: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        first = pb.AttachConsoleRequest(name=vm, force=force)
-        self._answers = transport.stream(method, self._requests(first), pb.AttachConsoleResponse)
+    def __init__(self, transport: Transport, method: Method, vm: str, *, force: bool) -> None:
+        self._transport = transport
+        self._method = method
+        self._first = method.request(name=vm, force=force)
+        self._typed: wire.Queue[bytes | None] = wire.Queue()
+        self._answers: ReplyStream | None = None
+        self._closed = False
 
     def read(self) -> bytes:
         """What the guest wrote, as soon as there is something; b"" once the console is closed.
 
         Raises PvcError when it breaks off or another client took it over.
         """
-        for answer in self._answers:
+        if self._answers is None:
+            self._transport.settle()
+        for answer in self._attached():
             if answer.data:
                 return bytes(answer.data)
         return b""
@@ -36,18 +42,30 @@ class Console:
         """Sends what is typed. Does not wait."""
         for start in range(0, len(typed), WRITE_BYTES_MAX):
             self._typed.put(typed[start : start + WRITE_BYTES_MAX])
+        self._attached()
 
     def close(self) -> None:
-        """Detaches; a reader sees the end. May be called again, from any thread."""
+        """Detaches; a reader sees the end. May be called again, from anywhere."""
+        self._closed = True
         self._typed.put(None)
-        self._answers.cancel()
+        if self._answers is not None:
+            self._answers.cancel()
 
-    def _requests(self, first: pb.AttachConsoleRequest) -> Iterator[pb.AttachConsoleRequest]:
-        yield first
+    def _attached(self) -> ReplyStream:
+        if self._answers is None:
+            self._answers = self._transport.stream(self._method, self._requests())
+            if self._closed:
+                self._answers.cancel()
+        return self._answers
+
+    def _requests(self) -> Iterator[Any]:
+        yield self._first
         while (typed := self._typed.get()) is not None:
-            yield pb.AttachConsoleRequest(data=typed)
+            yield self._method.request(data=typed)
 
     def __enter__(self) -> Self:
+        self._transport.settle()
+        self._attached()
         return self
 
     def __exit__(

@@ -7,11 +7,11 @@ can do about it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+if TYPE_CHECKING:
+    import grpc
+    from google.rpc import status_pb2
 
 DETAILS = "grpc-status-details-bin"
 
@@ -22,6 +22,7 @@ class PvcError(Exception):
     message: what, why, and what to do next. field: path of the request's field at fault, "" for
     none.
     metadata: further facts. operation: the operation that failed, "" when the request itself did.
+    retry_after_s: when the cluster says that asking again may help; None where it says nothing.
     """
 
     reason: ClassVar[str] = ""
@@ -34,12 +35,14 @@ class PvcError(Exception):
         field: str = "",
         metadata: Mapping[str, str] | None = None,
         operation: str = "",
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.metadata = dict(metadata or {})
         self.operation = operation
+        self.retry_after_s = retry_after_s
 
 
 class InvalidRequest(PvcError):
@@ -324,19 +327,33 @@ _BY_CODE: Mapping[int, type[PvcError]] = {
 
 def from_status(status: status_pb2.Status, operation: str = "") -> PvcError:
     """The error that a Status stands for."""
-    kind = _BY_CODE.get(status.code, Internal)
-    field, metadata = "", {}
+    from google.rpc import error_details_pb2
+
+    kind, field, retry_after_s = _BY_CODE.get(status.code, Internal), "", None
+    metadata: dict[str, str] = {}
+    facts, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
     for detail in status.details:
-        facts, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         if detail.Unpack(facts) and facts.reason in BY_REASON:
             kind, metadata = BY_REASON[facts.reason], dict(facts.metadata)
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
-    return kind(status.message, field=field, metadata=metadata, operation=operation)
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return kind(
+        status.message,
+        field=field,
+        metadata=metadata,
+        operation=operation,
+        retry_after_s=retry_after_s,
+    )
 
 
 def from_rpc(error: Any, address: str = "") -> PvcError:
     """The error that a failed grpc call stands for; grpc's own ones are told with the address."""
+    from google.protobuf.message import DecodeError
+    from google.rpc import status_pb2
+
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS:
             try:
@@ -345,6 +362,18 @@ def from_rpc(error: Any, address: str = "") -> PvcError:
                 break
     code: grpc.StatusCode = error.code()
     words = error.details() or code.name
-    if code == grpc.StatusCode.UNAVAILABLE and address:
+    if code.name == "UNAVAILABLE" and address:
         words = f"{address} does not answer: {words.rpartition(': ')[2].rstrip(']')}"
     return from_status(status_pb2.Status(code=code.value[0], message=words))
+
+
+def mention(stop: BaseException, words: str) -> None:
+    """Says what goes on after somebody was stopped in the middle: in the exception and to the log
+    of the program, if it keeps one."""
+    import logging
+
+    log = logging.getLogger("pvc_client")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    stop.add_note(words)
+    log.warning("%s", words)

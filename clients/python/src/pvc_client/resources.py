@@ -1,3 +1,4 @@
+# Made from aio/resources.py by tools/sync_client.py: change that one.
 """What every collection of the cluster has in common: get, list and watch, derived from the
 contract's names."""
 
@@ -5,46 +6,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Generic, TypedDict, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from pvc.core.v1 import meta_pb2
-from pvc_client.errors import Unavailable
+from pvc_client import wire
+from pvc_client.contract import (
+    Change,
+    Method,
+    Options,
+    Service,
+    differences,
+    filled,
+    mask,
+    message_field,
+    repeated_field,
+)
+from pvc_client.errors import EtagMismatch, Unavailable
 from pvc_client.names import full_name
 from pvc_client.transport import ReplyStream, Transport
 
 R = TypeVar("R", bound=Message)
 
+__all__ = ["Change", "Changes", "Options", "Pages", "Resources"]
+
 PAGE_SIZE = 500
 RECONNECT_S = 60.0
 """How long a cluster that does not answer is asked again, by those who follow something."""
 RECONNECT_PAUSE_S = 0.5
-
-
-class Options(TypedDict, total=False):
-    """What every change may be given."""
-
-    etag: str
-    """Only if the resource is still as it was read with this etag."""
-    request_id: str
-    """Made by the client unless given; the same one twice is done once."""
-    validate_only: bool
-    """Check everything, change nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change(Generic[R]):
-    """What a watch tells."""
-
-    kind: meta_pb2.ChangeKind.ValueType
-    resource: R | None
-    """As it is after the change, as it last was when it was deleted; None in a bookmark."""
-    revision: int
-    """Resume after this one."""
+CHANGE_TRIES = 10
+BOOKMARK = 5
+"""meta_pb2.CHANGE_KIND_BOOKMARK."""
 
 
 class Pages(Iterator[R]):
@@ -53,19 +46,16 @@ class Pages(Iterator[R]):
     total_size and revision are those of the newest page, 0 before the first one is fetched.
     """
 
-    def __init__(
-        self, transport: Transport, method: Any, request: Any, response: type[Any]
-    ) -> None:
+    def __init__(self, transport: Transport, method: Method, request: Any) -> None:
         self._transport = transport
         self._method = method
         self._request = request
-        self._response = response
         self._rows: Iterator[R] = iter(())
         self._last = False
         self.total_size = 0
         self.revision = 0
 
-    def __iter__(self) -> Iterator[R]:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> R:
@@ -77,8 +67,8 @@ class Pages(Iterator[R]):
             self._fetch()
 
     def _fetch(self) -> None:
-        page = self._transport.unary(self._method, self._request, self._response)
-        self._rows = iter(getattr(page, repeated_field(self._response)))
+        page = self._transport.unary(self._method, self._request)
+        self._rows = iter(getattr(page, repeated_field(self._method.response)))
         self.total_size, self.revision = page.total_size, page.revision
         self._request.page_token = page.next_page_token
         self._last = not page.next_page_token
@@ -89,7 +79,8 @@ Mark = tuple[int, str, str]
 
 
 class Changes(Iterator[Change[R]]):
-    """The stream of a watch: ordered, each change once. close() it from any thread to end it.
+    """The stream of a watch: ordered, each change once. close() it from anywhere to end it, or use
+    it as a context.
 
     Once the first bookmark has come, a broken stream is taken up where it broke off, for as long
     as RECONNECT_S without a word. Raises PvcError otherwise.
@@ -97,7 +88,7 @@ class Changes(Iterator[Change[R]]):
 
     def __init__(
         self,
-        open: Callable[[int], ReplyStream[Any]],
+        open: Callable[[int], ReplyStream],
         field: str,
         start: int,
         saw: Callable[[int], None],
@@ -118,7 +109,7 @@ class Changes(Iterator[Change[R]]):
         """What there was in the beginning has come."""
         self._closed = False
 
-    def __iter__(self) -> Iterator[Change[R]]:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Change[R]:
@@ -144,7 +135,7 @@ class Changes(Iterator[Change[R]]):
                 silent_s = time.monotonic() - silent_since
                 if not self._complete or not self._revision or silent_s > RECONNECT_S:
                     raise
-                time.sleep(RECONNECT_PAUSE_S)
+                wire.sleep(RECONNECT_PAUSE_S)
                 self._reopen()
                 continue
             self._saw(answer.revision)
@@ -162,14 +153,23 @@ class Changes(Iterator[Change[R]]):
         self._closed = True
         self._stream.cancel()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
 
 def _mark(change: Change[Any]) -> Mark | None:
     """What tells a change from every other one of its stream, as long as the read_mask leaves the
     etag in: no row is changed twice at one version. None for a bookmark."""
     row: Any = change.resource
-    if change.kind == meta_pb2.CHANGE_KIND_BOOKMARK:
-        return None
-    return change.kind, row.name, row.meta.etag
+    return None if change.kind == BOOKMARK else (change.kind, row.name, row.meta.etag)
 
 
 class Resources(Generic[R]):
@@ -178,8 +178,7 @@ class Resources(Generic[R]):
     def __init__(
         self,
         transport: Transport,
-        stub: Any,
-        messages: ModuleType,
+        service: Service,
         kind: type[R],
         path: str,
         plural: str = "",
@@ -187,8 +186,7 @@ class Resources(Generic[R]):
         self.transport = transport
         self.kind = kind
         self.path = path
-        self._stub = stub
-        self._messages = messages
+        self._service = service
         self._one = kind.DESCRIPTOR.name
         self._many = plural or f"{self._one}s"
 
@@ -198,9 +196,9 @@ class Resources(Generic[R]):
 
     def get(self, name: str, read_mask: Sequence[str] = ()) -> R:
         """One of them. Raises NotFound."""
-        request = self._message(f"Get{self._one}Request")(name=self.name(name))
-        request.read_mask.CopyFrom(FieldMask(paths=read_mask))
-        return self.transport.unary(getattr(self._stub, f"Get{self._one}"), request, self.kind)
+        method = self._service[f"Get{self._one}"]
+        found: R = self._ask(method, name=self.name(name), read_mask=mask(read_mask))
+        return found
 
     def list(
         self,
@@ -213,10 +211,10 @@ class Resources(Generic[R]):
     ) -> Pages[R]:
         """Those that match, fetched page by page while iterating. parent: for those inside
         others."""
-        request = self._asking("List", parent, filter, read_mask)
+        method = self._service[f"List{self._many}"]
+        request = self._asking(method, parent, filter, read_mask)
         request.page_size, request.order_by = page_size, order_by
-        response = self._message(f"List{self._many}Response")
-        return Pages(self.transport, getattr(self._stub, f"List{self._many}"), request, response)
+        return Pages(self.transport, method, request)
 
     def watch(
         self,
@@ -229,39 +227,39 @@ class Resources(Generic[R]):
     ) -> Changes[R]:
         """Those that match as they are, then every change; with from_revision only what came after
         it."""
-        request = self._asking("Watch", parent, filter, read_mask)
-        response = self._message(f"Watch{self._many}Response")
-        method = getattr(self._stub, f"Watch{self._many}")
+        method = self._service[f"Watch{self._many}"]
+        request = self._asking(method, parent, filter, read_mask)
 
-        def open(after: int) -> ReplyStream[Any]:
+        def open(after: int) -> ReplyStream:
             request.from_revision = after
-            return self.transport.stream(method, request, response, timeout_s)
+            return self.transport.stream(method, request, timeout_s)
 
-        field = next(f.name for f in response.DESCRIPTOR.fields if f.message_type)
+        field = message_field(method.response)
         return Changes(open, field, from_revision, self.transport.saw)
 
-    def _asking(self, verb: str, parent: str, filter: str, read_mask: Sequence[str]) -> Any:
-        request = self._message(f"{verb}{self._many}Request")(filter=filter)
+    def _ask(self, method: Method, options: Options | None = None, /, **fields: Any) -> Any:
+        """The answer to a request of these fields; those that are None stay unset."""
+        return self.transport.unary(method, filled(method.request(**fields), options or {}))
+
+    def _asking(self, method: Method, parent: str, filter: str, read_mask: Sequence[str]) -> Any:
+        request = method.request(filter=filter, read_mask=mask(read_mask))
         if "parent" in request.DESCRIPTOR.fields_by_name:
             outer = self.path.rpartition("/")[0]
             request.parent = full_name(outer, parent or "/".join("-" for _ in outer.split("/")))
-        request.read_mask.CopyFrom(FieldMask(paths=read_mask))
         return request
 
-    def _message(self, name: str) -> Any:
-        return getattr(self._messages, name)
-
-
-def repeated_field(response: type[Message]) -> str:
-    """The name of the list in a List answer."""
-    return next(f.name for f in response.DESCRIPTOR.fields if f.is_repeated)
-
-
-def filled(request: R, options: Options) -> R:
-    """The request with the options that were given. Raises TypeError for one that it does not
-    have."""
-    for key, value in options.items():
-        if key not in request.DESCRIPTOR.fields_by_name:
-            raise TypeError(f"{request.DESCRIPTOR.name} has no {key}")
-        setattr(request, key, value)
-    return request
+    def _changed(self, name: str, change: Callable[[R], object], update: Any) -> Any:
+        """What `update` gives for a resource that was read and changed, and for one that was read
+        again when somebody else was quicker."""
+        for attempt in range(1, CHANGE_TRIES + 1):
+            read = self.get(name)
+            wanted = type(read)()
+            wanted.CopyFrom(read)
+            change(wanted)
+            paths = tuple(differences(read, wanted)) or ("meta.labels",)  # which are as they were
+            try:
+                return update(wanted, paths)
+            except EtagMismatch:
+                if attempt == CHANGE_TRIES:
+                    raise
+        raise AssertionError("the last try returns or raises")

@@ -1,106 +1,180 @@
-"""One connection to a cluster: credentials, deadlines, safe retries, own writes read back, errors
-as classes.
+# Made from aio/transport.py by tools/sync_client.py: change that one.
+"""One connection to a cluster: credentials, deadlines, safe retries, the next address when one does
+not answer, own writes read back, errors as classes.
 
 Knows nothing of what the calls mean.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import random
 import threading
 import time
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import grpc
-from google.protobuf.message import Message
-
-from pvc_client.errors import Unavailable, from_rpc
-
-R = TypeVar("R", bound=Message)
+from pvc_client import wire
+from pvc_client.addresses import is_loopback, root_certificates, split
+from pvc_client.contract import ACCESS, Method, give_request_id
+from pvc_client.errors import (
+    AccessRefused,
+    PvcError,
+    RateLimited,
+    StoreUnavailable,
+    Unavailable,
+    Unreachable,
+    from_rpc,
+    mention,
+)
 
 TIMEOUT_S = 60.0
 """Deadline of a call that does not stream."""
 TRIES = 5
+"""How often each address is asked."""
 RETRY_FIRST_S = 0.1
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 MIN_REVISION = "pvc-min-revision"
 REVISION = "pvc-revision"
 
 
 class Transport:
-    """A channel and what goes with every call on it. May be used by several threads."""
+    """Channels to the cluster's addresses, one of which is in use, and what goes with every call.
+
+    Made anywhere; opens a channel when that is first used."""
 
     def __init__(
-        self, address: str, token: str = "", ca: str | Path | None = None, timeout_s: float = 0
+        self,
+        address: str | Sequence[str],
+        token: str = "",
+        ca: str | Path | None = None,
+        timeout_s: float = 0,
     ) -> None:
         """See Cluster."""
-        self.address = address
+        self.addresses = split(address)
         self.timeout_s = timeout_s or TIMEOUT_S
-        self.channel = _channel(address, ca)
         self._token = token
+        self._roots = root_certificates(ca)
         self._lock = threading.Lock()
+        self._channels: dict[str, Any] = {}
+        self._at = 0
         self._revision = 0
+        self._closed = False
+
+    @property
+    def address(self) -> str:
+        """The one in use."""
+        return self.addresses[self._at]
+
+    @property
+    def channel(self) -> Any:
+        """The grpc channel in use."""
+        return self.channel_to(self.address)
+
+    def channel_to(self, address: str) -> Any:
+        """The channel to one of the addresses."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("the connection to the cluster is closed")
+            if address not in self._channels:
+                self._channels[address] = wire.open_channel(
+                    address,
+                    plain=self._roots is None and is_loopback(address),
+                    roots=self._roots,
+                    alone=len(self.addresses) == 1,
+                )
+            return self._channels[address]
+
+    def leave(self, address: str, error: PvcError) -> None:
+        """Goes on with the next address, if this one is in use and the error is the node's."""
+        with self._lock:
+            if isinstance(error, Unreachable | StoreUnavailable) and self.address == address:
+                self._at = (self._at + 1) % len(self.addresses)
 
     def close(self) -> None:
         """Ends all calls."""
-        self.channel.close()
+        with self._lock:
+            self._closed = True
+            channels = list(self._channels.values())
+        for channel in channels:
+            wire.close_channel(channel)
 
-    def unary(self, method: Any, request: Message, response: type[R], timeout_s: float = 0) -> R:
-        """Asks once and gets one answer; asks again when that is safe and may help. Raises
-        PvcError.
+    def unary(self, method: Method, request: Any, timeout_s: float = 0) -> Any:
+        """Asks once and gets one answer; asks again, and elsewhere, when that is safe and may help.
+        Raises PvcError.
 
         Every request that changes something gets a request_id, so a repeated one is done once.
         """
-        _give_request_id(request)
+        give_request_id(request)
+        if not method.repeatable:
+            self.settle()
         deadline = time.monotonic() + (timeout_s or self.timeout_s)
-        for attempt in range(1, TRIES + 1):
-            left_s = deadline - time.monotonic()
+        for attempt in range(1, self._attempts + 1):
+            address, left_s = self.address, deadline - time.monotonic()
             try:
-                return self._once(method, request, response, left_s)
-            except Unavailable:
-                pause_s = RETRY_FIRST_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-                if attempt == TRIES or time.monotonic() + pause_s > deadline:
+                return self._once(address, method, request, left_s)
+            except (Unavailable, RateLimited) as error:
+                self.leave(address, error)
+                pause_s = self.pause_s(error, method, attempt)
+                if pause_s is None or time.monotonic() + pause_s > deadline:
                     raise
-                time.sleep(pause_s)
+            wire.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
 
-    def stream(
-        self,
-        method: Any,
-        request: Message | Iterator[Message],
-        response: type[R],
-        timeout_s: float | None = None,
-    ) -> ReplyStream[R]:
+    def stream(self, method: Method, request: Any, timeout_s: float | None = None) -> ReplyStream:
         """The answers of a call that streams them, as they come."""
-        call = method(request, timeout=timeout_s, metadata=self._metadata())
-        return ReplyStream(call, self.address, response)
+        return ReplyStream(self, method, request, timeout_s)
 
-    def send(self, method: Any, requests: Iterator[Message], response: type[R]) -> R:
+    def send(self, method: Method, requests: Iterator[Any]) -> Any:
         """Sends many messages and gets one answer. Never repeated: the messages are spent."""
+        self.settle()
+        address = self.address
         try:
-            answer, call = method.with_call(requests, metadata=self._metadata())
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from None
-        self._note_revision(call.trailing_metadata())
-        assert isinstance(answer, response)
+            answer, ended = wire.send(self.channel_to(address), method, requests, self.metadata())
+        except wire.RpcError as rpc:
+            error = from_rpc(rpc, address)
+            self.leave(address, error)
+            raise error from None
+        self._note_revision(ended)
         return answer
 
-    def _once(self, method: Any, request: Message, response: type[R], left_s: float) -> R:
+    def settle(self) -> None:
+        """Finds an address that answers, before a call that cannot be repeated at another one."""
+        if len(self.addresses) > 1:
+            with suppress(AccessRefused):
+                self.unary(ACCESS["WhoAmI"], ACCESS["WhoAmI"].request())
+
+    def _once(self, address: str, method: Method, request: Any, left_s: float) -> Any:
+        channel, left_s = self.channel_to(address), max(left_s, 0.001)
         try:
-            answer, call = method.with_call(
-                request, timeout=max(left_s, 0.001), metadata=self._metadata()
-            )
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.address) from None
-        self._note_revision(call.trailing_metadata())
-        assert isinstance(answer, response)
+            answer, ended = wire.ask(channel, method, request, left_s, self.metadata())
+        except wire.RpcError as rpc:
+            raise from_rpc(rpc, address) from None
+        except wire.Interrupted as stop:
+            if not method.reads:
+                mention(stop, _on_its_way(method, request))
+            raise
+        self._note_revision(ended)
         return answer
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
+    @property
+    def _attempts(self) -> int:
+        return TRIES * len(self.addresses)
+
+    def pause_s(self, error: PvcError, method: Method, attempt: int) -> float | None:
+        """How long to wait before asking again; None when that is not safe, or of no use."""
+        if attempt >= self._attempts:
+            return None
+        if isinstance(error, RateLimited):
+            return error.retry_after_s  # it was not even looked at
+        if not (method.repeatable and isinstance(error, Unavailable)):
+            return None
+        if error.retry_after_s is not None:
+            return error.retry_after_s
+        rounds, others_left = divmod(attempt, len(self.addresses))
+        return 0.0 if others_left else RETRY_FIRST_S * 2 ** (rounds - 1) * _chance(0.5, 1.0)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
         entries = []
         if self._token:
             entries.append(("authorization", f"Bearer {self._token}"))
@@ -119,62 +193,75 @@ class Transport:
                 self.saw(int(value))
 
 
-class ReplyStream(Iterator[R]):
-    """The answers of one streaming call; iterate it, or cancel it from any thread. Raises
-    PvcError."""
+class ReplyStream(Iterator[Any]):
+    """The answers of one streaming call; iterate it, or cancel it from elsewhere. Raises PvcError.
 
-    def __init__(self, call: Any, address: str, response: type[R]) -> None:
-        self._call = call
-        self._address = address
-        self._response = response
+    A call that only reads is begun again, at the next address, until its first answer came.
+    """
+
+    def __init__(
+        self, transport: Transport, method: Method, request: Any, timeout_s: float | None
+    ) -> None:
+        self._transport = transport
+        self._method = method
+        self._request = request
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._attempt = 0
         self._cancelled = False
+        self._begin()
 
-    def __iter__(self) -> Iterator[R]:
+    def _begin(self) -> None:
+        self._attempt += 1
+        self._address = self._transport.address
+        self._stream = wire.Stream(
+            self._transport.channel_to(self._address),
+            self._method,
+            self._request,
+            None if self._deadline is None else max(self._deadline - time.monotonic(), 0.001),
+            self._transport.metadata(),
+        )
+
+    def __iter__(self) -> ReplyStream:
         return self
 
-    def __next__(self) -> R:
-        try:
-            answer = next(self._call)
-        except grpc.RpcError as error:
+    def __next__(self) -> Any:
+        while True:
+            try:
+                answer = self._stream.next()
+            except wire.RpcError as rpc:
+                pause_s = self._pause_s(from_rpc(rpc, self._address))
+            else:
+                self._attempt = 0
+                return answer
+            wire.sleep(pause_s)
             if self._cancelled:
-                raise StopIteration from None
-            raise from_rpc(error, self._address) from None
-        assert isinstance(answer, self._response)
-        return answer
+                raise StopIteration
+            self._begin()
+
+    def _pause_s(self, error: PvcError) -> float:
+        """How long to wait before the call is begun again. Raises the error when it is not."""
+        self._transport.leave(self._address, error)
+        pause_s = None
+        if self._attempt:
+            pause_s = self._transport.pause_s(error, self._method, self._attempt)
+        if pause_s is None:
+            raise error
+        return pause_s
 
     def cancel(self) -> None:
         """Ends the call; whoever iterates sees the end."""
         self._cancelled = True
-        self._call.cancel()
+        self._stream.cancel()
 
 
-def _give_request_id(request: Any) -> None:
-    if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
-        request.request_id = uuid.uuid4().hex
+def _on_its_way(method: Method, request: Any) -> str:
+    """What to say of a call that nobody waits for any more."""
+    told = f"{method.short} was on its way and may be done"
+    request_id = getattr(request, "request_id", "")
+    return f"{told}; the same with request_id={request_id!r} is done once" if request_id else told
 
 
-def is_loopback(address: str) -> bool:
-    """Whether the address cannot be reached from another machine."""
-    host = address.removeprefix("ipv4:").rpartition(":")[0].strip("[]")
-    if address.startswith("unix:") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _chance(least: float, most: float) -> float:
+    from random import uniform
 
-
-def _channel(address: str, ca: str | Path | None) -> grpc.Channel:
-    """TLS, but for a local socket, and for the loopback address when no CA is named."""
-    options = (
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-        ("grpc.enable_http_proxy", 0),
-    )
-    if ca is None and is_loopback(address):
-        return grpc.insecure_channel(address, options)
-    roots = Path(ca).read_bytes() if ca is not None else None
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
+    return uniform(least, most)

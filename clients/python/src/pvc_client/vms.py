@@ -1,46 +1,39 @@
+# Made from aio/vms.py by tools/sync_client.py: change that one.
 """Virtual machines: their whole life, their snapshots and their consoles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, Unpack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias, Unpack
 
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from pvc.compute.v1 import vm_pb2
-from pvc.compute.v1 import vm_service_pb2 as pb
-from pvc.compute.v1 import vm_service_pb2_grpc as grpc_pb
-from pvc.coordinator.v1 import coordinator_service_pb2 as place_pb
-from pvc.coordinator.v1 import coordinator_service_pb2_grpc as place_grpc_pb
-from pvc.core.v1 import operation_pb2
-from pvc.provisioner.v1 import image_pb2
-from pvc.provisioner.v1 import provisioner_service_pb2 as provision_pb
-from pvc.provisioner.v1 import provisioner_service_pb2_grpc as provision_grpc_pb
 from pvc_client.console import Console
+from pvc_client.contract import PLACEMENT, PROVISIONER, VMS, Options, mask
 from pvc_client.names import full_name
-from pvc_client.operations import Operations, Pending
-from pvc_client.resources import Options, Pages, Resources, filled
+from pvc_client.operations import Pending, Working
+from pvc_client.resources import Pages
 from pvc_client.transport import Transport
+
+if TYPE_CHECKING:
+    from pvc.compute.v1 import vm_service_pb2 as pb
+    from pvc.coordinator.v1 import coordinator_service_pb2 as place_pb
+    from pvc.provisioner.v1 import image_pb2
 
 Vm = vm_pb2.Vm
 VmSpec = vm_pb2.VmSpec
 VmSnapshot = vm_pb2.VmSnapshot
-Operation = operation_pb2.Operation
 Method: TypeAlias = "vm_pb2.MigrationMethod.ValueType"
 METHOD = vm_pb2.MIGRATION_METHOD_UNSPECIFIED
 """As the VM's own spec says."""
-R = TypeVar("R", bound=Message)
 
 
-class VmSnapshots(Resources[VmSnapshot]):
+class VmSnapshots(Working[VmSnapshot]):
     """Snapshots of whole VMs. One is named "web/before-upgrade"."""
 
-    def __init__(self, transport: Transport, operations: Operations) -> None:
-        stub = grpc_pb.VmServiceStub(transport.channel)
-        super().__init__(transport, stub, pb, VmSnapshot, "vms/snapshots")
-        self._vms = stub
-        self._operations = operations
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport, VMS, VmSnapshot, "vms/snapshots")
 
     def of(self, vm: str) -> Pages[VmSnapshot]:
         """The snapshots of one VM."""
@@ -51,39 +44,32 @@ class VmSnapshots(Resources[VmSnapshot]):
     ) -> Pending[VmSnapshot]:
         """Takes a snapshot of all writable volumes and the spec."""
         parent, _, snapshot_id = self.name(name).rpartition("/snapshots/")
-        request = filled(
-            pb.CreateVmSnapshotRequest(
-                parent=parent, snapshot_id=snapshot_id, description=description
-            ),
+        return self._begin(
+            VMS["CreateVmSnapshot"],
+            VmSnapshot,
             options,
+            parent=parent,
+            snapshot_id=snapshot_id,
+            description=description,
         )
-        started = self.transport.unary(self._vms.CreateVmSnapshot, request, Operation)
-        return Pending(self._operations, started, VmSnapshot)
 
     def delete(self, name: str, **options: Unpack[Options]) -> Pending[Message]:
         """Removes a snapshot."""
-        request = filled(pb.DeleteVmSnapshotRequest(name=self.name(name)), options)
-        started = self.transport.unary(self._vms.DeleteVmSnapshot, request, Operation)
-        return Pending(self._operations, started, Message)
+        method = VMS["DeleteVmSnapshot"]
+        return self._begin(method, Message, options, name=self.name(name))
 
     def rollback(self, name: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Puts a VM that is off back to what it was; what it wrote since is lost."""
-        request = filled(pb.RollbackVmSnapshotRequest(name=self.name(name)), options)
-        started = self.transport.unary(self._vms.RollbackVmSnapshot, request, Operation)
-        return Pending(self._operations, started, Vm)
+        method = VMS["RollbackVmSnapshot"]
+        return self._begin(method, Vm, options, name=self.name(name))
 
 
-class Vms(Resources[Vm]):
-    """The cluster's virtual machines. What takes time answers with a Pending."""
+class Vms(Working[Vm]):
+    """The cluster's virtual machines. What takes time answers with a handle to wait with."""
 
-    def __init__(self, transport: Transport, operations: Operations) -> None:
-        stub = grpc_pb.VmServiceStub(transport.channel)
-        super().__init__(transport, stub, pb, Vm, "vms")
-        self._vms = stub
-        self._placement = place_grpc_pb.PlacementServiceStub(transport.channel)
-        self._provisioner = provision_grpc_pb.ProvisionerServiceStub(transport.channel)
-        self._operations = operations
-        self.snapshots = VmSnapshots(transport, operations)
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport, VMS, Vm, "vms")
+        self.snapshots = VmSnapshots(transport)
 
     def create(
         self,
@@ -95,9 +81,9 @@ class Vms(Resources[Vm]):
         **options: Unpack[Options],
     ) -> Pending[Vm]:
         """Defines a VM out of volumes and networks that exist."""
-        request = pb.CreateVmRequest(vm_id=vm_id, vm=Vm(spec=spec), start=start)
-        request.vm.meta.labels.update(labels or {})
-        return self._begin(self._vms.CreateVm, filled(request, options), Vm)
+        vm = Vm(spec=spec)
+        vm.meta.labels.update(labels or {})
+        return self._begin(VMS["CreateVm"], Vm, options, vm_id=vm_id, vm=vm, start=start)
 
     def provision(
         self,
@@ -113,7 +99,10 @@ class Vms(Resources[Vm]):
         **options: Unpack[Options],
     ) -> Pending[Vm]:
         """Makes a VM from an image: volumes, cloud-init data and the VM itself, all or nothing."""
-        request = provision_pb.ProvisionVmRequest(
+        return self._begin(
+            PROVISIONER["ProvisionVm"],
+            Vm,
+            options,
             vm_id=vm_id,
             image=full_name("images", image, "image"),
             spec=spec,
@@ -123,7 +112,6 @@ class Vms(Resources[Vm]):
             cloud_init=cloud_init,
             start=start,
         )
-        return self._begin(self._provisioner.ProvisionVm, filled(request, options), Vm)
 
     def import_xml(
         self,
@@ -138,22 +126,35 @@ class Vms(Resources[Vm]):
 
         volumes: target ("vda") → volume. networks: name in the XML → network.
         """
-        request = pb.ImportVmRequest(
+        answer: pb.ImportVmResponse = self._ask(
+            VMS["ImportVm"],
+            options,
             xml=xml,
             vm_id=vm_id,
             volumes={k: full_name("pools/volumes", v) for k, v in (volumes or {}).items()},
             networks={k: full_name("networks", v) for k, v in (networks or {}).items()},
         )
-        method = self._vms.ImportVm
-        return self.transport.unary(method, filled(request, options), pb.ImportVmResponse)
+        return answer
 
     def update(
         self, vm: Vm, update_mask: Sequence[str] = (), **options: Unpack[Options]
     ) -> Pending[Vm]:
         """Takes over the fields of the mask ("spec.cpu.vcpus") from `vm`; all that are set without
         one."""
-        request = pb.UpdateVmRequest(vm=vm, update_mask=FieldMask(paths=update_mask))
-        return self._begin(self._vms.UpdateVm, filled(request, options), Vm)
+        method = VMS["UpdateVm"]
+        return self._begin(method, Vm, options, vm=vm, update_mask=mask(update_mask))
+
+    def change(
+        self, vm: str, change: Callable[[Vm], object], **options: Unpack[Options]
+    ) -> Pending[Vm]:
+        """Reads it, lets `change` alter what was read, and writes that, only if nobody else wrote
+        meanwhile; else all of that again. `change` may thus be called more than once."""
+
+        def update(wanted: Vm, paths: Sequence[str]) -> Pending[Vm]:
+            return self.update(wanted, paths, **options)
+
+        begun: Pending[Vm] = self._changed(vm, change, update)
+        return begun
 
     def delete(
         self,
@@ -164,77 +165,74 @@ class Vms(Resources[Vm]):
         **options: Unpack[Options],
     ) -> Pending[Message]:
         """Removes a VM. force: switch it off first."""
-        request = pb.DeleteVmRequest(name=self.name(vm), delete_volumes=delete_volumes, force=force)
-        return self._begin(self._vms.DeleteVm, filled(request, options), Message)
+        return self._begin(
+            VMS["DeleteVm"],
+            Message,
+            options,
+            name=self.name(vm),
+            delete_volumes=delete_volumes,
+            force=force,
+        )
 
     def start(self, vm: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Switches it on; done when it runs."""
-        request = pb.StartVmRequest(name=self.name(vm))
-        return self._begin(self._vms.StartVm, filled(request, options), Vm)
+        return self._begin(VMS["StartVm"], Vm, options, name=self.name(vm))
 
     def shutdown(self, vm: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Asks the guest to shut down, switches it off after its timeout."""
-        request = pb.ShutdownVmRequest(name=self.name(vm))
-        return self._begin(self._vms.ShutdownVm, filled(request, options), Vm)
+        return self._begin(VMS["ShutdownVm"], Vm, options, name=self.name(vm))
 
     def stop(self, vm: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Switches it off at once."""
-        request = pb.StopVmRequest(name=self.name(vm))
-        return self._begin(self._vms.StopVm, filled(request, options), Vm)
+        return self._begin(VMS["StopVm"], Vm, options, name=self.name(vm))
 
     def reboot(self, vm: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Restarts the guest cleanly; changes that waited for it take effect."""
-        request = pb.RebootVmRequest(name=self.name(vm))
-        return self._begin(self._vms.RebootVm, filled(request, options), Vm)
+        return self._begin(VMS["RebootVm"], Vm, options, name=self.name(vm))
 
     def reset(self, vm: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Presses the reset button."""
-        request = pb.ResetVmRequest(name=self.name(vm))
-        return self._begin(self._vms.ResetVm, filled(request, options), Vm)
+        return self._begin(VMS["ResetVm"], Vm, options, name=self.name(vm))
 
     def pause(self, vm: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Halts its processors."""
-        request = pb.PauseVmRequest(name=self.name(vm))
-        return self._begin(self._vms.PauseVm, filled(request, options), Vm)
+        return self._begin(VMS["PauseVm"], Vm, options, name=self.name(vm))
 
     def resume(self, vm: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Lets it go on."""
-        request = pb.ResumeVmRequest(name=self.name(vm))
-        return self._begin(self._vms.ResumeVm, filled(request, options), Vm)
+        return self._begin(VMS["ResumeVm"], Vm, options, name=self.name(vm))
 
     def rename(self, vm: str, new_vm_id: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Gives a VM that is off another name."""
-        request = pb.RenameVmRequest(name=self.name(vm), new_vm_id=new_vm_id)
-        return self._begin(self._vms.RenameVm, filled(request, options), Vm)
+        method = VMS["RenameVm"]
+        return self._begin(method, Vm, options, name=self.name(vm), new_vm_id=new_vm_id)
 
     def clone(
         self, vm: str, vm_id: str, *, start: bool = False, **options: Unpack[Options]
     ) -> Pending[Vm]:
         """Makes a new VM with copies of its volumes."""
-        request = pb.CloneVmRequest(name=self.name(vm), vm_id=vm_id, start=start)
-        return self._begin(self._vms.CloneVm, filled(request, options), Vm)
+        method = VMS["CloneVm"]
+        return self._begin(method, Vm, options, name=self.name(vm), vm_id=vm_id, start=start)
 
     def attach_disk(
         self, vm: str, disk: vm_pb2.DiskSpec, **options: Unpack[Options]
     ) -> Pending[Vm]:
         """Adds a drive, live when it runs."""
-        request = pb.AttachDiskRequest(name=self.name(vm), disk=disk)
-        return self._begin(self._vms.AttachDisk, filled(request, options), Vm)
+        return self._begin(VMS["AttachDisk"], Vm, options, name=self.name(vm), disk=disk)
 
     def detach_disk(self, vm: str, disk_id: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Takes a drive out; its volume stays."""
-        request = pb.DetachDiskRequest(name=self.name(vm), disk_id=disk_id)
-        return self._begin(self._vms.DetachDisk, filled(request, options), Vm)
+        method = VMS["DetachDisk"]
+        return self._begin(method, Vm, options, name=self.name(vm), disk_id=disk_id)
 
     def attach_nic(self, vm: str, nic: vm_pb2.NicSpec, **options: Unpack[Options]) -> Pending[Vm]:
         """Adds a network interface, live when it runs."""
-        request = pb.AttachNicRequest(name=self.name(vm), nic=nic)
-        return self._begin(self._vms.AttachNic, filled(request, options), Vm)
+        return self._begin(VMS["AttachNic"], Vm, options, name=self.name(vm), nic=nic)
 
     def detach_nic(self, vm: str, nic_id: str, **options: Unpack[Options]) -> Pending[Vm]:
         """Takes a network interface out."""
-        request = pb.DetachNicRequest(name=self.name(vm), nic_id=nic_id)
-        return self._begin(self._vms.DetachNic, filled(request, options), Vm)
+        method = VMS["DetachNic"]
+        return self._begin(method, Vm, options, name=self.name(vm), nic_id=nic_id)
 
     def migrate(
         self,
@@ -247,10 +245,15 @@ class Vms(Resources[Vm]):
     ) -> Pending[Vm]:
         """Moves it to another node for a while; to the best when `to` is empty. copy_volumes: what
         cannot be opened there goes along."""
-        request = place_pb.MigrateVmRequest(
-            name=self.name(vm), node=_node(to), method=method, copy_volumes=copy_volumes
+        return self._begin(
+            PLACEMENT["MigrateVm"],
+            Vm,
+            options,
+            name=self.name(vm),
+            node=_node(to),
+            method=method,
+            copy_volumes=copy_volumes,
         )
-        return self._begin(self._placement.MigrateVm, filled(request, options), Vm)
 
     def move(
         self,
@@ -263,10 +266,15 @@ class Vms(Resources[Vm]):
     ) -> Pending[Vm]:
         """Moves it to another node for good; to the best when `to` is empty. copy_volumes: as
         in migrate."""
-        request = place_pb.MoveVmRequest(
-            name=self.name(vm), node=_node(to), method=method, copy_volumes=copy_volumes
+        return self._begin(
+            PLACEMENT["MoveVm"],
+            Vm,
+            options,
+            name=self.name(vm),
+            node=_node(to),
+            method=method,
+            copy_volumes=copy_volumes,
         )
-        return self._begin(self._placement.MoveVm, filled(request, options), Vm)
 
     def unmigrate(
         self,
@@ -277,36 +285,34 @@ class Vms(Resources[Vm]):
         **options: Unpack[Options],
     ) -> Pending[Vm]:
         """Brings it back to the node that it had to leave. copy_volumes: as in migrate."""
-        request = place_pb.UnmigrateVmRequest(
-            name=self.name(vm), method=method, copy_volumes=copy_volumes
+        return self._begin(
+            PLACEMENT["UnmigrateVm"],
+            Vm,
+            options,
+            name=self.name(vm),
+            method=method,
+            copy_volumes=copy_volumes,
         )
-        return self._begin(self._placement.UnmigrateVm, filled(request, options), Vm)
 
     def explain(self, vm: str) -> place_pb.ExplainVmResponse:
         """Why it is where it is, and why not elsewhere."""
-        request = place_pb.ExplainVmRequest(name=self.name(vm))
-        return self.transport.unary(self._placement.ExplainVm, request, place_pb.ExplainVmResponse)
+        method = PLACEMENT["ExplainVm"]
+        answer: place_pb.ExplainVmResponse = self._ask(method, name=self.name(vm))
+        return answer
 
     def domain_xml(self, vm: str) -> str:
         """The libvirt domain that the VM is on its node."""
-        request = pb.GetDomainXmlRequest(name=self.name(vm))
-        answer = self.transport.unary(self._vms.GetDomainXml, request, pb.GetDomainXmlResponse)
-        return str(answer.xml)
+        return str((self._ask(VMS["GetDomainXml"], name=self.name(vm))).xml)
 
     def console(self, vm: str, *, force: bool = False) -> Console:
         """Attaches to the serial console. force: take it over from whoever has it."""
-        return Console(self.transport, self._vms.AttachConsole, self.name(vm), force=force)
+        return Console(self.transport, VMS["AttachConsole"], self.name(vm), force=force)
 
     def console_log(self, vm: str, lines: int = 1000, *, follow: bool = False) -> Iterator[bytes]:
         """What the guest wrote to its console, piece by piece; with follow it goes on."""
-        request = pb.ReadConsoleLogRequest(name=self.name(vm), lines=lines, follow=follow)
-        answers = self.transport.stream(
-            self._vms.ReadConsoleLog, request, pb.ReadConsoleLogResponse
-        )
-        return (answer.data for answer in answers)
-
-    def _begin(self, method: Any, request: Message, kind: type[R]) -> Pending[R]:
-        return Pending(self._operations, self.transport.unary(method, request, Operation), kind)
+        method = VMS["ReadConsoleLog"]
+        request = method.request(name=self.name(vm), lines=lines, follow=follow)
+        return (answer.data for answer in self.transport.stream(method, request))
 
 
 def _node(name: str) -> str:
