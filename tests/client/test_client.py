@@ -1,4 +1,4 @@
-"""The Python client against real servers: a program's view of the cluster."""
+"""The Python client against real servers: a program's view of the cluster, in both halves."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ from pvc.core.v1 import meta_pb2, options_pb2, reason_pb2
 from pvc_client import Cluster, PvcError, errors
 from pvc_client.names import full_name, parent_of, short_name
 from pvc_client.resources import Changes
+from tests.client.blocking import blocking
 from tests.doors.servicers import BANNER
 from tests.doors.world import World, world_in
 
 VmSpec = vm_pb2.VmSpec
 
 
+@pytest.fixture(scope="module", params=[Cluster, blocking], ids=["blocking", "asyncio"])
+def connect(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(connect: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world_in(tmp_path_factory.mktemp("client")) as world:
         yield world
 
 
 @pytest.fixture
-def cluster(world: World) -> Iterator[Cluster]:
-    with Cluster(world.grpc_address, token=world.secrets["eve"], timeout_s=5) as cluster:
+def cluster(world: World, connect: Any) -> Iterator[Any]:
+    with connect(world.grpc_address, token=world.secrets["eve"], timeout_s=5) as cluster:
         yield cluster
 
 
@@ -78,9 +84,10 @@ def test_a_failed_operation_raises_its_own_error(cluster: Cluster) -> None:
 
 
 def test_waiting_ends_with_the_timeout_and_the_work_goes_on(
+    connect: Any,
     tmp_path: Path,
 ) -> None:
-    with world_in(tmp_path, work_s=0.4) as slow, Cluster(f"unix:{slow.socket}") as cluster:
+    with world_in(tmp_path, work_s=0.4) as slow, connect(f"unix:{slow.socket}") as cluster:
         pending = cluster.vms.create("slow", VmSpec())
         with pytest.raises(errors.Deadline) as late:
             pending.result(timeout=0.1)
@@ -89,8 +96,8 @@ def test_waiting_ends_with_the_timeout_and_the_work_goes_on(
         assert again.result(timeout=5).name == "vms/slow"  # type: ignore[attr-defined]
 
 
-def test_a_cancelled_operation_raises_cancelled(tmp_path: Path) -> None:
-    with world_in(tmp_path, work_s=0.3) as slow, Cluster(f"unix:{slow.socket}") as cluster:
+def test_a_cancelled_operation_raises_cancelled(connect: Any, tmp_path: Path) -> None:
+    with world_in(tmp_path, work_s=0.3) as slow, connect(f"unix:{slow.socket}") as cluster:
         pending = cluster.vms.create("slow", VmSpec())
         pending.cancel()
         with pytest.raises(errors.Cancelled):
@@ -169,21 +176,21 @@ def test_files_go_up_and_come_down_whole(cluster: Cluster, tmp_path: Path) -> No
     assert not list(tmp_path.glob("other*"))
 
 
-def test_a_cluster_that_is_not_there_is_unreachable() -> None:
+def test_a_cluster_that_is_not_there_is_unreachable(connect: Any) -> None:
     with (
-        Cluster("127.0.0.1:1", timeout_s=0.5) as cluster,
+        connect("127.0.0.1:1", timeout_s=0.5) as cluster,
         pytest.raises(errors.Unreachable, match=r"127\.0\.0\.1:1 does not answer"),
     ):
         cluster.status()
 
 
-def test_without_a_token_nobody_comes_in(world: World) -> None:
-    with Cluster(world.grpc_address) as cluster, pytest.raises(errors.Unauthenticated):
+def test_without_a_token_nobody_comes_in(connect: Any, world: World) -> None:
+    with connect(world.grpc_address) as cluster, pytest.raises(errors.Unauthenticated):
         cluster.whoami()
 
 
-def test_the_socket_is_root(world: World) -> None:
-    with Cluster(f"unix:{world.socket}") as cluster:
+def test_the_socket_is_root(connect: Any, world: World) -> None:
+    with connect(f"unix:{world.socket}") as cluster:
         me = cluster.whoami()
     assert (me.caller, me.role, me.cluster) == ("local root", options_pb2.ROLE_ADMIN, "test")
     assert world.socket.stat().st_mode & 0o777 == 0o600
@@ -290,10 +297,10 @@ def test_a_watch_does_not_try_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 < len(script.began_after) < 50
 
 
-def test_waiting_and_watching_survive_a_restart_of_the_doors(tmp_path: Path) -> None:
+def test_waiting_and_watching_survive_a_restart_of_the_doors(connect: Any, tmp_path: Path) -> None:
     with (
         world_in(tmp_path, work_s=0.5) as world,
-        Cluster(world.grpc_address, token=world.secrets["eve"]) as cluster,
+        connect(world.grpc_address, token=world.secrets["eve"]) as cluster,
     ):
         pending = cluster.vms.create("long", VmSpec())
         changes = cluster.vms.watch(filter='name = "vms/long"')
