@@ -148,6 +148,7 @@ class Doors:
             log_level=logging.WARNING,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # the audit log has who really called
             lifespan="off",
             ws="websockets-sansio",
             ws_max_size=BODY_BYTES_MAX,

@@ -1,5 +1,6 @@
-"""HTTP/1.1 that does not wait without end: a caller that is slow with the head of a request, or sends
-a head without end, is answered and closed, so that a few such callers cannot take all connections.
+"""HTTP/1.1 that does not wait without end: a caller that is slow with the head of a request, or
+sends a head without end, is answered and closed, so that a few such callers cannot take all
+connections.
 """
 
 from __future__ import annotations

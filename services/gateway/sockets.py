@@ -144,7 +144,7 @@ class Talk(Requests):
         leaving = asyncio.ensure_future(self.gone())
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
+            if sending.done() and not sending.cancelled():  # by a caller who left in the middle
                 sending.result()
         finally:
             await ended(sending, leaving)
@@ -154,9 +154,6 @@ class Talk(Requests):
             while (answer := await answers.next(None)) is not None:
                 await self._send_one(self._visit.method.response.FromString(answer))
             await self._socket.close(DONE)
-        except asyncio.CancelledError:
-            if not self.left:
-                raise
         except (PvcError, grpc.aio.AioRpcError) as error:
             status = status_of(error)
             code = error.http_status if isinstance(error, Refused) else HTTP_STATUS[status.code]

@@ -210,7 +210,7 @@ class Streamed(Response):
         leaving = asyncio.ensure_future(self._gone())
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
+            if sending.done() and not sending.cancelled():  # by a caller who left in the middle
                 sending.result()
         finally:
             await ended(sending, leaving)
