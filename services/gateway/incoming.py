@@ -5,6 +5,7 @@ the caller in, no faster than the service takes it, and not waited for without e
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ SILENCE_S = 60.0
 """How long nothing may come in the middle of a file or of a line."""
 
 
-class Requests:
+class Requests(ABC):
     """The requests of one call, whichever way they come in."""
 
     def __init__(self, visit: Visit) -> None:
@@ -51,12 +52,13 @@ class Requests:
             self.left = True
             raise
 
+    @abstractmethod
     def _messages(self) -> AsyncIterator[Message]:
-        raise NotImplementedError
+        """The requests one after the other. Sets `read` after the last one."""
 
+    @abstractmethod
     async def gone(self) -> None:
         """Returns when the caller has gone after it sent its requests."""
-        raise NotImplementedError
 
 
 class HttpRequests(Requests):
