@@ -20,6 +20,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pvc.core.v1 import reason_pb2
 from services.gateway.certificate import DoorCertificate
 from services.gateway.door import Door
+from services.gateway.incoming import BODY_BYTES_MAX
+from services.gateway.patience import Patient
 from services.gateway.proxy import Proxy
 from services.gateway.rest import Rest
 from services.mesh.errors import PvcError
@@ -28,6 +30,10 @@ log = logging.getLogger("pvc.gateway")
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 STREAMS_MAX = 1000
+CONNECTIONS_MAX = 4000
+"""More callers of REST at once are told to come later."""
+KEEP_ALIVE_S = 30
+"""How long a REST connection that nobody uses stays open."""
 OPENING_S = 10.0
 GRACE_S = 5.0
 
@@ -45,6 +51,8 @@ class Settings:
     key: str = ""
     tries_per_s: float = 3.0
     """How often one address may call what needs no credentials but a secret in the request."""
+    allowed_origins: tuple[str, ...] = ()
+    """Of which web pages may call REST; "*" for all."""
 
     @property
     def tls(self) -> bool:
@@ -134,13 +142,18 @@ class Doors:
 
     def _uvicorn_config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            Rest(self._door).app,
+            Rest(self._door, self._settings.allowed_origins).app,
+            http=Patient,
             log_config=None,
             log_level=logging.WARNING,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # the audit log has who really called
             lifespan="off",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=BODY_BYTES_MAX,
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(GRACE_S),
             ssl_certfile=self._settings.certificate or None,
             ssl_keyfile=self._settings.key or None,

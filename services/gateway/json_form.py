@@ -22,7 +22,9 @@ R = TypeVar("R", bound=Message)
 DEPTH_MAX = 64
 WELL_KNOWN = "google.protobuf."
 FIELD_MASK = "google.protobuf.FieldMask"
+BYTES_VALUE = "google.protobuf.BytesValue"
 _DIGITS = re.compile(r"-?[0-9]{1,20}")
+_BASE64 = re.compile(r"([A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}")
 _WHOLE = frozenset(
     {
         FieldDescriptor.CPPTYPE_INT32,
@@ -93,6 +95,8 @@ def _checked(value: Any, descriptor: Descriptor, path: str, depth: int) -> Any:
     if descriptor.full_name == FIELD_MASK:
         return _mask(value, path)
     if descriptor.full_name.startswith(WELL_KNOWN):
+        if descriptor.full_name == BYTES_VALUE and isinstance(value, str):
+            _check_base64(value, path)
         return value
     if not isinstance(value, dict):
         raise invalid(path, f"must be an object, not {_kind(value)}")
@@ -128,12 +132,23 @@ def _checked_one(value: Any, field: FieldDescriptor, path: str, depth: int) -> A
         raise invalid(path, f"must be a single value, not {_kind(value)}")
     if field.cpp_type in _WHOLE and isinstance(value, str) and not _DIGITS.fullmatch(value):
         raise invalid(path, f"must be a whole number, not {shown(value)}")
+    if field.type == FieldDescriptor.TYPE_BYTES and isinstance(value, str):
+        _check_base64(value, path)
+    if field.type == FieldDescriptor.TYPE_ENUM and isinstance(value, str) and _DIGITS.match(value):
+        raise invalid(path, f"must be a name or a number, not a number in quotes: {shown(value)}")
     if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
             raise invalid(path, "holds an unpaired surrogate") from None
     return value
+
+
+def _check_base64(value: str, path: str) -> None:
+    """The parser would leave out what does not belong there, and take something else than was
+    sent."""
+    if not _BASE64.fullmatch(value) or len(value.rstrip("=")) % 4 == 1:
+        raise invalid(path, f"must be base64, not {shown(value)}")
 
 
 def _mask(value: Any, path: str) -> str:

@@ -31,6 +31,7 @@ def settings_of(config: Config) -> Settings:
         socket=section.socket or f"{config.node.run_dir}/pvc.sock",
         certificate=certificate,
         key=key,
+        allowed_origins=tuple(section.allowed_origins),
     )
 
 

@@ -26,11 +26,16 @@ from services.gateway.json_form import (
     to_message,
 )
 from services.gateway.methods import METHODS, Method
-from services.mesh.errors import PvcError
+from services.mesh.errors import PvcError, shown
 
 WHOLE = "*"
 QUERY_FIELDS_MAX = 200
-_KEYED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
+_KEYED = re.compile(r"([^\[\]]+)\[(.*)\]")
+_DIGITS = re.compile(r"-?[0-9]{1,10}")
+_BOOLEANS: Mapping[str, bool] = {
+    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
+}
 
 HTTP_STATUS: Mapping[int, int] = {
     code_pb2.OK: 200,
@@ -63,6 +68,10 @@ class Route:
     body: str
     """"" for none, WHOLE, or the field that the body is."""
     method: Method
+    raw_body: str = ""
+    """The bytes field that the body is as it comes, piece by piece; "" for a body of JSON."""
+    raw_answer: str = ""
+    """The bytes field that the answer's body is, one piece after the other; "" for JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,9 @@ def _route(rule: http_pb2.HttpRule, method: Method) -> Route:
         verb, path = rule.custom.kind, rule.custom.path
     else:
         verb, path = kind.upper(), getattr(rule, kind)
-    return Route(verb, templates.parse(path), rule.body, method)
+    raw_body = rule.body if method.client_streaming and rule.body not in ("", WHOLE) else ""
+    answer = rule.response_body
+    return Route(verb, templates.parse(path), rule.body, method, raw_body, answer)
 
 
 ROUTES = routes_of(METHODS.values())
@@ -116,16 +127,42 @@ def build(match: Match, query: str, body: bytes) -> Message:
     route = match.route
     message: Any = route.method.request()
     posted = _body_of(route, body)
-    bound = {*match.fields, *([route.body] if route.body else ())}
-    tree = query_tree(message.DESCRIPTOR, query, bound) if route.body != WHOLE else {}
+    tree = _query_of(match, message.DESCRIPTOR, query)
     to_message(tree, message)
     if route.body == WHOLE:
         to_message(posted, message)
     elif route.body:
         _fill_from_body(route, message, posted, masked="update_mask" in tree)
-    for path, value in match.fields.items():
-        _set_path_field(message, path, value)
+    _fill_from_path(match, message)
     return message  # type: ignore[no-any-return]
+
+
+def opening(match: Match, query: str) -> Message | None:
+    """The first request of a stream of them, as far as path and query have one; its body has the
+    others. Raises INVALID_FIELD."""
+    message: Any = match.route.method.request()
+    to_message(query_tree(message.DESCRIPTOR, query, _bound(match)), message)
+    _fill_from_path(match, message)
+    return message if query or match.fields else None
+
+
+def following(route: Route, text: bytes) -> Message:
+    """A request of a stream of them, from its JSON. Raises INVALID_FIELD."""
+    return to_message(read_json(text), route.method.request())
+
+
+def _bound(match: Match) -> set[str]:
+    """Fields that the query may not give."""
+    return {*match.fields, *([match.route.body] if match.route.body not in ("", WHOLE) else ())}
+
+
+def _query_of(match: Match, descriptor: Descriptor, query: str) -> dict[str, Any]:
+    if match.route.body != WHOLE:
+        return query_tree(descriptor, query, _bound(match))
+    if query:
+        problem = f"is not taken from the query: {match.route.verb} takes it from the body"
+        raise invalid(query.partition("=")[0], problem)
+    return {}
 
 
 def _body_of(route: Route, body: bytes) -> Any:
@@ -152,11 +189,19 @@ def _patched(posted: Mapping[str, Any], descriptor: Descriptor) -> list[str]:
     return [path for path in mask_of(posted, descriptor) if path != "name" and path != "meta.etag"]
 
 
-def _set_path_field(message: Any, path: str, value: str) -> None:
-    *outer, name = path.split(".")
-    for step in outer:
-        message = getattr(message, step)
-    setattr(message, name, value)
+def _fill_from_path(match: Match, message: Any) -> None:
+    """What the path says goes before what anything else says."""
+    for path, value in match.fields.items():
+        inner: Any = message
+        *outer, name = path.split(".")
+        for step in outer:
+            inner = getattr(inner, step)
+        field = inner.DESCRIPTOR.fields_by_name[name]
+        if field.type == FieldDescriptor.TYPE_STRING:
+            setattr(inner, name, value)
+            continue
+        inner.ClearField(name)
+        to_message({name: _leaf(field, path, value)}, inner, ".".join(outer))
 
 
 def query_tree(descriptor: Descriptor, query: str, bound: set[str]) -> dict[str, Any]:
@@ -184,17 +229,20 @@ def query_tree(descriptor: Descriptor, query: str, bound: set[str]) -> dict[str,
 def _add(
     tree: dict[str, Any], descriptor: Descriptor, key: str, value: str, bound: set[str]
 ) -> None:
-    *outer, last = key.split(".")
+    keyed = _KEYED.fullmatch(key)
+    *outer, last = (keyed.group(1) if keyed else key).split(".")
     path = ""
     for step in outer:
         field = field_named(descriptor, step, path)
         path = f"{path}.{field.name}" if path else field.name
-        if field.message_type is None or field.is_repeated:
+        inner = field.message_type
+        if inner is None or field.is_repeated:
             raise invalid(path, "has no fields inside that a query could set")
-        descriptor = field.message_type
+        if inner.full_name.startswith(WELL_KNOWN):
+            raise invalid(path, f"is one value, not an object: write {field.json_name}=VALUE")
+        descriptor = inner
         tree = tree.setdefault(field.name, {})
-    keyed = _KEYED.fullmatch(last)
-    field = field_named(descriptor, keyed.group(1) if keyed else last, path)
+    field = field_named(descriptor, last, path)
     path = f"{path}.{field.name}" if path else field.name
     if path in bound or path.split(".")[0] in bound:
         raise invalid(path, "is given by the path or the body, not by the query")
@@ -208,7 +256,10 @@ def _put(
     if inner is not None and inner.GetOptions().map_entry:
         if key is None:
             raise invalid(path, f"is a map: write {field.json_name}[KEY]=VALUE")
-        tree.setdefault(field.name, {})[key] = _leaf(inner.fields_by_name["value"], path, value)
+        entries = tree.setdefault(field.name, {})
+        if key in entries:
+            raise invalid(f"{path}[{key}]", "is given twice")
+        entries[key] = _leaf(inner.fields_by_name["value"], path, value)
         return
     if key is not None:
         raise invalid(path, "is no map")
@@ -222,14 +273,29 @@ def _put(
 
 
 def _leaf(field: FieldDescriptor, path: str, value: str) -> Any:
-    """One value of a query as JSON has it."""
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        if value.lower() not in ("true", "false", "1", "0"):
-            raise invalid(path, f"must be true or false, not {value!r}")
-        return value.lower() in ("true", "1")
+    """One value of a query or a path as JSON has it."""
     inner = field.message_type
-    if inner is not None and not inner.full_name.startswith(WELL_KNOWN):
+    if field.type == FieldDescriptor.TYPE_BOOL or _is_known(inner, "BoolValue"):
+        if value not in _BOOLEANS:
+            raise invalid(path, f"must be true or false, not {shown(value)}")
+        return _BOOLEANS[value]
+    if field.enum_type is not None and _DIGITS.fullmatch(value):
+        return _enum_number(field, path, int(value))
+    if inner is None:
+        return value
+    if not inner.full_name.startswith(WELL_KNOWN):
         raise invalid(path, f"is an object: write {field.json_name}.FIELD=VALUE")
-    if inner is not None and inner.full_name == "google.protobuf.BoolValue":
-        return value.lower() in ("true", "1")
+    if _is_known(inner, "Struct", "Value", "ListValue"):
+        return read_json(value.encode(), path)
     return value
+
+
+def _enum_number(field: FieldDescriptor, path: str, number: int) -> int:
+    assert field.enum_type is not None
+    if number not in field.enum_type.values_by_number:
+        raise invalid(path, f"is no {field.enum_type.name}: {number}")
+    return number
+
+
+def _is_known(descriptor: Descriptor | None, *names: str) -> bool:
+    return descriptor is not None and descriptor.full_name in {WELL_KNOWN + n for n in names}

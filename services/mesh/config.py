@@ -31,6 +31,9 @@ ENVIRONMENT = "PVC_CONFIG"
 SERVICES = ("compute", "storage", "network", "provisioner", "coordinator", "gateway")
 
 _NODE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_ORIGIN = re.compile(
+    r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?"
+)
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_000)]
@@ -140,6 +143,9 @@ class GatewaySection(Section, frozen=True, kw_only=True):
     """The PEM file of the doors' certificate. Without it they speak plainly, on loopback only."""
     key: str = ""
     """The PEM file of the certificate's key."""
+    allowed_origins: list[str] = []
+    """Of which web pages' scripts may call the REST door: scheme://host or scheme://host:port
+    each, or "*" for all. Empty: only the door's own page."""
 
     def wrong(self) -> Iterator[tuple[str, str]]:
         """See Section."""
@@ -149,6 +155,8 @@ class GatewaySection(Section, frozen=True, kw_only=True):
         yield from _not_absolute(**{key: value for key, value in paths.items() if value})
         if bool(self.certificate) != bool(self.key):
             yield "key", "be given together with certificate"
+        if not all(_ORIGIN.fullmatch(origin) for origin in self.allowed_origins):
+            yield "allowed_origins", 'be a list of origins like "https://pvc.example.org:8443"'
 
 
 class ComputeSection(Section, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import grpc
 from google.protobuf import json_format
 from google.rpc import status_pb2
+from websockets.sync.client import connect
 
 from pvc.core.v1.operation_pb2 import Operation
 from pvc_client.errors import from_rpc, from_status
@@ -83,12 +84,27 @@ class Rest:
 
     def ask(self, method: Method, request: Any) -> Any:
         """As Grpc.ask."""
-        response = self.raw(*rest_call(method, request))
+        if method.client_streaming and method.server_streaming:
+            return list(_until_bookmark(self._talked(method, request)))
+        if method.client_streaming:
+            response = self.raw(*streamed_call(method, request))
+        else:
+            response = self.raw(*rest_call(method, request))
         if not method.server_streaming:
             return json_format.Parse(response.read(), method.response())
         found = list(_until_bookmark(_lines(response, method)))
         self._connection.close()
         return found
+
+    def _talked(self, method: Method, requests: Any) -> Iterator[Any]:
+        """Both ways at once: over a WebSocket."""
+        _, path, body = streamed_call(method, requests)
+        headers = {"authorization": f"Bearer {self._token}"}
+        url = f"ws://127.0.0.1:{self._connection.port}{path}"
+        with connect(url, additional_headers=headers) as socket:
+            for line in str(body).splitlines():
+                socket.send(line)
+            yield from _told(socket, method)
 
     def raw(self, verb: str, path: str, body: str | None) -> http.client.HTTPResponse:
         """Any HTTP call's answer. Raises the error that a failed one carries."""
@@ -114,6 +130,15 @@ def rest_call(method: Method, request: Any) -> tuple[str, str, str | None]:
         body = json.dumps(fields.pop(method.http.body))
     query = urlencode(list(_flat(fields, "")))
     return verb.upper(), f"{path}?{query}" if query else path, body
+
+
+def streamed_call(method: Method, requests: Any) -> tuple[str, str, str | None]:
+    """As rest_call, of the requests of a stream: a JSON object a line. The first one is what the
+    path says, and has the path's field empty."""
+    first, *more = list(requests)
+    verb, path, body = rest_call(method, first)
+    lines = [json.dumps(json_format.MessageToDict(one)) for one in more]
+    return verb, path, "\n".join([str(body), *lines])
 
 
 def ended(whole: Whole, answer: Any) -> Any:
@@ -146,7 +171,11 @@ def _until_bookmark(answers: Iterator[Any]) -> Iterator[Any]:
 
 
 def _lines(response: http.client.HTTPResponse, method: Method) -> Iterator[Any]:
-    for line in response:
+    return _told(response, method)
+
+
+def _told(lines: Any, method: Method) -> Iterator[Any]:
+    for line in lines:
         told = json.loads(line)
         if "error" in told:
             raise from_status(json_format.ParseDict(told["error"], status_pb2.Status()))

@@ -32,6 +32,8 @@ from services.state.store import Put, Store
 from tests.doors.servicers import Provisioner, Storage, Vms
 
 T = TypeVar("T")
+ORIGIN = "https://console.example.org"
+"""Of which web pages may call."""
 ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
 
 
@@ -85,7 +87,11 @@ class World:
         self.provisioner = Provisioner(desk, self.vms)
         self.peers = OnePeer(f"unix:{self.socket.parent}/inner.sock")
         self.settings = Settings(
-            "127.0.0.1:0", "127.0.0.1:0", str(self.socket), tries_per_s=self._tries_per_s
+            "127.0.0.1:0",
+            "127.0.0.1:0",
+            str(self.socket),
+            tries_per_s=self._tries_per_s,
+            allowed_origins=(ORIGIN,),
         )
         gateway = build_gateway(
             self.settings,

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import options_pb2
 from pvc_client import Cluster, errors
+from services.gateway.headers import TIMEOUT_MAX_S, timeout_of
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.methods import METHODS, Method
-from services.gateway.rest import TIMEOUT_MAX_S, timeout_of
 from services.gateway.transcode import ROUTES, WHOLE, build, find
 from services.state.store import Put
 from tests.doors.world import World, world_in
@@ -160,10 +160,14 @@ def test_a_watch_comes_line_by_line(world: World, cluster: Cluster) -> None:
 
 
 def test_a_watch_comes_as_events_when_asked_to(world: World, cluster: Cluster) -> None:
-    kind, read = lines(world, "/v1/vms:watch", "text/event-stream", 2)
+    kind, read = lines(world, "/v1/vms:watch?filter=name%3Dvms/web", "text/event-stream", 7)
     assert kind.startswith("text/event-stream")
-    assert json.loads(read[0].removeprefix("data: "))["result"]["kind"] == "CHANGE_KIND_PRESENT"
-    assert read[1] == "\n"
+    assert read[:2] == ["retry: 1000\n", "\n"]
+    assert json.loads(read[2].removeprefix("data: "))["result"]["kind"] == "CHANGE_KIND_PRESENT"
+    assert read[3] == "\n", "what stood there when it began is no place to go on from"
+    bookmark = json.loads(read[5].removeprefix("data: "))["result"]
+    assert bookmark["kind"] == "CHANGE_KIND_BOOKMARK"
+    assert read[4] == f"id: {bookmark['revision']}\n"
 
 
 def test_a_stream_that_is_refused_is_refused_with_a_status(world: World, cluster: Cluster) -> None:
@@ -176,9 +180,9 @@ def test_a_stream_that_is_refused_is_refused_with_a_status(world: World, cluster
 def test_what_is_no_method_is_said_so(world: World) -> None:
     assert ask(world, "GET", "/v1/nothing").status == 404
     wrong = ask(world, "PUT", "/v1/vms")
-    assert (wrong.status, wrong.headers["allow"]) == (405, "GET, OPTIONS, POST")
+    assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
     allowed = ask(world, "OPTIONS", "/v1/vms/web")
-    assert (allowed.status, allowed.headers["allow"]) == (204, "DELETE, GET, OPTIONS, PATCH")
+    assert (allowed.status, allowed.headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH")
     assert ask(world, "HEAD", "/v1/vms:watch").status == 405
     head = ask(world, "HEAD", "/v1/cluster")
     assert (head.status, head.body) == (200, b"")
@@ -186,7 +190,8 @@ def test_what_is_no_method_is_said_so(world: World) -> None:
 
 def test_a_call_has_as_long_as_it_says(world: World) -> None:
     assert timeout_of("99999999H") == TIMEOUT_MAX_S and timeout_of("1500m") == 1.5
-    assert timeout_of("soon") is None
+    assert timeout_of("") is None
+    assert ask(world, "GET", "/v1/cluster", headers={"grpc-timeout": "soon"}).status == 400
     world.store.commit([Put(vm_pb2.Vm(name="vms/silent"))])
     late = ask(world, "GET", "/v1/vms/silent:consoleLog", headers={"grpc-timeout": "50m"})
     assert late.status == 504 and "DEADLINE" in str(late.json), "with its reason"
@@ -194,7 +199,7 @@ def test_a_call_has_as_long_as_it_says(world: World) -> None:
 
 def test_a_body_without_end_is_refused(world: World) -> None:
     answer = ask(world, "POST", "/v1/vms", b" " * 5_000_000)
-    assert (answer.status, answer.json["details"][0]["reason"]) == (400, "TOO_LARGE")
+    assert (answer.status, answer.json["details"][0]["reason"]) == (413, "TOO_LARGE")
 
 
 def test_a_service_that_is_away_is_unreachable_and_retryable(world: World) -> None:
@@ -220,7 +225,9 @@ def test_the_page_and_the_contract_are_there_for_everybody(world: World) -> None
     assert "Switches a VM on." in page.body.decode()
     contract = ask(world, "GET", "/openapi.json").json
     described = {
-        call["operationId"] for verbs in contract["paths"].values() for call in verbs.values()
+        call["operationId"].rstrip("2")
+        for verbs in contract["paths"].values()
+        for call in verbs.values()
     }
     served = {m.short.replace("/", "_") for m in METHODS.values() if m.http is not None}
     assert described == served

@@ -200,14 +200,16 @@ def test_a_path_that_is_not_utf8_is_refused() -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda r: f"{r.verb} {r.template.text}")
 def test_every_route_finds_its_method_again(route: Any) -> None:
     path = re.sub(r"\{[^=}]+=([^}]+)\}", r"\1", route.template.text).replace("*", "x")
+    path = re.sub(r"\{[^}]+\}", "x", path)
     found = [match for match in find(ROUTES, path) if match.route.verb == route.verb]
     assert found[0].route.method == route.method
-    build(found[0], "", b"")
+    if not route.method.client_streaming:
+        build(found[0], "", b"")
 
 
-def test_every_method_for_people_has_a_route_but_those_that_stream_in() -> None:
-    without = {m.short for m in METHODS.values() if m.http is None and not m.internal}
-    assert without == {"VmService/AttachConsole", "StorageService/UploadFile"}
+def test_every_method_for_people_has_a_route_and_no_other_has() -> None:
+    public = {method.path for method in METHODS.values() if not method.internal}
+    assert {route.method.path for route in ROUTES} == public
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""What comes in with an HTTP call, as the requests that it stands for: read only after the door let
+the caller in, no faster than the service takes it, and not waited for without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.requests import ClientDisconnect, Request
+
+from pvc.core.v1 import reason_pb2
+from services.gateway import headers
+from services.gateway.door import Visit
+from services.gateway.failures import Refused
+from services.gateway.transcode import Match, build, following, opening
+from services.mesh.errors import PvcError
+
+BODY_BYTES_MAX = 4 * 1024 * 1024
+"""Most bytes of a body in one piece, and of one line of a stream."""
+BODY_S = 30.0
+"""How long a body in one piece may take."""
+SILENCE_S = 60.0
+"""How long nothing may come in the middle of a file or of a line."""
+
+
+class Requests(ABC):
+    """The requests of one call, whichever way they come in."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self.read = asyncio.Event()
+        """Set when nothing more of the request will come."""
+        self.asked = asyncio.Event()
+        """Set when the door has let the caller in."""
+        self.left = False
+        """The caller went away in the middle of its requests."""
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """The requests, as the door takes them. Raises what is wrong with them."""
+        self.asked.set()
+        try:
+            async for message in self._messages():
+                yield message.SerializeToString()
+        except PvcError as error:
+            self._visit.turned_out = error  # the library would tell of a call that was cancelled
+            raise
+        except ClientDisconnect:
+            self.left = True
+            raise
+
+    @abstractmethod
+    def _messages(self) -> AsyncIterator[Message]:
+        """The requests one after the other. Sets `read` after the last one."""
+
+    @abstractmethod
+    async def gone(self) -> None:
+        """Returns when the caller has gone after it sent its requests."""
+
+
+class HttpRequests(Requests):
+    """The requests in the body of an HTTP call, its path, its query and its headers."""
+
+    def __init__(self, match: Match, request: Request, visit: Visit) -> None:
+        super().__init__(visit)
+        self._match = match
+        self._request = request
+        self._query = request.url.query
+        self._headers: Mapping[str, str] = request.headers
+
+    async def _messages(self) -> AsyncIterator[Message]:
+        route = self._match.route
+        headers.check_coding(self._headers.get("content-encoding", ""))
+        if route.body:
+            kind = self._headers.get("content-type", "")
+            headers.check_content_type(kind, raw=bool(route.raw_body))
+        if route.raw_body:
+            messages = self._pieces()
+        elif route.method.client_streaming:
+            messages = self._lines()
+        else:
+            messages = self._one()
+        async for message in messages:
+            yield message
+        self.read.set()
+
+    async def _one(self) -> AsyncIterator[Message]:
+        message = build(self._match, self._query, await self._whole())
+        headers.fill(message, self._match.route, self._headers)
+        self.read.set()  # a stream of answers asks for no second one
+        yield message
+
+    async def _whole(self) -> bytes:
+        length = self._headers.get("content-length", "")
+        if length.isdigit() and int(length) > BODY_BYTES_MAX:
+            raise _too_large("the body")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for piece in self._request.stream():
+                    body += piece
+                    if len(body) > BODY_BYTES_MAX:
+                        raise _too_large("the body")
+        except TimeoutError:
+            raise _late(f"the whole body did not come within {BODY_S:g} s") from None
+        return bytes(body)
+
+    async def _lines(self) -> AsyncIterator[Message]:
+        first = opening(self._match, self._query)
+        if first is not None:
+            yield first
+        rest = b""
+        stream = aiter(self._request.stream())
+        while (piece := await _next(stream, SILENCE_S if rest else None)) is not None:
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in (*lines, rest):
+                if len(line) > BODY_BYTES_MAX:
+                    raise _too_large("a line of the body")
+            for line in filter(bytes.strip, lines):
+                yield following(self._match.route, line)
+        if rest.strip():
+            yield following(self._match.route, rest)
+
+    async def _pieces(self) -> AsyncIterator[Message]:
+        route = self._match.route
+        first: Any = opening(self._match, self._query) or route.method.request()
+        headers.fill_first(first, self._headers)
+        yield first
+        stream = aiter(self._request.stream())
+        while (piece := await _next(stream, SILENCE_S)) is not None:
+            if piece:
+                message = route.method.request()
+                setattr(message, route.raw_body, piece)
+                yield message
+
+    async def gone(self) -> None:
+        await self.read.wait()
+        while (await self._request.receive())["type"] != "http.disconnect":
+            continue
+
+
+async def _next(stream: AsyncIterator[bytes], wait_s: float | None) -> bytes | None:
+    """The next piece of a body, None at its end."""
+    try:
+        async with asyncio.timeout(wait_s):
+            return await anext(stream, None)
+    except TimeoutError:
+        raise _late(f"nothing came for {SILENCE_S:g} s in the middle of the body") from None
+
+
+def _too_large(what: str) -> Refused:
+    problem = f"{what} is larger than {BODY_BYTES_MAX} bytes"
+    return Refused(413, reason_pb2.REASON_TOO_LARGE, problem)
+
+
+def _late(problem: str) -> Refused:
+    return Refused(408, reason_pb2.REASON_DEADLINE, f"{problem}; send it again")
