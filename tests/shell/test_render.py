@@ -14,7 +14,7 @@ from pvc_client import errors
 from shell import failures, render
 from shell.measures import mebibytes, parse_size, parse_span, size, span
 from shell.render import FORMATS, View
-from shell.waiting import progress_line
+from shell.progress import progress_line
 from tests.shell.rows import NOW, ROWS
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -114,11 +114,11 @@ def test_spans() -> None:
 
 
 def test_progress_lines() -> None:
-    assert progress_line("web", "starting", 25, "3.1s", 79) == (
+    assert progress_line("web", "starting", 25, 3.1, 79) == (
         "web  [#####...............]  25%  3.1s  starting"
     )
-    assert len(progress_line("web", "x" * 100, 100, "3.1s", 79)) == 79
-    assert "\x1b" not in progress_line("web", "\x1b[2J", 1, "0s", 79)
+    assert len(progress_line("web", "x" * 100, 100, 3.1, 79)) == 79
+    assert "\x1b" not in progress_line("web", "\x1b[2J", 1, 0.0, 79)
 
 
 @pytest.mark.parametrize("kind", errors.BY_REASON.values(), ids=lambda k: k.__name__)
