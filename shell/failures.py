@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
-from shell.render import clean_lines, painted
+from shell.render import clean_lines, json_text, painted
 
 if TYPE_CHECKING:
     from pvc_client import PvcError
@@ -121,8 +121,6 @@ def words_of(error: click.ClickException) -> str:
 
 def _json_line(error: BaseException) -> str:
     """An error for programs: one line."""
-    import json
-
     found: dict[str, Any] = {"reason": "FAILED", "message": str(error), "field": "",
                              "operation": ""}  # fmt: skip
     if is_refusal(error):
@@ -138,7 +136,7 @@ def _json_line(error: BaseException) -> str:
     elif isinstance(error, Declined):
         found["reason"] = "DECLINED"
     found["exit_code"] = exit_code(error)
-    return json.dumps({"error": found}, ensure_ascii=False) + "\n"
+    return json_text({"error": found}) + "\n"
 
 
 def hint_for(error: PvcError) -> str:
