@@ -170,7 +170,8 @@ def _natural(text: str) -> Any:
 
 
 def order_by(keys: Sequence[SortKey], kind: Any) -> str | None:
-    """The same order in the contract's language; None when only this side can tell."""
+    """The same order in the contract's language; None when only this side can tell: the cluster
+    begins with those that have nothing there, here they come last."""
     parts = []
     for key in keys:
         if not key.column.path:
@@ -179,5 +180,7 @@ def order_by(keys: Sequence[SortKey], kind: Any) -> str | None:
         if field.many or field.leaf.enum_type is not None or field.is_message:
             return None
         down = key.descending != key.column.is_age
+        if not down and field.path != "name":
+            return None
         parts.append(f"{field.path} desc" if down else field.path)
     return ", ".join(parts)

@@ -20,6 +20,21 @@ TIME = "google.protobuf.Timestamp"
 DURATION = "google.protobuf.Duration"
 
 
+_NAMING = {
+    "home": "nodes",
+    "image": "images",
+    "network": "networks",
+    "node": "nodes",
+    "operation": "operations",
+    "parent": "pools/volumes",
+    "pool": "pools",
+    "vm": "vms",
+    "volume": "pools/volumes",
+    "waits_for": "vms",
+}
+"""What fields name that no user writes, and that have no rule therefore."""
+
+
 class UnknownField(ValueError):
     """There is no such field. near: what was probably meant."""
 
@@ -67,7 +82,8 @@ class Field:
         """The collections ("pools/volumes") whose resources it names; "" for none."""
         from pvc.core.v1 import options_pb2
 
-        return str(self.leaf.GetOptions().Extensions[options_pb2.rules].resource)
+        found = str(self.leaf.GetOptions().Extensions[options_pb2.rules].resource)
+        return found or (_NAMING.get(self.leaf.name, "") if self.leaf.cpp_type == _TEXT else "")
 
     def values(self, row: Any) -> list[Any]:
         """What a row has there: nothing for what is unset, one, or as many as there are."""
@@ -87,6 +103,8 @@ class Field:
 
     def word(self, value: Any) -> str:
         """One value in words."""
+        if _is_map(self.leaf):
+            return " ".join(f"{key}={_inner(value[key])}" for key in sorted(value))
         if self.leaf.enum_type is not None:
             return enum_value(self.leaf.enum_type, value)
         if self.leaf.message_type is not None:
@@ -100,6 +118,8 @@ class Field:
         return ("yes" if value else "no") if self.is_boolean else str(value)
 
     def _plain(self, value: Any) -> Any:
+        if _is_map(self.leaf):
+            return {str(key): _inner(value[key]) for key in sorted(value)}
         if self.leaf.enum_type is not None:
             known = self.leaf.enum_type.values_by_number.get(value)
             return known.name if known else value
@@ -108,6 +128,15 @@ class Field:
 
             return MessageToDict(value)
         return value.hex() if isinstance(value, bytes) else value
+
+
+def _inner(value: Any) -> Any:
+    """A value of a map as JSON has it."""
+    if not hasattr(value, "DESCRIPTOR"):
+        return value
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(value)
 
 
 def enum_value(kind: Any, number: int) -> str:

@@ -204,7 +204,7 @@ def _unquoted(raw: str) -> str:
     if raw[0] == '"':
         return raw[1:-1]
     text = raw[1:-1] if raw[0] == "'" else raw
-    return re.sub(r'(?<!\\)"', r"\\\"", text)
+    return re.sub(r'(?<!\\)"', lambda _: '\\"', text)
 
 
 def _spelled(field: Field) -> str:

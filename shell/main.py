@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from contextlib import suppress
+from typing import Any
 
 import click
 
 from shell import failures
-from shell.failures import DECLINED, DONE, FAILED, INTERRUPTED, USAGE, Declined
+from shell.failures import DONE, INTERRUPTED
 from shell.session import LOCAL, Session
 from shell.tree import Group
-
-if TYPE_CHECKING:
-    from pvc_client import PvcError
 
 COMMANDS = {
     "vm": ("shell.commands.vm:vm", "Virtual machines"),
@@ -39,6 +39,18 @@ ALIASES = {"task": "operation"} | {f"{name}s": name for name in COMMANDS if name
 """Other names of commands."""
 
 
+ERRORS_AS_JSON = "pvc.errors_as_json"
+"""Key of what a context knows of whoever reads its errors."""
+
+
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"pvc, version {version('pvc')}")
+        ctx.exit()
+
+
 @click.group(
     cls=Group,
     lazy=COMMANDS,
@@ -58,7 +70,12 @@ ALIASES = {"task": "operation"} | {f"{name}s": name for name in COMMANDS if name
 )
 @click.option("--ca", type=click.Path(dir_okay=False), help="The cluster's CA. Env: PVC_CA.")
 @click.option("--colour/--no-colour", "--color/--no-color", default=None, help="Colours or none.")
-@click.version_option(package_name="pvc", prog_name="pvc")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what was asked for, and errors.")
+@click.option("-v", "--debug", is_flag=True, help="Show every call: request id, time, outcome.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Show the version.",
+)  # fmt: skip
 @click.pass_context
 def pvc(
     ctx: click.Context,
@@ -66,15 +83,19 @@ def pvc(
     token_file: str | None,
     ca: str | None,
     colour: bool | None,
+    quiet: bool,
+    debug: bool,
 ) -> None:
     """PVC: virtual machines on one machine or many.
 
     Every command has --help with examples. Exit codes: 0 done, 1 failed, 2 usage, 3 declined,
-    4 not found, 5 unreachable.
+    4 not found, 5 unreachable, 130 Ctrl-C.
     """
     if ctx.obj is None:
         ctx.obj = Session(connection or "", token_file or "", ca or "", colour)
         ctx.call_on_close(ctx.obj.close)
+    as_json = bool(ctx.meta.get(ERRORS_AS_JSON))
+    ctx.obj.set_manner(quiet=quiet, debug=debug, errors_as_json=as_json)
 
 
 def run(arguments: Sequence[str], session: Session | None = None) -> int:
@@ -83,44 +104,67 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
     session: one that is kept for several commands.
     """
     try:
-        outcome = pvc.main(list(arguments), prog_name="pvc", standalone_mode=False, obj=session)
-        return outcome if isinstance(outcome, int) else DONE
+        with pvc.make_context("pvc", list(arguments), obj=session) as context:
+            context.meta[ERRORS_AS_JSON] = failures.wants_json(arguments)
+            outcome = pvc.invoke(context)
+            return outcome if isinstance(outcome, int) else DONE
     except click.exceptions.Exit as end:
         return int(end.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return USAGE if isinstance(error, click.UsageError) else FAILED
-    except Declined as error:
-        click.echo(f"declined: {error}", err=True)
-        return DECLINED
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("", err=True)
+    except (click.Abort, KeyboardInterrupt, EOFError) as stop:
+        click.echo("\n".join(["", *getattr(stop, "__notes__", ())]), err=True)
         return INTERRUPTED
     except BrokenPipeError:
         return _broken_pipe()
-    except OSError as error:  # a file of the user's, named in its text
-        click.echo(f"error: {error}", err=True)
-        return FAILED
-    except Exception as error:
-        if not is_refusal(error):
-            raise
-        coloured = Session().coloured(sys.stderr)
-        click.echo(failures.told(error, coloured), nl=False, err=True)
-        return failures.exit_code(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told and has an exit code
+        return _told(error, arguments, session)
 
 
-def is_refusal(error: Any) -> TypeGuard[PvcError]:
-    """Whether it is one of the client's own errors; those are only known once it is loaded."""
-    client = sys.modules.get("pvc_client")
-    return client is not None and isinstance(error, client.PvcError)
+def _told(error: Exception, arguments: Sequence[str], session: Session | None) -> int:
+    """Says what went wrong."""
+    if "--debug" in arguments or "-v" in arguments:
+        import traceback
+
+        traceback.print_exception(error)
+    as_json = failures.wants_json(arguments)
+    coloured = (session or Session()).coloured(sys.stderr)
+    click.echo(failures.report(error, coloured, as_json=as_json), nl=False, err=True)
+    return failures.exit_code(error)
 
 
 def _broken_pipe() -> int:
     """Whoever read our output has left: no reason to complain."""
-    sys.stdout = None  # nothing is left to flush at the end
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):  # what is left in them goes where nobody reads
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os.dup2(nowhere, sys.stdout.fileno())
     return DONE
+
+
+def _leave_at_once(_number: int, _frame: Any) -> None:
+    os._exit(INTERRUPTED)
+
+
+def _interrupted(_number: int, _frame: Any) -> None:
+    """The first Ctrl-C ends what is done in order; the second does not wait for that."""
+    signal.signal(signal.SIGINT, _leave_at_once)
+    raise KeyboardInterrupt
+
+
+def _terminated(number: int, _frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
     """The entry point."""
+    if "_PVC_COMPLETE" in os.environ:
+        from shell.completing import answer
+
+        sys.exit(answer(pvc))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _terminated)
     sys.exit(run(sys.argv[1:]))

@@ -15,6 +15,8 @@ FORMATS = ("table", "wide", "json", "yaml", "csv", "name")
 TABLE, WIDE, RECORD = 0, 1, 2
 """Where a column is first shown: in tables, in wide tables, only in the record of one thing."""
 
+HOSTILE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Categories of characters that a terminal may obey, or that are not what they seem."""
 GAP = "  "
 SHORTEST = 8
 """A column is never cut shorter than this."""
@@ -96,8 +98,7 @@ class Column:
 def clean(text: str) -> str:
     """The text without anything that a terminal would obey."""
     return "".join(
-        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co") else "\ufffd"
-        for letter in text
+        letter if unicodedata.category(letter) not in HOSTILE else "\ufffd" for letter in text
     )
 
 
@@ -136,9 +137,9 @@ def many(rows: Sequence[Any], columns: Sequence[Column], view: View) -> str:
     """Several rows in the view's format. Wide tables leave out wide columns that are empty."""
     match view.format:
         case "json":
-            return _json([told_of(row, columns, view) for row in rows])
+            return json_text([told_of(row, columns, view) for row in rows], 2) + "\n"
         case "yaml":
-            return _yaml([told_of(row, columns, view) for row in rows])
+            return yaml_text([told_of(row, columns, view) for row in rows])
         case "csv":
             return csv_lines(rows, columns, view)
         case "name":
@@ -169,9 +170,9 @@ def one(row: Any, columns: Sequence[Column], view: View) -> str:
     """One row in the view's format: as a record where people read it."""
     match view.format:
         case "json":
-            return _json(told_of(row, columns, view))
+            return json_text(told_of(row, columns, view), 2) + "\n"
         case "yaml":
-            return _yaml(told_of(row, columns, view))
+            return yaml_text(told_of(row, columns, view))
         case "csv" | "name":
             return many([row], columns, view)
     return record(row, columns, view)
@@ -282,16 +283,38 @@ def short(row: Any) -> str:
     return short_name(name) or name
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any, indent: int | None = None) -> str:
+    """The value as JSON, what a terminal would obey escaped."""
     import json
 
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _escaped(text, lambda letter: json.dumps(letter)[1:-1])
 
 
-def _yaml(value: Any) -> str:
+def yaml_text(value: Any) -> str:
+    """The value as YAML, what a terminal would obey escaped."""
     import yaml
 
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        """Puts texts into double quotes that hold what must be escaped."""
+
+    def text(dumper: Any, given: str) -> Any:
+        style = '"' if clean_lines(given) != given else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", given, style=style)
+
+    Dumper.add_representer(str, text)
+    return _escaped(
+        yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True),
+        lambda letter: f"\\U{ord(letter):08x}",
+    )
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    """A text whose quoted strings hold nothing that a terminal would obey."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    hostile = (one != "\n" and unicodedata.category(one) in HOSTILE for one in text)
+    return "".join(escape(one) if bad else one for one, bad in zip(text, hostile, strict=True))
 
 
 def csv_lines(rows: Iterable[Any], columns: Sequence[Column], view: View) -> str:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shell import failures
 from shell.choices import picked
 from shell.failures import Declined
-from shell.render import Column, Output, View, many, one
+from shell.progress import Board
+from shell.render import Column, Output, View, clean_lines, many, one
 
 if TYPE_CHECKING:
     from pvc_client import Cluster
@@ -43,6 +45,15 @@ class Session:
         self._ca = ca or os.environ.get("PVC_CA", "")
         self._colour = colour
         self._timeout_s = timeout_s
+        self.quiet = False
+        """Say nothing but what was asked for, and errors."""
+        self.debug = False
+        """Show every call to the cluster."""
+        self.errors_as_json = False
+
+    def set_manner(self, *, quiet: bool, debug: bool, errors_as_json: bool) -> None:
+        """How the next command is to speak."""
+        self.quiet, self.debug, self.errors_as_json = quiet, debug, errors_as_json
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -74,9 +85,7 @@ class Session:
 
     def coloured(self, stream: Any) -> bool:
         """Whether to use colours on a stream."""
-        if self._colour is not None:
-            return self._colour
-        return "NO_COLOR" not in os.environ and bool(stream.isatty())
+        return self._colour if self._colour is not None else coloured(stream)
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -112,13 +121,48 @@ class Session:
         told = self.columns(output, columns, row.DESCRIPTOR)
         click.echo(one(row, told, self.view(output)), nl=False)
 
+    def say(self, sentence: str) -> None:
+        """Says what was done."""
+        if not self.quiet:
+            click.echo(clean_lines(sentence))
+
+    def note(self, sentence: str) -> None:
+        """Says on stderr what is good to know."""
+        if not self.quiet:
+            click.echo(clean_lines(sentence), err=True)
+
+    def complain(self, error: Exception) -> None:
+        """Says on stderr what went wrong."""
+        told = failures.report(error, self.coloured(sys.stderr), as_json=self.errors_as_json)
+        click.echo(told, nl=False, err=True)
+
+    def board(self, titles: Sequence[str]) -> Board:
+        """Shows on stderr how far things are."""
+        return Board(titles, sys.stderr, self.coloured(sys.stderr), quiet=self.quiet)
+
     def confirm(self, question: str, *, yes: bool) -> None:
         """Asks; returns when the answer is yes. Raises Declined, also when nobody can be asked."""
         if yes:
             return
         if not sys.stdin.isatty():
             raise Declined(f"{question} Nobody can answer here: add --yes if you mean it.")
-        click.echo(f"{question} [y/N] ", nl=False, err=True)
-        answer = sys.stdin.readline().strip().lower()
-        if answer not in ("y", "yes"):
+        if self.ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise Declined("nothing was changed")
+
+    def ask(self, question: str) -> str:
+        """What somebody answers. Ctrl-C says that nothing was changed and ends the command."""
+        click.echo(question, nl=False, err=True)
+        try:
+            return sys.stdin.readline().strip()
+        except KeyboardInterrupt:
+            click.echo("\nnothing was changed", err=True)
+            raise click.exceptions.Exit(failures.INTERRUPTED) from None
+
+
+def coloured(stream: Any) -> bool:
+    """Whether a stream wants colours, as the environment and the terminal have it."""
+    if "NO_COLOR" in os.environ:
+        return False
+    if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return bool(stream.isatty()) and os.environ.get("TERM", "") != "dumb"

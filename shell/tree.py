@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from shell.listing import Listing
 from shell.measures import parse_size, parse_span
 from shell.render import FORMATS, Output
+from shell.waiting import Waiting
 
 if TYPE_CHECKING:
     from shell.session import Session
@@ -249,6 +250,10 @@ _output_options = (
 _OUTPUT = ("format", "columns", "header")
 
 
+def _waiting(on: bool, timeout_s: int | None) -> Waiting:
+    return Waiting(on, timeout_s or 0)
+
+
 def _listing(**given: Any) -> Listing:
     output = Output(**{name: given.pop(name) for name in _OUTPUT})
     return Listing(output, **{key: value for key, value in given.items() if value})
@@ -279,10 +284,17 @@ list_options = stacked(
     packed(_listing, "asked", ("pattern", *_QUERY)),
 )
 """What every list has; the function gets a Listing as `asked`, for shell.listing.show_list."""
-waiting_options = stacked(
-    click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end."),
-    click.option("--dry-run", is_flag=True, help="Check everything, change nothing."),
+dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+wait_options = stacked(
+    click.option(
+        "--wait/--no-wait", "on", default=True, show_default=True, help="Wait for the end."
+    ),
+    click.option("--timeout", "timeout_s", type=Span(), help="Wait so long at most: 90s, 10m."),
+    packed(_waiting, "wait", ("on", "timeout_s")),
 )
+"""For what goes on in the background; the function gets a Waiting as `wait`, for finish."""
+waiting_options = stacked(wait_options, dry_run_option)
+"""wait_options and --dry-run."""
 copy_option = click.option(
     "--copy-volumes", is_flag=True, help="Copy volumes along that cannot be opened there."
 )

@@ -1,103 +1,92 @@
-"""Waiting for operations: a progress line on stderr, and what Ctrl-C means meanwhile."""
+"""Waiting for operations, one or many at once, and what Ctrl-C means meanwhile: they go on, and
+whoever stops waiting is told how to look at them and how to stop them.
+"""
 
 from __future__ import annotations
 
-import shutil
-import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from shell.failures import INTERRUPTED, exit_code, told
-from shell.measures import size
-from shell.render import clean, cut, painted
+from shell.failures import INTERRUPTED, exit_code
+from shell.progress import Board, Progress
+from shell.render import clean
 
 if TYPE_CHECKING:
     from pvc_client import Pending
 
-BAR = 20
-LINE = 79
-"""What a line of progress takes at least; a wider terminal is used."""
+__all__ = ["Progress", "Waiting", "act", "finish", "show_plan"]
+
+TICK_S = 0.2
+"""How often bars are painted anew while nothing is heard."""
+AT_ONCE = 16
+"""Operations that are followed at the same time; the others go on just the same."""
 
 
-class Progress:
-    """One line that shows how far something is; plain lines where no terminal is."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Whether to wait for the end of what is begun, and how long at most."""
 
-    def __init__(self, title: str, stream: TextIO, colour: bool) -> None:
-        self._title = title
-        self._stream = stream
-        self._colour = colour
-        self._live = stream.isatty()
-        self._began = time.monotonic()
-        self._stage = ""
+    on: bool = True
+    timeout_s: int = 0
+    """0: as long as it takes."""
 
-    def tell(self, stage: str, percent: int) -> None:
-        """Shows the stage and how much of it all is done."""
-        if self._live:
-            elapsed = f"{time.monotonic() - self._began:.1f}s"
-            width = max(shutil.get_terminal_size().columns - 1, LINE)
-            text = progress_line(self._title, stage, percent, elapsed, width)
-            self._stream.write(f"\r\x1b[K{painted(text, 'dim', self._colour)}")
-        elif stage and stage != self._stage:
-            self._stream.write(f"{self._title}: {clean(stage)}\n")
-        self._stage = stage
-        self._stream.flush()
-
-    def transferred(self, done: int, total: int) -> None:
-        """Shows how many bytes of how many have gone."""
-        percent = done * 100 // max(total, 1)
-        shown = f"{size(done)} of {size(total)}" if self._live else "transferring"
-        self.tell(shown, percent)
-
-    def end(self) -> None:
-        """Leaves the line empty."""
-        if self._live:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+    def __bool__(self) -> bool:
+        return self.on
 
 
-def progress_line(title: str, stage: str, percent: int, elapsed: str, width: int) -> str:
-    """ "web  [#####...............]  25%  starting the emulator  3.1s"."""
-    filled = "#" * (BAR * percent // 100)
-    return cut(
-        f"{title}  [{filled.ljust(BAR, '.')}] {percent:3}%  {elapsed}  {clean(stage)}", width
-    )
+@dataclass(slots=True, eq=False)
+class Job:
+    """An operation that somebody waits for."""
+
+    place: int
+    title: str
+    pending: Pending[Any]
+    result: Any = None
+    error: BaseException | None = None
+    ended: bool = False
 
 
 def finish(
-    session: Any, pending: Pending[Any], done: str | Callable[[Any], str], *, wait: bool
+    session: Any,
+    pending: Pending[Any],
+    done: str | Callable[[Any], str],
+    *,
+    wait: Waiting | bool,
 ) -> Any:
     """Waits for an operation and says what it came to; with wait off, how to look at it.
 
     Gives what came out, None when it was not waited for. Raises what the operation failed with.
     """
     if not wait:
-        click.echo(pending.name)
-        click.echo(f"it goes on; look at it: pvc operation info {_id(pending)}", err=True)
-        return None
-    title = "/".join(pending.operation.target.split("/")[1::2])
-    progress = Progress(title, sys.stderr, session.coloured(sys.stderr))
-    try:
-        result = pending.result(on_progress=lambda o: progress.tell(o.stage, o.percent))
-    except KeyboardInterrupt:
-        progress.end()
-        click.echo(
-            f"\nstopped waiting; the operation goes on.\n"
-            f"  look at it:  pvc operation info {_id(pending)}\n"
-            f"  wait again:  pvc operation wait {_id(pending)}\n"
-            f"  stop it:     pvc operation cancel {_id(pending)}",
-            err=True,
-        )
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    finally:
-        progress.end()
-    sentence = done if isinstance(done, str) else done(result)
+        return _left(session, [pending])
+    job = Job(0, _title(pending), pending)
+    _wait_for_all(session, [job], wait)
+    return _told(session, job, done)
+
+
+def _told(session: Any, job: Job, done: str | Callable[[Any], str]) -> Any:
+    """Says what a job came to; gives what came out. Raises what it failed with."""
+    if job.error is not None:
+        raise job.error
+    sentence = done if isinstance(done, str) else done(job.result)
     if sentence:
-        click.echo(sentence)
-    return result
+        session.say(sentence)
+    return job.result
+
+
+def _left(session: Any, begun: Sequence[Pending[Any]]) -> None:
+    """Says what goes on without anybody waiting for it."""
+    for pending in begun:
+        click.echo(pending.name)
+        session.note(f"it goes on; look at it: pvc operation info {_id(pending)}")
 
 
 def act(
@@ -106,38 +95,172 @@ def act(
     begin: Callable[[str], Pending[Any]],
     done: str | Callable[[Any], str],
     *,
-    wait: bool,
+    wait: Waiting | bool,
     dry_run: bool,
 ) -> None:
-    """Begins something for each name, then waits for all. done: "vm {} is running", or what makes a
-    sentence of what came out.
+    """Begins something for each name, then waits for all at once. done: "vm {} is running", or
+    what makes a sentence of what came out.
 
     What is refused for one of several is told, and the others go on; the first refusal is the
     exit code.
     """
-    from pvc_client import PvcError
-
     several = list(dict.fromkeys(names))
-    refused: list[int] = []
+    refusals = _Refusals(session, alone=len(several) == 1)
+    begun = _begun(session, several, begin, refusals)
+    if dry_run:
+        for _, pending in begun:
+            show_plan(pending)
+    elif not wait:
+        _left(session, [pending for _, pending in begun])
+    else:
+        jobs = [Job(i, name, pending) for i, (name, pending) in enumerate(begun)]
+        _wait_for_all(session, jobs, wait)
+        for job in jobs:
+            told_of = done.format(job.title) if isinstance(done, str) else done
+            refusals.tried(partial(_told, session, job, told_of))
+    refusals.end()
 
-    def tried(step: Callable[[], Any]) -> Any:
+
+class _Refusals:
+    """What was refused so far. Of a single thing it is simply raised."""
+
+    def __init__(self, session: Any, *, alone: bool) -> None:
+        self._session = session
+        self._alone = alone
+        self._codes: list[int] = []
+
+    def tried(self, step: Callable[[], Any]) -> Any:
+        """What comes out of it; None when it was refused, which is told."""
+        from pvc_client import PvcError
+
         try:
             return step()
         except PvcError as error:
-            if len(several) == 1:
+            if self._alone:
                 raise
-            click.echo(told(error, session.coloured(sys.stderr)), nl=False, err=True)
-            refused.append(exit_code(error))
+            self._session.complain(error)
+            self._codes.append(exit_code(error))
 
-    begun = [(name, tried(partial(begin, name))) for name in several]
-    for name, pending in begun:
-        if pending is not None and dry_run:
-            show_plan(pending)
-        elif pending is not None:
-            told_of = done.format(name) if isinstance(done, str) else done
-            tried(partial(finish, session, pending, told_of, wait=wait))
-    if refused:
-        raise click.exceptions.Exit(refused[0])
+    def end(self) -> None:
+        """Ends the command with the code of the first."""
+        if self._codes:
+            raise click.exceptions.Exit(self._codes[0])
+
+
+def _begun(
+    session: Any,
+    names: Sequence[str],
+    begin: Callable[[str], Pending[Any]],
+    refusals: _Refusals,
+) -> list[tuple[str, Pending[Any]]]:
+    """What was accepted. Ctrl-C in between tells what was begun, what may be and what is not."""
+    begun: list[tuple[str, Pending[Any]]] = []
+    left = list(names)
+    try:
+        while left:
+            pending = refusals.tried(partial(begin, left[0]))
+            name = left.pop(0)
+            if pending is not None:
+                begun.append((name, pending))
+    except (KeyboardInterrupt, SystemExit) as stop:
+        _tell_what_was_asked(left)
+        _tell_what_goes_on([Job(i, n, pending) for i, (n, pending) in enumerate(begun)])
+        _stop(stop)
+    return begun
+
+
+def _tell_what_was_asked(left: Sequence[str]) -> None:
+    """Where somebody stopped who asked for several: at the first of these."""
+    if left:
+        click.echo(f"\n{left[0]} may be begun, see: pvc operation list", err=True)
+    if left[1:]:
+        click.echo(f"not begun: {', '.join(left[1:])}", err=True)
+
+
+def _wait_for_all(session: Any, jobs: Sequence[Job], wait: Waiting | bool) -> None:
+    """Until all have ended, each with its result or its error. Ctrl-C tells what goes on."""
+    heard: SimpleQueue[tuple[Job, Any]] = SimpleQueue()
+    board = session.board([job.title for job in jobs])
+    timeout_s = wait.timeout_s if isinstance(wait, Waiting) else 0
+    deadline = time.monotonic() + timeout_s if timeout_s else None
+    waiting = SimpleQueue[Job]()
+    for job in jobs:
+        waiting.put(job)
+    for _ in range(min(len(jobs), AT_ONCE)):
+        threading.Thread(target=_follow, args=(waiting, heard, deadline), daemon=True).start()
+    try:
+        _hear(jobs, heard, board)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        board.end()
+        _tell_what_goes_on([job for job in jobs if not job.ended])
+        _stop(stop)
+    finally:
+        board.end()
+
+
+def _follow(
+    waiting: SimpleQueue[Job], heard: SimpleQueue[tuple[Job, Any]], deadline: float | None
+) -> None:
+    """In a thread of its own: waits for one job after the other, passing on what is heard."""
+    while True:
+        try:
+            job = waiting.get_nowait()
+        except Empty:
+            return
+        left_s = None if deadline is None else max(deadline - time.monotonic(), 0.01)
+        try:
+            job.result = job.pending.result(left_s, partial(_pass_on, heard, job))
+        except BaseException as error:  # noqa: BLE001 - told in the thread that waits
+            job.error = error
+        heard.put((job, None))
+
+
+def _pass_on(heard: SimpleQueue[tuple[Job, Any]], job: Job, operation: Any) -> None:
+    heard.put((job, operation))
+
+
+def _hear(jobs: Sequence[Job], heard: SimpleQueue[tuple[Job, Any]], board: Board) -> None:
+    """Shows how far all are until they have ended."""
+    left = len(jobs)
+    while left:
+        with suppress(Empty):
+            job, operation = heard.get(timeout=TICK_S)
+            if operation is not None:
+                board.tell(job.place, operation.stage, operation.percent)
+            elif isinstance(job.error, KeyboardInterrupt):
+                raise job.error
+            else:
+                left -= 1
+                job.ended = True
+                board.ended(job.place, "failed" if job.error else "done")
+        board.draw()
+
+
+def _tell_what_goes_on(jobs: Sequence[Job]) -> None:
+    """What somebody who stops waiting should know."""
+    if not jobs:
+        return
+    one = len(jobs) == 1
+    what = "the operation goes on" if one else "these operations go on"
+    click.echo(f"\nstopped waiting; {what}.", err=True)
+    ids = [_id(job.pending) for job in jobs]
+    if not one:
+        for job, found in zip(jobs, ids, strict=True):
+            click.echo(f"  {clean(job.title)}: {found}", err=True)
+    named = ids[0] if one else "ID"
+    click.echo(
+        f"  look at it:  pvc operation {'info ' + named if one else 'list'}\n"
+        f"  wait again:  pvc operation wait {named}\n"
+        f"  stop it:     pvc operation cancel {named}",
+        err=True,
+    )
+
+
+def _stop(stop: BaseException) -> None:
+    """Leaves as it was asked for."""
+    if isinstance(stop, KeyboardInterrupt):
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    raise stop
 
 
 def show_plan(pending: Pending[Any]) -> None:
@@ -146,6 +269,10 @@ def show_plan(pending: Pending[Any]) -> None:
     click.echo(f"{operation.target}: this would be accepted; nothing was changed")
     for line in operation.log:
         click.echo(f"  {clean(line.text)}")
+
+
+def _title(pending: Pending[Any]) -> str:
+    return "/".join(pending.operation.target.split("/")[1::2])
 
 
 def _id(pending: Pending[Any]) -> str:

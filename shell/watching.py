@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shutil
@@ -26,6 +25,7 @@ from shell.render import (
     View,
     clean,
     csv_lines,
+    json_text,
     many,
     painted,
     short,
@@ -33,6 +33,7 @@ from shell.render import (
     table,
     told_of,
     widths_of,
+    yaml_text,
 )
 from shell.terminal import signals_raise
 
@@ -145,10 +146,10 @@ class Stream:
     def _told(self, changes: Sequence[Any], view: View) -> str:
         match view.format:
             case "json":
-                lines = [json.dumps(self._object(c, view), ensure_ascii=False) for c in changes]
+                lines = [json_text(self._object(c, view)) for c in changes]
                 return "".join(f"{line}\n" for line in lines)
             case "yaml":
-                return "".join(f"---\n{_yaml(self._object(c, view))}" for c in changes)
+                return "".join(f"---\n{yaml_text(self._object(c, view))}" for c in changes)
             case "name":
                 return "".join(f"{clean(short(c.resource))}\n" for c in changes)
         rows = [change.resource for change in changes]
@@ -182,12 +183,6 @@ def change_word(kind: int) -> str:
     from pvc.core.v1 import meta_pb2
 
     return enum_value(meta_pb2.ChangeKind.DESCRIPTOR, kind)
-
-
-def _yaml(value: Any) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
 class Live:

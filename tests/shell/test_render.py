@@ -5,18 +5,22 @@ GOLDEN=write makes the files anew; look at the difference before it is committed
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pvc_client import errors
 from shell import failures, render
 from shell.measures import mebibytes, parse_size, parse_span, size, span
+from shell.progress import progress_line
 from shell.render import FORMATS, View
-from shell.waiting import progress_line
 from tests.shell.rows import NOW, ROWS
 
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 GOLDENS = Path(__file__).parent / "goldens"
 
 
@@ -27,15 +31,23 @@ def golden(name: str, text: str) -> None:
     assert text == path.read_text()
 
 
+SHAPES = [
+    *((format, width) for format in ("table", "wide") for width in (80, 200)),
+    *((format, 0) for format in FORMATS if format not in ("table", "wide")),
+]
+
+
 @pytest.mark.parametrize("kind", ROWS)
-@pytest.mark.parametrize("width", [80, 200])
-def test_tables(kind: str, width: int) -> None:
+@pytest.mark.parametrize(("format", "width"), SHAPES)
+def test_every_kind_in_every_format(kind: str, format: str, width: int) -> None:
     rows, columns = ROWS[kind]
-    shown = "\n".join(
-        render.many(rows, columns, View(format, width, now=NOW)) for format in ("table", "wide")
-    )
-    golden(f"{kind}-{width}.txt", shown)
-    assert "\x1b" not in shown
+    shown = render.many(rows, columns, View(format, width or 80, now=NOW))
+    golden(f"{kind}-{format}-{width}.txt" if width else f"{kind}.{format}", shown)
+    assert not CONTROLS.search(shown), "nothing that a terminal would obey"
+    if format == "json":
+        assert len(json.loads(shown)) == len(rows)
+    if format == "yaml":
+        assert len(yaml.safe_load(shown)) == len(rows)
 
 
 @pytest.mark.parametrize("kind", ROWS)
@@ -44,14 +56,11 @@ def test_records(kind: str) -> None:
     golden(f"{kind}-record.txt", "\n".join(render.one(r, columns, View(now=NOW)) for r in rows))
 
 
-@pytest.mark.parametrize("format", [one for one in FORMATS if one not in ("table", "wide")])
-def test_formats_for_programs(format: str) -> None:
-    """Whole messages of a small kind: every new field of a VM would make another file."""
-    kind = "token" if format in ("json", "yaml") else "vm"
-    rows, columns = ROWS[kind]
-    view = View(format, now=NOW)
-    one, many = render.one(rows[0], columns, view), render.many(rows, columns, view)
-    golden(f"{kind}.{format}", f"{one}\n{many}")
+def test_one_thing_for_programs_is_no_list() -> None:
+    rows, columns = ROWS["token"]
+    assert json.loads(render.one(rows[0], columns, View("json")))["name"] == "tokens/ann"
+    assert yaml.safe_load(render.one(rows[0], columns, View("yaml")))["name"] == "tokens/ann"
+    assert render.one(rows[0], columns, View("name")) == "ann\n"
 
 
 def test_tables_with_colour() -> None:
@@ -114,11 +123,11 @@ def test_spans() -> None:
 
 
 def test_progress_lines() -> None:
-    assert progress_line("web", "starting", 25, "3.1s", 79) == (
+    assert progress_line("web", "starting", 25, 3.1, 79) == (
         "web  [#####...............]  25%  3.1s  starting"
     )
-    assert len(progress_line("web", "x" * 100, 100, "3.1s", 79)) == 79
-    assert "\x1b" not in progress_line("web", "\x1b[2J", 1, "0s", 79)
+    assert len(progress_line("web", "x" * 100, 100, 3.1, 79)) == 79
+    assert "\x1b" not in progress_line("web", "\x1b[2J", 1, 0.0, 79)
 
 
 @pytest.mark.parametrize("kind", errors.BY_REASON.values(), ids=lambda k: k.__name__)
