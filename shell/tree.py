@@ -92,6 +92,17 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs it; what a service says of a field is told of the option that was typed."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if getattr(error, "field", ""):
+                from shell.commands.fields import told_of_options
+
+                told_of_options(error, self)
+            raise
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the examples as they are."""
         if self.examples:

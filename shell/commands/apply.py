@@ -23,7 +23,7 @@ file_option = click.option(
     examples=(
         "pvc apply -f web.yaml",
         "pvc vm export web | sed s/1024/2048/ | pvc apply -f -",
-        "pvc apply -f cluster.yaml --dry-run",
+        "pvc apply -f web.yaml -f lab.yaml --dry-run",
     ),
 )
 @stacked(file_option)
@@ -58,7 +58,7 @@ def apply(session: Any, /, files: tuple[str, ...], start: bool, **going: Any) ->
 
 @click.command(
     cls=Command,
-    examples=("pvc diff -f web.yaml", "pvc diff -f web.yaml --exit-code || pvc apply -f web.yaml"),
+    examples=("pvc diff -f web.yaml", "pvc diff -f web.yaml --exit-code"),
 )
 @stacked(file_option)
 @click.option("--exit-code", is_flag=True, help="End with 1 when something differs.")

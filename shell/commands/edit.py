@@ -50,7 +50,7 @@ def add_export(group: click.Group, path: str, collection: str, example: str) -> 
     word = group.name
 
     @command(group, "export", f"pvc {word} export {example} > {example}.yaml",
-             f"pvc {word} export {example} | pvc diff -f -")  # fmt: skip
+             f"pvc {word} export {example} --comments")  # fmt: skip
     @name_argument(collection, "names", nargs=-1)
     @click.option("--comments", is_flag=True, help="With the contract's words on every field.")
     def export(session: Any, names: tuple[str, ...], comments: bool) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from shell import columns
 from shell.commands.edit import add_edit, add_export
+from shell.commands.fields import argument, field, nothing_given, put
 from shell.commands.shared import add_info
+from shell.commands.vm_options import label_option, place_options, shape_options
 from shell.commands.vm_parts import add_parts
-from shell.commands.vm_place import add_places, place_options
+from shell.commands.vm_place import add_places
 from shell.listing import Listing, show_list
 from shell.tree import (
     F,
@@ -38,24 +40,6 @@ from shell.waiting import act, finish, show_plan
 )
 def vm() -> None:
     """Virtual machines: make, run, change, look into, remove."""
-
-
-shape_options = stacked(
-    click.option("--vcpus", type=click.IntRange(1), help="Processors."),
-    click.option("--max-vcpus", type=click.IntRange(1), help="Most of them without a restart."),
-    click.option("--memory", type=Size("M"), help="Memory: 2G, 768M (bare: MiB)."),
-    click.option("--max-memory", type=Size("M"), help="Most memory without a restart."),
-    click.option("--cpu-model", help="A QEMU model, or host."),
-    click.option("--machine", help="q35, pc, or a versioned name."),
-    click.option("--firmware", type=click.Choice(["bios", "uefi"]), help="What boots the guest."),
-    click.option("--description", help="A text for people."),
-    click.option(
-        "--autostart",
-        type=click.Choice(["last-state", "always", "never"]),
-        help="Whether it starts with its node.",
-    ),
-    click.option("--shutdown-timeout", type=click.IntRange(1), help="Seconds, before it is cut."),
-)
 
 
 @command(
@@ -107,28 +91,51 @@ def _file_option(name: str, help: str) -> Callable[[F], F]:
     "pvc vm create web --image debian-12 --memory 768M --vcpus 2 --user-data web.yaml --start",
     "pvc vm create db --disk local/db-root --network default --memory 4G",
 )
-@click.argument("name")
-@click.option("--image", help="Make it from an image.", shell_complete=live_names("images"))
-@click.option("--pool", help="Pool for its volumes.", shell_complete=live_names("pools"))
-@click.option("--root-size", type=Size("G"), help="Size of the root disk (bare: GiB).")
+@argument("CreateVmRequest.vm_id", "name")
+@field(
+    "ProvisionVmRequest.image",
+    "--image",
+    help="Make it from an image.",
+    shell_complete=live_names("images"),
+)
+@field(
+    "ProvisionVmRequest.pool",
+    "--pool",
+    help="Pool for its volumes.",
+    shell_complete=live_names("pools"),
+)
+@field(
+    "ProvisionVmRequest.root_size_bytes",
+    "--root-size",
+    type=Size("G"),
+    help="Size of the root disk (bare: GiB).",
+)
 @_file_option("--user-data", "cloud-init user data; - for stdin.")
 @_file_option("--meta-data", "More cloud-init meta data.")
 @_file_option("--network-data", "cloud-init network data.")
-@click.option(
-    "--disk", multiple=True, help="A volume as a drive.", shell_complete=live_names("volumes")
+@field(
+    "CreateVmRequest.vm.spec.disks.volume",
+    "--disk",
+    multiple=True,
+    help="A volume as a drive.",
+    shell_complete=live_names("volumes"),
 )
-@click.option(
-    "--network", multiple=True, help="An interface on it.", shell_complete=live_names("networks")
+@field(
+    "CreateVmRequest.vm.spec.nics.network",
+    "--network",
+    multiple=True,
+    help="An interface on it.",
+    shell_complete=live_names("networks"),
 )
-@click.option("--tag", multiple=True, help="A word to find it by.")
-@click.option("--label", multiple=True, type=Pair(), help="A label of your own.")
+@field("vm.spec.tags", "--tag", multiple=True, help="A word to find it by.")
+@label_option
+@field("vm.spec.uuid", "--uuid", help="Its UUID; made up without it.")
 @click.option("--start", is_flag=True, help="Start it.")
 @shape_options
 @place_options
 @waiting_options
 def create(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
     """Make a VM: from an image with --image, or from volumes that exist."""
-    given["tags"] = list(given.pop("tag")) or None
     begin = _provisioned if given["image"] else _created
     pending = begin(session, name, given, options(dry_run=dry_run))
     if dry_run:
@@ -138,27 +145,33 @@ def create(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> 
         finish(session, pending, f"vm {name} {state}", wait=wait)
 
 
-def _created(session: Any, name: str, given: dict[str, Any], extra: dict[str, Any]) -> Any:
-    from shell.spec import new_vm
+def _new_vm(given: dict[str, Any], disks: Sequence[str], networks: Sequence[str]) -> Any:
+    from pvc.compute.v1 import vm_pb2
+    from shell.spec import equipped
 
+    vm = vm_pb2.Vm()
+    put(vm, "vm", given)
+    return equipped(vm, disks, networks)
+
+
+def _created(session: Any, name: str, given: dict[str, Any], extra: dict[str, Any]) -> Any:
     for option in ("user_data", "meta_data", "network_data", "root_size", "pool"):
         if given[option]:
             raise click.UsageError(f"--{option.replace('_', '-')} goes with --image")
-    spec = new_vm(given, given["disk"], given["network"]).spec
+    spec = _new_vm(given, given["disk"], given["network"]).spec
     labels = dict(given["label"])
     return session.cluster.vms.create(name, spec, start=given["start"], labels=labels, **extra)
 
 
 def _provisioned(session: Any, name: str, given: dict[str, Any], extra: dict[str, Any]) -> Any:
     from pvc.provisioner.v1.image_pb2 import CloudInit
-    from shell.spec import new_vm
 
     if given["disk"]:
         raise click.UsageError("--disk goes without --image; attach further disks afterwards")
     if given["label"]:
         raise click.UsageError("--label goes without --image")
     first, *more = given["network"] or [""]
-    spec = new_vm(given, [], [first, *more] if more else []).spec
+    spec = _new_vm(given, [], [first, *more] if more else []).spec
     seed = CloudInit(
         user_data=_text(given["user_data"]),
         meta_data=_text(given["meta_data"]),
@@ -257,21 +270,21 @@ _power(
 @name_argument("vms")
 @shape_options
 @place_options
-@click.option("--tag", multiple=True, help="All its tags, instead of those it has.")
+@field("vm.spec.tags", "--tag", multiple=True, help="All its tags, instead of those it has.")
+@label_option
 @click.option("--add-tag", multiple=True, help="One more tag.")
 @click.option("--remove-tag", multiple=True, help="A tag less.")
 @waiting_options
 def modify(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
     """Change a VM; live where the guest can, else at its next start."""
-    from shell.spec import apply, retagged
+    from shell.spec import retagged
 
     tag, add, remove = (given.pop(key) for key in ("tag", "add_tag", "remove_tag"))
     found = session.cluster.vms.get(name)
     if tag or add or remove:
-        given["tags"] = retagged(tag or found.spec.tags, add, remove)
-    paths = apply(found, given)
-    if not paths:
-        raise click.UsageError("nothing to change: give at least one option")
+        given["tag"] = retagged(tag or found.spec.tags, add, remove)
+    paths = put(found, "vm", given)
+    nothing_given(paths)
     pending = session.cluster.vms.update(found, paths, **options(dry_run=dry_run))
     if dry_run:
         show_plan(pending)

@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.commands.fields import argument, put
+from shell.commands.vm_options import disk_options, nic_options
 from shell.listing import Listing, show_list
 from shell.tree import (
     Group,
@@ -19,9 +21,6 @@ from shell.tree import (
     yes_option,
 )
 from shell.waiting import act
-
-BUSES = ("virtio-scsi", "virtio-blk", "sata")
-CACHES = ("none", "writeback", "writethrough", "unsafe")
 
 
 @click.group(cls=Group)
@@ -121,11 +120,8 @@ def _add_attach_disk(vm: click.Group) -> None:
         "pvc vm attach-disk web local/web-data --id data --bus virtio-blk",
     )
     @name_argument("vms")
-    @click.argument("volume", shell_complete=live_names("volumes"))
-    @click.option("--id", "disk_id", help="Its name within the VM; the next free one without it.")
-    @click.option("--bus", type=click.Choice(BUSES), help="How it is connected.")
-    @click.option("--cache", type=click.Choice(CACHES), help="How the node caches it.")
-    @click.option("--read-only", is_flag=True, help="The guest cannot write it.")
+    @argument("AttachDiskRequest.disk.volume", "volume", shell_complete=live_names("volumes"))
+    @disk_options
     @click.option("--cdrom", is_flag=True, help="A CD-ROM drive.")
     @waiting_options
     def attach_disk(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
@@ -150,16 +146,12 @@ def _disk(there: Any, given: dict[str, Any]) -> Any:
     from shell.spec import next_id
 
     disk = vm_pb2.DiskSpec(
-        id=given["disk_id"] or next_id("disk", [one.id for one in there.spec.disks]),
-        volume=full_name("pools/volumes", given["volume"], "volume"),
-        read_only=given["read_only"],
+        id=next_id("disk", [one.id for one in there.spec.disks]),
+        volume=full_name("pools/volumes", given["volume"], "VOLUME"),
     )
     if given["cdrom"]:
         disk.device = vm_pb2.DISK_DEVICE_CDROM
-    for field, enum in (("bus", vm_pb2.DiskBus), ("cache", vm_pb2.DiskCache)):
-        if given[field]:
-            word = given[field].upper().replace("-", "_")
-            setattr(disk, field, enum.Value(f"DISK_{field.upper()}_{word}"))
+    put(disk, "DiskSpec", given)
     return disk
 
 
@@ -168,10 +160,8 @@ def _add_attach_nic(vm: click.Group) -> None:
         vm, "attach-nic", "pvc vm attach-nic web default", "pvc vm attach-nic web lan --id lan"
     )
     @name_argument("vms")
-    @click.argument("network", shell_complete=live_names("networks"))
-    @click.option("--id", "nic_id", help="Its name within the VM; the next free one without it.")
-    @click.option("--mac", default="", help="Its hardware address; chosen without it.")
-    @click.option("--model", type=click.Choice(["virtio", "e1000e"]), help="What the guest sees.")
+    @argument("AttachNicRequest.nic.network", "network", shell_complete=live_names("networks"))
+    @nic_options
     @waiting_options
     def attach_nic(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
         """Add a network interface, live when the VM runs."""
@@ -194,12 +184,10 @@ def _nic(there: Any, given: dict[str, Any]) -> Any:
     from shell.spec import next_id
 
     nic = vm_pb2.NicSpec(
-        id=given["nic_id"] or next_id("net", [one.id for one in there.spec.nics]),
-        network=full_name("networks", given["network"], "network"),
-        mac=given["mac"],
+        id=next_id("net", [one.id for one in there.spec.nics]),
+        network=full_name("networks", given["network"], "NETWORK"),
     )
-    if given["model"]:
-        nic.model = vm_pb2.NicModel.Value(f"NIC_MODEL_{given['model'].upper()}")
+    put(nic, "NicSpec", given)
     return nic
 
 

@@ -1,5 +1,4 @@
-"""`pvc vm migrate` and its kin: where VMs are and get to; and the options that say where they may
-be."""
+"""`pvc vm migrate` and its kin: where VMs are and get to."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shell import columns
+from shell.commands.vm_options import METHODS
 from shell.render import Output, clean
 from shell.tree import (
     command,
@@ -17,7 +17,6 @@ from shell.tree import (
     live_names,
     name_argument,
     options,
-    stacked,
     waiting_options,
 )
 from shell.waiting import act
@@ -25,8 +24,6 @@ from shell.waiting import act
 if TYPE_CHECKING:
     from pvc_client import Pending
 
-METHODS = ("live", "shutdown")
-SELECTORS = ("mem", "memprov", "load", "vcpus", "vms")
 
 method_option = click.option(
     "-m",
@@ -34,49 +31,6 @@ method_option = click.option(
     type=click.Choice(METHODS),
     help="While it runs, or off and on again. [default: the VM's]",
 )
-
-
-class Rule(click.ParamType[str]):
-    """A rule as it is written, looked at before anything else is done."""
-
-    name = "RULE"
-
-    def __init__(self, kind: str) -> None:
-        """kind: "node_rule", "vm_rule"."""
-        self._kind = kind
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The same text."""
-        from shell.spec import items
-
-        try:
-            items(self._kind, [value])
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return value
-
-
-place_options = stacked(
-    click.option("--ha-policy", type=click.Choice(["restart", "stop", "ignore"]),
-                 help="What becomes of it when its node fails."),
-    click.option("--ha-priority", type=click.IntRange(1, 1000), help="Higher starts first."),
-    click.option("--start-after", multiple=True, shell_complete=live_names("vms"),
-                 help='A VM that must run before it starts by itself; "" for none.'),
-    click.option("--selector", type=click.Choice(SELECTORS), help="What makes a node the better."),
-    click.option("--limit-nodes", multiple=True, shell_complete=live_names("nodes"),
-                 help='A node that it may be on, and no others; "" for all.'),
-    click.option("--node-rule", multiple=True, type=Rule("node_rule"),
-                 help='TAG of nodes that it should be on, avoid:TAG; with :required a must.'),
-    click.option("--vm-rule", multiple=True, type=Rule("vm_rule"),
-                 help='with:TAG or apart:TAG of other VMs; with :required a must. "" for none.'),
-    click.option("--balance/--no-balance", default=None, help="Balancing may move it, or not."),
-    click.option("--migration-method", type=click.Choice([*METHODS, "none"]),
-                 help="How it moves; none: not at all."),
-    click.option("--allow-post-copy/--no-post-copy", default=None,
-                 help="Run on the target before all memory is there, where it must."),
-    click.option("--max-downtime", type=click.IntRange(10, 60000),
-                 help="Longest pause when it moves, in ms."),
-)  # fmt: skip
 
 
 def add_places(group: click.Group) -> None:

@@ -7,7 +7,7 @@ person hears of it before anything is sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,6 +17,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from pvc.core.v1 import options_pb2
 
 STRING_MAX = 256
+Told = Callable[[Any], str]
 INDEX = re.compile(r"\[[^\]]*\]")
 KINDS = {
     FieldDescriptor.CPPTYPE_BOOL: "true or false",
@@ -88,26 +89,29 @@ def leaves(message: Descriptor, inside: str = "") -> Iterator[tuple[str, FieldDe
             yield from leaves(inner, f"{path}.")
 
 
-def fault(field: FieldDescriptor, value: Any) -> str:
-    """What a single value must be when it is not: "be between 1 and 512"; "" when it is."""
+def fault(field: FieldDescriptor, value: Any, told: Told = str) -> str:
+    """What a single value must be when it is not: "be between 1 and 512"; "" when it is. told: how
+    numbers are written."""
     rule = rules(field)
     match value:
         case bool():
             return ""
+        case 0 if not (behaves(field, "REQUIRED") or field.has_presence):
+            return ""  # unset: the default
         case int() | float():
-            return _number_fault(rule, value)
+            return _number_fault(rule, value, told)
         case str() if value:
             return _text_fault(rule, value)
     return ""
 
 
-def _number_fault(rule: options_pb2.Rules, value: float) -> str:
+def _number_fault(rule: options_pb2.Rules, value: float, told: Told) -> str:
     low = rule.min if rule.HasField("min") else None
     high = rule.max if rule.HasField("max") else None
     if (low is not None and value < low) or (high is not None and value > high):
-        return f"be {range_words(low, high)}"
+        return f"be {range_words(low, high, told)}"
     if rule.multiple_of and value % rule.multiple_of:
-        return f"be a multiple of {rule.multiple_of}"
+        return f"be a multiple of {told(rule.multiple_of)}"
     return ""
 
 
@@ -120,11 +124,11 @@ def _text_fault(rule: options_pb2.Rules, value: str) -> str:
     return ""
 
 
-def range_words(low: int | None, high: int | None) -> str:
+def range_words(low: int | None, high: int | None, told: Told = str) -> str:
     """ "between 1 and 512", "at least 1", "at most 9"; "" for any."""
     if low is None:
-        return "" if high is None else f"at most {high}"
-    return f"at least {low}" if high is None else f"between {low} and {high}"
+        return "" if high is None else f"at most {told(high)}"
+    return f"at least {told(low)}" if high is None else f"between {told(low)} and {told(high)}"
 
 
 def type_words(field: FieldDescriptor) -> str:

@@ -322,7 +322,8 @@ def test_every_command_has_help_with_an_example_that_parses(
     path: str, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("web.xml", "web.yaml", "disk.vmdk", "disk.qcow2", "mine.toml", "lab.toml"):
+    for name in ("web.xml", "web.yaml", "disk.vmdk", "disk.qcow2", "mine.toml", "lab.toml",
+                 "lab.yaml"):  # fmt: skip
         Path(name).touch()
     shown: Result = CliRunner().invoke(main.pvc, [*path.split()[1:], "--help"])
     assert shown.exit_code == 0
