@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -62,8 +62,10 @@ class World:
         tries_per_s: float,
         store: Store | None = None,
         door_store: Store | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
-        """store: the services' own; door_store: the gateway's, when it is a process of its own."""
+        """store: the services' own; door_store: the gateway's, when it is a process of its own.
+        secrets: those of tokens that are there already."""
         self.store: Store = store or MemoryStore()
         self.door_store = door_store or self.store
         self.clock = SystemClock()
@@ -71,7 +73,9 @@ class World:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.secrets = {name: self._token(name, role) for name, role in ROLES.items()}
+        self.secrets = dict(secrets or {})
+        if not secrets:
+            self.secrets = {name: self._token(name, role) for name, role in ROLES.items()}
         self._tries_per_s = tries_per_s
         self.run(self._start(work_s))
 
@@ -169,8 +173,9 @@ def world_in(
     tries_per_s: float = 1000.0,
     store: Store | None = None,
     door_store: Store | None = None,
+    secrets: Mapping[str, str] | None = None,
 ) -> Iterator[World]:
-    world = World(folder, work_s, tries_per_s, store, door_store)
+    world = World(folder, work_s, tries_per_s, store, door_store, secrets)
     try:
         yield world
     finally:

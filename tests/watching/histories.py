@@ -60,6 +60,8 @@ class Asked:
     filter: str = ""
     mask: tuple[str, ...] = ()
     from_revision: int = 0
+    at_least: int = 0
+    """The revision that the answer must not be older than: what the reader knows already."""
 
 
 @dataclass(frozen=True, slots=True)

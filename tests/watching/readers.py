@@ -19,6 +19,7 @@ from pvc.compute.v1 import vm_service_pb2_grpc as api_grpc
 from pvc_client import Cluster
 from pvc_client.errors import PvcError
 from services.gateway.proxy import DETAILS
+from services.mesh.desk import MIN_REVISION
 from tests.watching.histories import Asked, Seen
 
 TIMEOUT_S = 20.0
@@ -57,7 +58,7 @@ class ByGrpc:
 
     def __init__(self, place: Place, token: str, asked: Asked) -> None:
         self._channel = grpc.insecure_channel(place.grpc_address)
-        metadata = (("authorization", f"Bearer {token}"),)
+        metadata = (("authorization", f"Bearer {token}"), (MIN_REVISION, str(asked.at_least)))
         stub = api_grpc.VmServiceStub(self._channel)
         self._call = stub.WatchVms(_request(asked), metadata=metadata, timeout=TIMEOUT_S)
 
@@ -80,6 +81,7 @@ class ByClient:
 
     def __init__(self, place: Place, token: str, asked: Asked) -> None:
         self._cluster = Cluster(place.grpc_address, token=token)
+        self._cluster.transport.saw(asked.at_least)
         self._changes = self._cluster.vms.watch(
             filter=asked.filter, read_mask=asked.mask, from_revision=asked.from_revision
         )
@@ -105,6 +107,7 @@ class ByLines:
         host = place.rest_url.removeprefix("http://")
         self._connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
         headers = {"authorization": f"Bearer {token}", "accept": self.accept}
+        headers[MIN_REVISION] = str(asked.at_least)
         try:
             self._connection.request("GET", f"/v1/vms:watch?{_query(asked)}", headers=headers)
             self._response = self._connection.getresponse()

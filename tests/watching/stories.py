@@ -7,10 +7,11 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
+from services.mesh.errors import PvcError
 from services.state.store import ANY_VERSION, Change, Delete, Put, Store
 from tests.mesh.vms import vm
 from tests.watching.histories import (
@@ -29,7 +30,7 @@ from tests.watching.readers import Broken, Stream
 LAST = "vms/zz-last"
 """Written last of all, and meant by every filter: whoever has seen it has seen the story."""
 AWAY = ("UNREACHABLE", "STORE_UNAVAILABLE")
-PAUSE_S = 0.1
+PAUSE_S, SETTLED_S = 0.1, 20.0
 _stamps = itertools.count(1)
 Open = Callable[[Asked], Stream]
 
@@ -80,6 +81,7 @@ class Writer:
         self.store = store
         gone = [Delete(row.name, ANY_VERSION) for row in store.snapshot().rows(Vm)]
         self.truth = Truth(store.commit(gone))
+        self._doubtful: dict[str, Vm | None] = {}
 
     def write(self, *wanted: Written) -> int:
         """One commit; what it would delete and is not there is left out. Gives the revision."""
@@ -91,10 +93,24 @@ class Writer:
                 rows[name] = stamped(one)
             elif name in there:
                 rows[name] = None
-        revision = self.store.commit([_change(name, row) for name, row in rows.items()])
+        try:
+            revision = self.store.commit([_change(name, row) for name, row in rows.items()])
+        except PvcError:
+            self._doubtful = rows
+            raise
         if rows:
             self.truth.wrote(revision, rows)
         return revision
+
+    def settle(self) -> None:
+        """Finds out whether what the state did not answer to was done; it must have made a row."""
+        self.store.touch(SETTLED_S)
+        time.sleep(PAUSE_S)
+        for name, row in self._doubtful.items():
+            there = self.store.snapshot().find(Vm, name)
+            if row is not None and there is not None and _stamp(there) == _stamp(row):
+                self.truth.wrote(int(there.meta.etag), self._doubtful)
+                return
 
     def end(self) -> int:
         """The last thing that happens."""
@@ -107,6 +123,10 @@ def stamped(one: Written) -> Vm:
     row.meta.labels[STAMP] = str(next(_stamps))
     row.meta.etag = ANY_VERSION
     return row
+
+
+def _stamp(row: Vm) -> str:
+    return row.meta.labels[STAMP]
 
 
 def _change(name: str, row: Vm | None) -> Change:
@@ -149,7 +169,7 @@ class Reader:
                     self._bear(reading, broken)
                 if self._is_over(reading):
                     return
-                asked = Asked(asked.filter, asked.mask, reading.newest)
+                asked = replace(asked, from_revision=reading.newest)
         except BaseException as error:  # noqa: BLE001 - raised where the test is
             self.failed.append(error)
 
@@ -186,7 +206,8 @@ class Reader:
 def told(store: Store, story: Story, open: Open) -> History:
     """Has it happen; gives what the reader saw."""
     writer = Writer(store)
-    reader = Reader(open, Asked(story.filter, story.mask), story.breaks)
+    asked = Asked(story.filter, story.mask, at_least=writer.truth.begin)
+    reader = Reader(open, asked, story.breaks)
     for number, commit in enumerate(story.commits):
         if number == min(story.late, len(story.commits) - 1):
             reader.start()
