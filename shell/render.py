@@ -271,8 +271,23 @@ def as_dict(row: Any) -> Mapping[str, Any]:
     """The row as JSON has it: the same as through REST."""
     from google.protobuf.json_format import MessageToDict
 
-    shown: Mapping[str, Any] = MessageToDict(row, always_print_fields_with_no_presence=True)
+    shown = MessageToDict(row, always_print_fields_with_no_presence=True)
+    _sort_maps(shown, row.DESCRIPTOR)
     return shown
+
+
+def _sort_maps(shown: dict[str, Any], descriptor: Any) -> None:
+    """Brings maps into the order of their keys: messages have them in none, new at every start."""
+    for field in descriptor.fields:
+        value, inner = shown.get(field.json_name), field.message_type
+        if inner is None or not value:
+            continue
+        if inner.GetOptions().map_entry and isinstance(value, dict):
+            shown[field.json_name] = dict(sorted(value.items()))
+            value, inner = list(value.values()), inner.fields_by_name["value"].message_type
+        for one in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(one, dict):
+                _sort_maps(one, inner)
 
 
 def short(row: Any) -> str:
