@@ -34,6 +34,9 @@ CONNECTIONS_MAX = 4000
 """More callers of REST at once are told to come later."""
 KEEP_ALIVE_S = 30
 """How long a REST connection that nobody uses stays open."""
+PINGS_MS = 5_000
+"""Clients may ask this often whether the door is there; of one that asks more often the connection
+is ended, with the console on it that nothing was said on for a while."""
 OPENING_S = 10.0
 GRACE_S = 5.0
 
@@ -133,6 +136,7 @@ class Doors:
         options = (
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_concurrent_streams", STREAMS_MAX),
+            ("grpc.http2.min_ping_interval_without_data_ms", PINGS_MS),
             ("grpc.so_reuseport", 0),
         )
         server = grpc.aio.server(options=options)

@@ -10,6 +10,10 @@ from pathlib import Path
 
 LOCAL_SOCKET = "unix:/run/pvc/pvc.sock"
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+KEEPALIVE_MS = 10_000
+"""How often a connection that calls are on is asked whether the other end is there. The gateway
+allows twice as much."""
+PING_TIMEOUT_MS = 5_000
 
 
 def split(address: str | Sequence[str]) -> tuple[str, ...]:
@@ -47,8 +51,11 @@ def channel_options(*, alone: bool) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.keepalive_time_ms", 30_000 if alone else 10_000),
-        ("grpc.keepalive_timeout_ms", 20_000 if alone else 5_000),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        # Of the two, grpc goes by the second, which is a minute unless it is said.
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS * (4 if alone else 1)),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS * (4 if alone else 1)),
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 20_000 if alone else 2_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),

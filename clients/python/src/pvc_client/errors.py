@@ -364,6 +364,8 @@ def from_rpc(error: Any, address: str = "") -> PvcError:
     words = error.details() or code.name
     if code.name == "UNAVAILABLE" and address:
         words = f"{address} does not answer: {words.rpartition(': ')[2].rstrip(']')}"
+    elif code.name == "DEADLINE_EXCEEDED" and address:
+        words = f"{address} gave no answer in the time that the call was given"
     return from_status(status_pb2.Status(code=code.value[0], message=words))
 
 
