@@ -152,6 +152,7 @@ class Doors:
             log_level=logging.WARNING,
             access_log=False,
             server_header=False,
+            headers=[("x-content-type-options", "nosniff")],
             proxy_headers=False,  # the audit log has who really called
             lifespan="off",
             ws="websockets-sansio",

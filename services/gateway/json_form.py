@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
@@ -80,12 +81,19 @@ def to_message(value: Any, message: R, path: str = "") -> R:
 
 def field_named(descriptor: Descriptor, name: str, path: str) -> FieldDescriptor:
     """The field of that name, JSON's or the contract's. Raises INVALID_FIELD with the nearest."""
-    found = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+    found = _named(descriptor).get(name)
     if found is not None:
         return found
     near = difflib.get_close_matches(name, [f.json_name for f in descriptor.fields], 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise invalid(_joined(path, name), f"{descriptor.name} has no such field{hint}")
+
+
+@cache
+def _named(descriptor: Descriptor) -> Mapping[str, FieldDescriptor]:
+    """Fields by both names; the contract's own goes before another field's JSON name."""
+    fields = descriptor.fields
+    return {field.json_name: field for field in fields} | {field.name: field for field in fields}
 
 
 def _checked(value: Any, descriptor: Descriptor, path: str, depth: int) -> Any:
@@ -106,7 +114,16 @@ def _checked(value: Any, descriptor: Descriptor, path: str, depth: int) -> Any:
         if field.json_name in tidy:
             raise invalid(_joined(path, field.name), "is there twice, under two spellings")
         tidy[field.json_name] = _checked_field(inner, field, _joined(path, field.name), depth)
+    _check_choices(tidy, descriptor, path)
     return tidy
+
+
+def _check_choices(tidy: Mapping[str, Any], descriptor: Descriptor, path: str) -> None:
+    """At most one field of each group of which one is to be chosen."""
+    for choice in descriptor.oneofs:
+        given = [field.name for field in choice.fields if tidy.get(field.json_name) is not None]
+        if len(given) > 1:
+            raise invalid(_joined(path, choice.name), f"is only one of {' and '.join(given)}")
 
 
 def _checked_field(value: Any, field: FieldDescriptor, path: str, depth: int) -> Any:
@@ -116,6 +133,8 @@ def _checked_field(value: Any, field: FieldDescriptor, path: str, depth: int) ->
     if inner is not None and inner.GetOptions().map_entry:
         if not isinstance(value, dict):
             raise invalid(path, f"must be an object, not {_kind(value)}")
+        if None in value.values():
+            raise invalid(path, "has no null in it")
         of = inner.fields_by_name["value"]
         return {k: _checked_field(v, of, f"{path}[{k}]", depth + 1) for k, v in value.items()}
     if field.is_repeated:

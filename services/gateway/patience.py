@@ -37,8 +37,7 @@ class Patient(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Something came."""
         super().data_received(data)
-        asked = self.cycle is not None and not self.cycle.response_complete
-        if asked or self.transport.is_closing():
+        if self._is_asked() or self.transport.is_closing():
             self._calm()
         else:
             self._wait()
@@ -47,6 +46,12 @@ class Patient(H11Protocol):
         """The caller is gone."""
         self._calm()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """The answer is out; the next request may have begun to come with this one."""
+        super().on_response_complete()
+        if not self._is_asked() and not self.transport.is_closing() and self.conn.trailing_data[0]:
+            self._wait()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """From now on it is a WebSocket."""
@@ -57,6 +62,10 @@ class Patient(H11Protocol):
         """Answers what is no HTTP; h11 knows which status fits."""
         hint = getattr(sys.exception(), "error_status_hint", 400)
         self._refuse(hint, _WORDS.get(hint, "this is not HTTP/1.1 as it should be"))
+
+    def _is_asked(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _wait(self) -> None:
         if self._due is None:

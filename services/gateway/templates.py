@@ -113,5 +113,5 @@ def _caught(variable: Variable, segments: Sequence[str]) -> str:
 def decoded(text: str, *, keep_slashes: bool = False) -> str:
     """Percent-decoded. Raises ValueError when what comes out is not UTF-8."""
     if keep_slashes:
-        text = re.sub("%2[fF]", "%252F", text)
+        text = re.sub("%(2[fF])", r"%25\1", text)
     return unquote_to_bytes(text).decode("utf-8")
