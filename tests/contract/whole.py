@@ -220,9 +220,7 @@ class Whole:
         volumes = StorageVolumes(store, clock, storage_of)
         addresses = self.config.public_addresses() or self.config.addresses()
         addresses = addresses | {"door": "127.0.0.1:7371"}
-        socket = str(self.folder / "run" / "pvc.sock")
-        bounds = Bounds(tries_per_s=10_000.0, requests_per_s=0)
-        doors = Settings("127.0.0.1:0", "127.0.0.1:0", socket, bounds=bounds)
+        doors = self.door_settings
         far = PeerFiles(peers)
         machine = ComputeSettings(
             self.node, state / "compute", "2.0", addresses, memory_reserve_mib=-MEMORY_MIB,
@@ -254,6 +252,13 @@ class Whole:
         assert isinstance(door, Doors)
         self.doors = door
         return built
+
+    @property
+    def door_settings(self) -> Settings:
+        """Where the doors are, and what they let in."""
+        socket = str(self.folder / "run" / "pvc.sock")
+        bounds = Bounds(tries_per_s=10_000.0, requests_per_s=0)
+        return Settings("127.0.0.1:0", "127.0.0.1:0", socket, bounds=bounds)
 
     @property
     def membership(self) -> Membership:
