@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
+from pvc.gateway.v1 import audit_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.decide import decide
 from services.coordinator.core.expire import ROWS_AT_ONCE, expired
@@ -231,6 +232,7 @@ class Coordinator:
                 snapshot.rows(operation_pb2.Operation),
                 snapshot.rows(event_pb2.Event),
                 snapshot.rows(operation_pb2.AnsweredRequest),
+                snapshot.rows(audit_pb2.AuditEntry),
             )
             if old:
                 self._store.commit([Delete(row.name, row.meta.etag) for row in old], held_by=lease)

@@ -32,6 +32,10 @@ class Caller:
     name: str
     """"token ann", "local root"."""
     role: options_pb2.Role.ValueType
+    token: str = ""
+    """Its token: "tokens/ann". Empty without one."""
+    ends: float | None = None
+    """When the token expires, in seconds of the time of day; None for never."""
 
 
 LOCAL_ROOT = Caller("local root", options_pb2.ROLE_ADMIN)
@@ -72,7 +76,8 @@ def authenticate(authorization: str, find: FindToken, now: Timestamp) -> Caller:
         raise _unauthenticated("the token is not valid")
     if expired(token, now):
         raise _unauthenticated(f"the token {token_id} has expired; ask an admin for another one")
-    return Caller(f"token {token_id}", token.role)
+    ends = token.expire_time.ToNanoseconds() / 1e9 if token.HasField("expire_time") else None
+    return Caller(f"token {token_id}", token.role, token.name, ends)
 
 
 def expired(token: token_pb2.Token, now: Timestamp) -> bool:

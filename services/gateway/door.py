@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
 
-from pvc.core.v1 import options_pb2, reason_pb2
+from pvc.core.v1 import reason_pb2
 from pvc.gateway.v1 import token_pb2
+from pvc.gateway.v1.audit_pb2 import AuditEntry
 from services.gateway import access, audit
 from services.gateway.access import Caller
+from services.gateway.lasting import Streams
+from services.gateway.limits import Limits
 from services.gateway.methods import Method
-from services.gateway.rates import Rates
+from services.gateway.recorder import Recorder
 from services.gateway.routing import node_for
+from services.gateway.visit import Pair, Visit
 from services.mesh.clock import Clock
 from services.mesh.desk import CALLER, MIN_REVISION
-from services.mesh.edge import DEADLINE_S, DEADLINES_S
+from services.mesh.edge import DEADLINE_S, DEADLINES_S, STATUS_DETAILS
 from services.mesh.errors import PvcError
 from services.state.store import Store
 
@@ -40,14 +45,10 @@ SLACK_S = 5.0
 """A call whose caller gave no deadline gets the service's own and this: the service answers
 first."""
 TIMEOUT_MAX_S = 3660.0
-RECHECK_S = 5.0
-"""Whoever streams is asked again so often whether they still may: a token that is revoked or
-expires ends its streams too."""
-
-TRIES_PER_S = 3.0
-
-NOBODY = Caller("nobody", options_pb2.ROLE_UNSPECIFIED)
-Pair = tuple[str, str | bytes]
+FIRST_S = 60.0
+"""How long a request, or the first of a stream of them, may take to come in."""
+PEEK_S = 1.0
+"""How long a request may take to come in of which only the target is to be told."""
 
 
 class Peers(Protocol):
@@ -58,128 +59,147 @@ class Peers(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Visit:
-    """One call from outside, from its first byte to its last."""
-
-    method: Method
-    metadata: Sequence[Pair]
-    peer: str
-    local: bool = False
-    """Came through the root-only socket."""
-    timeout_s: float | None = None
-    """What the caller gave it; None for nothing."""
-    caller: Caller = field(default_factory=lambda: NOBODY)
-    target: str = ""
-    request_id: str = ""
-    outcome: str = "OK"
-    trailing: Sequence[Pair] = ()
-    """What the service said beside its answer, to be passed back."""
-    turned_out: PvcError | None = None
-    """Why it may not go on."""
-
-    def said(self, key: str) -> str:
-        """A metadata value of the caller, or ""."""
-        return next((str(value) for name, value in self.metadata if name == key), "")
-
-
 class Door:
     """Lets calls in."""
 
     def __init__(
-        self, store: Store, clock: Clock, peers: Peers, tries_per_s: float = TRIES_PER_S
-    ) -> None:
-        """tries_per_s: how often one address may call what needs no credentials."""
-        self._rates = Rates(tries_per_s)
+        self, store: Store, clock: Clock, peers: Peers, limits: Limits, recorder: Recorder,
+        node: str,
+    ) -> None:  # fmt: skip
+        """node: whose door it is, "nodes/n1"."""
         self._store = store
         self._clock = clock
         self._peers = peers
-        self._streams: set[Any] = set()
+        self._limits = limits
+        self._recorder = recorder
+        self._node = node
+        self._streams = Streams(store, clock, self._ask_again)
         self._closing = False
+
+    def open(self) -> None:
+        """Begins to look after those who stream. Within the event loop."""
+        self._streams.open()
 
     def drain(self) -> None:
         """Ends all streams, which may never end by themselves; their callers resume elsewhere."""
         self._closing = True
-        for call in list(self._streams):
-            call.cancel()
+        self._streams.end()
 
     def admit(self, visit: Visit) -> None:
         """Finds out who calls and whether they may. Raises UNAUTHENTICATED, PERMISSION_DENIED,
         RATE_LIMITED, and UNREACHABLE while the door closes."""
         if self._closing:
             raise _leaving()
-        if visit.local:
-            visit.caller = access.LOCAL_ROOT
-        elif visit.method.by_secret:
-            visit.caller = access.BEARER
-            self._rates.admit(visit.peer, self._clock.monotonic())
-        else:
-            find = self._find_token
-            now = self._clock.now()
-            visit.caller = access.authenticate(visit.said("authorization"), find, now)
+        now_s = self._clock.monotonic()
+        try:
+            visit.caller = self._caller(visit)
+        except PvcError:
+            self._limits.count_try(visit.peer, now_s)
+            raise
+        if visit.caller is access.BEARER:
+            self._limits.count_try(visit.peer, now_s)
+        elif not visit.local:
+            self._limits.count_entry(visit.peer, visit.caller, now_s)
+            self._limits.count_request(visit.caller, now_s)
         access.authorize(visit.caller, visit.method)
+
+    def _caller(self, visit: Visit) -> Caller:
+        """Raises UNAUTHENTICATED."""
+        if visit.local:
+            return access.LOCAL_ROOT
+        if visit.method.by_secret:
+            return access.BEARER
+        now = self._clock.now()
+        return access.authenticate(visit.said("authorization"), self._find_token, now)
 
     async def answers(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The answers to the requests of an admitted visit; exactly one when the method does not
         stream them. Raises PvcError or grpc.aio.AioRpcError."""
         method = visit.method
-        first = await anext(requests, b"")
-        channel = self._channel(visit, first)
-        call = self._call(channel, visit, first, requests)
-        if method.server_streaming:
-            self._streams.add(call)
-        streaming = method.server_streaming or method.client_streaming
-        watch = asyncio.ensure_future(self._recheck(visit, call)) if streaming else None
-        try:
-            if method.server_streaming:
-                async for answer in call:
-                    yield answer
-            else:
-                yield await call
-            visit.trailing = _pairs(await call.trailing_metadata())
-        except grpc.aio.AioRpcError as error:
-            visit.trailing = _pairs(error.trailing_metadata())
-            raise
-        except asyncio.CancelledError:
-            if visit.turned_out is not None:
-                raise visit.turned_out from None
-            if self._closing:
-                raise _leaving() from None
-            raise
-        finally:
-            if watch is not None:
-                watch.cancel()
-            self._streams.discard(call)
-            call.cancel()
-
-    async def _recheck(self, visit: Visit, call: Any) -> None:
-        """Ends a stream when its caller may not call any more."""
-        while visit.turned_out is None:
-            await asyncio.sleep(RECHECK_S)
+        with ExitStack() as until:
+            lasts = method.server_streaming or method.client_streaming
+            if lasts and not visit.local:
+                until.enter_context(self._limits.stream(visit.caller))
+            first = await _first(requests)
+            channel = self._channel(visit, first)
+            if method.mutates or method.audited:
+                visit.entry = self._entry(visit)
+                self._recorder.begin(visit.entry)
+            call = self._call(channel, visit, first, requests)
+            until.callback(call.cancel)
+            if lasts:
+                until.enter_context(self._streams.lasting(visit, call))
             try:
-                self.admit(visit)
-            except PvcError as refusal:
-                visit.turned_out = refusal
-                call.cancel()
+                async for answer in _all_of(call, method):
+                    if visit.entry is not None:
+                        visit.operation = audit.operation_in(method, answer)
+                    yield answer
+                visit.trailing = _pairs(await call.trailing_metadata())
+            except grpc.aio.AioRpcError as error:
+                visit.trailing = _pairs(error.trailing_metadata())
+                raise
+            except asyncio.CancelledError:
+                if visit.turned_out is not None:
+                    raise visit.turned_out from None
+                if self._closing:
+                    raise _leaving() from None
+                raise
+
+    def _ask_again(self, visit: Visit) -> None:
+        visit.caller = self._caller(visit)
+        access.authorize(visit.caller, visit.method)
 
     async def visited(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """admit and answers, and the line in the log. Raises PvcError or grpc.aio.AioRpcError."""
+        """admit and answers, written down. Raises PvcError or grpc.aio.AioRpcError."""
         began = self._clock.monotonic()
+        error: PvcError | None = None
+        left = False
         try:
             self.admit(visit)
             async for answer in self.answers(visit, requests):
                 yield answer
-        except PvcError as error:
-            visit.outcome = error.reason_name
+        except PvcError as refusal:
+            error = refusal
+            if error.reason == reason_pb2.REASON_PERMISSION_DENIED and visit.request is None:
+                visit.request = await self._peeked(visit, requests)
             raise
-        except grpc.aio.AioRpcError as error:
-            visit.outcome = error.code().name
+        except grpc.aio.AioRpcError as failure:
+            error = error_of(failure)
             raise
         except BaseException:
-            visit.outcome = "CANCELLED"
+            left = True
             raise
         finally:
-            self._write_down(visit, self._clock.monotonic() - began)
+            self._write_down(visit, self._clock.monotonic() - began, error, left=left)
+
+    async def _peeked(self, visit: Visit, requests: AsyncIterator[bytes]) -> Any:
+        """The request of a known caller who may not make it, as far as it comes; it is looked at
+        for what it was about alone."""
+        if visit.method.client_streaming or visit.method.server_streaming:
+            return None  # to ask for it would be to let it in
+        try:
+            async with asyncio.timeout(PEEK_S):
+                return visit.method.request.FromString(await anext(requests, b""))
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the refusal stands
+            log.debug("%s: a refused request cannot be read: %r", visit.method.short, problem)
+            return None
+
+    def _entry(self, visit: Visit) -> AuditEntry:
+        origin = audit.Origin(visit.door, visit.peer, self._node)
+        now = self._clock.now()
+        return audit.entry_of(
+            self._clock.new_id(), now, visit.caller, origin, visit.method, visit.request
+        )
+
+    def _write_down(
+        self, visit: Visit, duration_s: float, error: PvcError | None, *, left: bool
+    ) -> None:
+        refused = error is not None and error.reason_name in audit.REFUSALS
+        if not (visit.method.mutates or visit.method.audited or refused):
+            return
+        entry = audit.ended(visit.entry or self._entry(visit), duration_s, error, left=left)
+        entry.operation = visit.operation
+        self._recorder.end(entry)
 
     def _find_token(self, name: str) -> token_pb2.Token | None:
         return self._store.snapshot().find(token_pb2.Token, name)
@@ -192,8 +212,7 @@ class Door:
                 reason_pb2.REASON_INVALID_FIELD,
                 f"the request is not a {visit.method.request.DESCRIPTOR.full_name}",
             ) from None
-        visit.target = audit.target_of(request)
-        visit.request_id = getattr(request, "request_id", "")
+        visit.request = request
         node = node_for(self._store.snapshot(), visit.method, request)
         return self._peers.channel(visit.method.service, node)
 
@@ -223,24 +242,6 @@ class Door:
             return None if streaming else DEADLINES_S.get(name, DEADLINE_S) + SLACK_S
         return min(visit.timeout_s, TIMEOUT_MAX_S) if not streaming else visit.timeout_s
 
-    @staticmethod
-    def _write_down(visit: Visit, duration_s: float) -> None:
-        if visit.outcome == "RATE_LIMITED":
-            return  # whoever tries without end shall not fill the log as well
-        refused = visit.outcome in ("UNAUTHENTICATED", "PERMISSION_DENIED")
-        if visit.method.mutates or refused:
-            audit.write(
-                audit.Entry(
-                    visit.caller.name,
-                    visit.peer,
-                    visit.method,
-                    visit.target,
-                    visit.request_id,
-                    visit.outcome,
-                    duration_s,
-                )
-            )
-
 
 def status_error(error: grpc.aio.AioRpcError) -> PvcError:
     """What the door itself says about a service that cannot be reached, or does not answer in
@@ -256,6 +257,16 @@ def status_error(error: grpc.aio.AioRpcError) -> PvcError:
         reason_pb2.REASON_UNREACHABLE,
         f"the service that answers this cannot be reached ({problem}); try again",
     )
+
+
+def error_of(error: grpc.aio.AioRpcError) -> PvcError:
+    """What the caller of a failed call is told."""
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_DETAILS and isinstance(value, bytes):
+            return PvcError.from_status(status_pb2.Status.FromString(value))
+    if error.code() in UNEXPLAINED:
+        return status_error(error)
+    return PvcError(audit.reason_of(error.code().name), error.details() or "")
 
 
 def _leaving() -> PvcError:
@@ -291,6 +302,25 @@ def _hearing_out(call: Any) -> Any:
 
     call._write = write  # taken by the task that sends, which begins after this one
     return call
+
+
+async def _first(requests: AsyncIterator[bytes]) -> bytes:
+    """Raises DEADLINE for a caller who says nothing, or too slowly."""
+    try:
+        async with asyncio.timeout(FIRST_S):
+            return await anext(requests, b"")
+    except TimeoutError:
+        raise PvcError(
+            reason_pb2.REASON_DEADLINE, f"the request did not come in within {FIRST_S:g} s"
+        ) from None
+
+
+async def _all_of(call: Any, method: Method) -> AsyncIterator[bytes]:
+    if not method.server_streaming:
+        yield await call
+        return
+    async for answer in call:
+        yield answer
 
 
 def _pairs(metadata: Any) -> tuple[Pair, ...]:

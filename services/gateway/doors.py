@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -21,6 +21,7 @@ from pvc.core.v1 import reason_pb2
 from services.gateway.certificate import DoorCertificate
 from services.gateway.door import Door
 from services.gateway.incoming import BODY_BYTES_MAX
+from services.gateway.limits import Bounds
 from services.gateway.patience import Patient
 from services.gateway.proxy import Proxy
 from services.gateway.rest import Rest
@@ -52,8 +53,8 @@ class Settings:
     certificate: str = ""
     """PEM files. Without them the doors speak plainly, and only on loopback addresses."""
     key: str = ""
-    tries_per_s: float = 3.0
-    """How often one address may call what needs no credentials but a secret in the request."""
+    bounds: Bounds = field(default_factory=Bounds)
+    """What callers may ask for at most."""
     allowed_origins: tuple[str, ...] = ()
     """Of which web pages may call REST; "*" for all."""
 
@@ -81,6 +82,7 @@ class Doors:
 
     async def start(self) -> None:
         """Opens them. Raises INVALID_CONFIG when an address cannot be had."""
+        self._door.open()
         if self._settings.socket:
             await self._open_socket(Path(self._settings.socket))
         if self._settings.grpc_address:

@@ -4,6 +4,7 @@ to it. Pure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import grpc
@@ -47,8 +48,15 @@ def failure(
     if code == 401:
         told["www-authenticate"] = "Bearer"
     if code in (429, 503):
-        told["retry-after"] = "1"
+        told["retry-after"] = str(_pause_s(status))
     return Response(dumped(to_json(status)), code, told, media_type=JSON)
+
+
+def _pause_s(status: status_pb2.Status) -> int:
+    """After how many seconds to ask again."""
+    told = error_details_pb2.RetryInfo()
+    pauses = [told.retry_delay.ToMilliseconds() for one in status.details if one.Unpack(told)]
+    return math.ceil(max(pauses, default=1000) / 1000)
 
 
 def status_of(error: grpc.aio.AioRpcError | PvcError) -> status_pb2.Status:

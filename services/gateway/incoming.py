@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from pvc.core.v1 import reason_pb2
 from services.gateway import headers
-from services.gateway.door import Visit
 from services.gateway.failures import Refused
 from services.gateway.transcode import Match, build, following, opening
+from services.gateway.visit import Visit
 from services.mesh.errors import PvcError
 
 BODY_BYTES_MAX = 4 * 1024 * 1024

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pvc.gateway.v1 import access_service_pb2_grpc as api_grpc
 from pvc.gateway.v1 import audit_service_pb2_grpc as audit_grpc
 from services.gateway.audit_service import AuditService
 from services.gateway.door import Door, Peers
 from services.gateway.doors import Doors, Settings, is_loopback
+from services.gateway.limits import Bounds, Limits
+from services.gateway.recorder import PERIOD_S, Recorder
 from services.gateway.tokens import AccessService
 from services.mesh.clock import Clock
 from services.mesh.config import Config
 from services.mesh.desk import Desk
+from services.mesh.loop import Loop
 from services.mesh.parts import Parts
 from services.mesh.process import Ground
 from services.mesh.version import VERSION
 from services.state.store import Store
+
+JOURNAL = "audit.journal"
 
 
 def settings_of(config: Config) -> Settings:
@@ -32,6 +39,11 @@ def settings_of(config: Config) -> Settings:
         certificate=certificate,
         key=key,
         allowed_origins=tuple(section.allowed_origins),
+        bounds=Bounds(
+            tries_per_s=section.tries_per_s,
+            requests_per_s=section.requests_per_s,
+            streams_per_caller=section.streams_per_caller,
+        ),
     )
 
 
@@ -46,6 +58,7 @@ def build_on(ground: Ground) -> Parts:
         node=config.node_name,
         cluster_name=config.cluster.name,
         version=VERSION,
+        journal=Path(config.node.state_dir) / "gateway" / JOURNAL,
     )
 
 
@@ -58,14 +71,20 @@ def build(
     node: str,
     cluster_name: str,
     version: str,
+    journal: Path | None = None,
 ) -> Parts:
-    """node: "nodes/n1". Raises INVALID_CONFIG."""
+    """node: "nodes/n1". journal: the file of calls that are not in the state yet; without one those
+    of a process that dies are forgotten. Raises INVALID_CONFIG."""
     desk = Desk(store, clock, node)
+    recorder = Recorder(store, clock, node, journal)
+    door = Door(store, clock, peers, Limits(settings.bounds), recorder, node)
     access = AccessService(desk, cluster_name, version)
     return Parts(
         servicers=(
             (api_grpc.add_AccessServiceServicer_to_server, access),
             (audit_grpc.add_AuditServiceServicer_to_server, AuditService(desk)),
         ),
-        doors=(Doors(settings, Door(store, clock, peers, settings.tries_per_s)),),
+        loops=(Loop("audit", recorder.step, PERIOD_S, ()),),
+        doors=(Doors(settings, door),),
+        close=(recorder.close,),
     )

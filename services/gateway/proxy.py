@@ -5,19 +5,24 @@ in all four kinds of streaming. Errors pass back with their details.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
 from pvc.core.v1 import reason_pb2
-from services.gateway.door import UNEXPLAINED, Door, Visit, status_error
+from pvc.gateway.v1.audit_pb2 import AuditEntry
+from services.gateway.door import UNEXPLAINED, Door, status_error
 from services.gateway.methods import METHODS, Method
+from services.gateway.visit import Visit
 from services.mesh.errors import PvcError
 
 log = logging.getLogger("pvc.gateway")
 
 DETAILS = "grpc-status-details-bin"
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Trailing metadata: a library of gRPC that tries again waits for so long."""
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context = Any
 """grpc.aio.ServicerContext; its generated type says less than it can."""
@@ -29,6 +34,7 @@ class Proxy(grpc.GenericRpcHandler):
     def __init__(self, door: Door, *, local: bool) -> None:
         self._door = door
         self._local = local
+        self._kind = AuditEntry.DOOR_SOCKET if local else AuditEntry.DOOR_GRPC
 
     def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         """What answers a call; None (unimplemented) for what is no method of the API."""
@@ -71,7 +77,7 @@ class Proxy(grpc.GenericRpcHandler):
             method,
             tuple(context.invocation_metadata() or ()),
             "socket" if self._local else context.peer(),
-            local=self._local,
+            door=self._kind,
             timeout_s=context.time_remaining(),
         )
         answers = self._door.visited(visit, requests)
@@ -90,7 +96,11 @@ class Proxy(grpc.GenericRpcHandler):
 
 
 async def _abort(context: Context, error: PvcError) -> NoReturn:
-    metadata = ((DETAILS, error.to_status().SerializeToString()),)
+    metadata: tuple[tuple[str, str | bytes], ...] = (
+        (DETAILS, error.to_status().SerializeToString()),
+    )
+    if error.retry_after_s:
+        metadata += ((PUSHBACK, str(math.ceil(error.retry_after_s * 1000))),)
     await context.abort(error.grpc_code, error.message, metadata)
     raise AssertionError("abort raises")
 

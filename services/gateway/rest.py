@@ -21,8 +21,9 @@ from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
 from pvc.core.v1 import reason_pb2
+from pvc.gateway.v1.audit_pb2 import AuditEntry
 from services.gateway import headers
-from services.gateway.door import Door, Visit
+from services.gateway.door import Door
 from services.gateway.failures import JSON, Refused, failure, reason_of, refusal, status_of
 from services.gateway.incoming import HttpRequests
 from services.gateway.json_answers import dumped, to_json
@@ -32,6 +33,7 @@ from services.gateway.page import page
 from services.gateway.sockets import Sockets
 from services.gateway.streams import Answers, Raw, Streamed, begun, form_of
 from services.gateway.transcode import ROUTES, Match, find
+from services.gateway.visit import Visit
 from services.mesh.errors import PvcError
 
 log = logging.getLogger("pvc.gateway")
@@ -134,7 +136,8 @@ def visit_of(match: Match, request: Request) -> Visit:
         match.route.method,
         headers.metadata_of(request.headers.items()),
         f"{request.client.host}:{request.client.port}" if request.client else "unknown",
-        timeout_s=headers.timeout_of(request.headers.get("grpc-timeout", "")),
+        AuditEntry.DOOR_REST,
+        headers.timeout_of(request.headers.get("grpc-timeout", "")),
     )
 
 

@@ -16,14 +16,16 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pvc.core.v1 import reason_pb2
+from pvc.gateway.v1.audit_pb2 import AuditEntry
 from services.gateway import headers
-from services.gateway.door import Door, Visit
+from services.gateway.door import Door
 from services.gateway.failures import Refused, refusal, status_of
 from services.gateway.incoming import Requests
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.json_form import invalid
 from services.gateway.streams import Answers, bytes_field, ended
 from services.gateway.transcode import HTTP_STATUS, ROUTES, Match, build, find, following, opening
+from services.gateway.visit import Visit
 from services.mesh.errors import PvcError
 
 JSON_FRAMES = "pvc.json"
@@ -94,7 +96,8 @@ def visit_of(match: Match, socket: WebSocket) -> Visit:
         match.route.method,
         tuple(metadata),
         f"{socket.client.host}:{socket.client.port}" if socket.client else "unknown",
-        timeout_s=headers.timeout_of(socket.headers.get("grpc-timeout", "")),
+        AuditEntry.DOOR_REST,
+        headers.timeout_of(socket.headers.get("grpc-timeout", "")),
     )
 
 

@@ -146,6 +146,15 @@ class GatewaySection(Section, frozen=True, kw_only=True):
     allowed_origins: list[str] = []
     """Of which web pages' scripts may call the REST door: scheme://host or scheme://host:port
     each, or "*" for all. Empty: only the door's own page."""
+    tries_per_s: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0
+    """How often one address may come with no credentials or wrong ones, in a second; some more at
+    once."""
+    requests_per_s: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 500.0
+    """How many requests a second one token may make at this gateway, twice as many at once. 0: any
+    number."""
+    streams_per_caller: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 200
+    """How many watches, consoles and transfers one token may have open at this gateway. 0: any
+    number."""
 
     def wrong(self) -> Iterator[tuple[str, str]]:
         """See Section."""

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from pvc.core.v1 import options_pb2, reason_pb2
@@ -25,7 +26,8 @@ class PvcError(Exception):
     """A refusal or failure, for the caller to act on.
 
     reason: which case it is. message: what, why, and what to do next. field: path of the field
-    at fault, "" for none. metadata: further facts for programs.
+    at fault, "" for none. metadata: further facts for programs. retry_after_s: not to be asked
+    again before that time, where it is known.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class PvcError(Exception):
         *,
         field: str = "",
         metadata: Mapping[str, str] | None = None,
+        retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.field = field
         self.metadata = dict(metadata or {})
+        self.retry_after_s = retry_after_s
 
     @property
     def reason_name(self) -> str:
@@ -67,6 +71,10 @@ class PvcError(Exception):
                 field=self.field, description=self.message
             )
             _pack(status, error_details_pb2.BadRequest(field_violations=[violation]))
+        if self.retry_after_s:
+            pause = error_details_pb2.RetryInfo()
+            pause.retry_delay.FromNanoseconds(int(self.retry_after_s * 1e9))
+            _pack(status, pause)
         return status
 
     @classmethod
@@ -95,9 +103,7 @@ class PvcError(Exception):
         return _GRPC_CODES[self.code]
 
 
-def _pack(
-    status: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest
-) -> None:
+def _pack(status: status_pb2.Status, detail: Message) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)
     status.details.append(packed)

@@ -29,6 +29,7 @@ from services.coordinator.main import build as coordinator
 from services.coordinator.settings import Membership
 from services.gateway.access import make_secret, secret_hash
 from services.gateway.doors import Doors, Settings
+from services.gateway.limits import Bounds
 from services.gateway.main import build as gateway
 from services.mesh import identity
 from services.mesh.channel import Peers, peers_of
@@ -219,8 +220,7 @@ class Whole:
         volumes = StorageVolumes(store, clock, storage_of)
         addresses = self.config.public_addresses() or self.config.addresses()
         addresses = addresses | {"door": "127.0.0.1:7371"}
-        socket = str(self.folder / "run" / "pvc.sock")
-        doors = Settings("127.0.0.1:0", "127.0.0.1:0", socket, tries_per_s=10_000.0)
+        doors = self.door_settings
         far = PeerFiles(peers)
         machine = ComputeSettings(
             self.node, state / "compute", "2.0", addresses, memory_reserve_mib=-MEMORY_MIB,
@@ -238,13 +238,27 @@ class Whole:
                 store, clock, self.node, CLUSTER, self.membership, {REDFISH: self.power}
             ),
             "gateway": gateway(
-                doors, store, clock, peers, node=self.node, cluster_name=CLUSTER, version="2.0"
+                doors,
+                store,
+                clock,
+                peers,
+                node=self.node,
+                cluster_name=CLUSTER,
+                version="2.0",
+                journal=state / "gateway" / "audit.journal",
             ),
         }
         (door,) = built["gateway"].doors
         assert isinstance(door, Doors)
         self.doors = door
         return built
+
+    @property
+    def door_settings(self) -> Settings:
+        """Where the doors are, and what they let in."""
+        socket = str(self.folder / "run" / "pvc.sock")
+        bounds = Bounds(tries_per_s=10_000.0, requests_per_s=0)
+        return Settings("127.0.0.1:0", "127.0.0.1:0", socket, bounds=bounds)
 
     @property
     def membership(self) -> Membership:

@@ -11,12 +11,16 @@ from immutables import Map
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2
+from pvc.gateway.v1.audit_pb2 import AuditEntry
 from services.coordinator import loop
 from services.coordinator.cluster_service import cluster_of
 from services.coordinator.core import decide
 from services.coordinator.core.expire import (
+    AUDITED_KEPT_MAX,
+    AUDITED_KEPT_S,
     EVENTS_KEPT_MAX,
     OPERATIONS_KEPT_S,
+    REFUSALS_KEPT_MAX,
     REQUESTS_KEPT_MAX,
     ROWS_AT_ONCE,
     expired,
@@ -151,11 +155,28 @@ def test_events_are_bounded_in_number() -> None:
         event_pb2.Event(name=f"events/{n:06}", time=Timestamp(seconds=1000), meta=meta_pb2.Meta())
         for n in range(EVENTS_KEPT_MAX + 3)
     ]
-    assert [x.name for x in expired(Timestamp(seconds=1000), [], told, [])] == [
+    assert [x.name for x in expired(Timestamp(seconds=1000), [], told, [], [])] == [
         "events/000000",
         "events/000001",
         "events/000002",
     ]
+
+
+def test_refusals_do_not_push_out_what_was_done() -> None:
+    done, refused = AuditEntry.OUTCOME_SUCCEEDED, AuditEntry.OUTCOME_REFUSED
+    kinds = [done] * 3 + [refused] * (REFUSALS_KEPT_MAX + 2) + [done] * AUDITED_KEPT_MAX
+    entries = [
+        AuditEntry(
+            name=f"auditEntries/{n:06}", outcome=kind, time=Timestamp(seconds=AUDITED_KEPT_S)
+        )
+        for n, kind in enumerate(kinds)
+    ]
+    now = Timestamp(seconds=AUDITED_KEPT_S)
+    few = entries[: REFUSALS_KEPT_MAX + 100]
+    assert expired(now, [], [], [], few) == [entries[3], entries[4]], "the oldest refusals go"
+    assert {x.name for x in expired(now, [], [], [], entries)} <= {x.name for x in entries[:2100]}
+    entries[-1].time.seconds = -1
+    assert expired(now, [], [], [], entries[-1:]) == entries[-1:], "it is too old"
 
 
 def test_remembered_answers_are_bounded_in_number_too() -> None:
@@ -167,7 +188,7 @@ def test_remembered_answers_are_bounded_in_number_too() -> None:
         for n in range(REQUESTS_KEPT_MAX + 2)
     ]
     oldest = {answered[0].name, answered[1].name}
-    assert {x.name for x in expired(Timestamp(seconds=20_000), [], [], answered)} == oldest
+    assert {x.name for x in expired(Timestamp(seconds=20_000), [], [], answered, [])} == oldest
 
 
 def test_tidying_keeps_up_with_whoever_makes_rows() -> None:

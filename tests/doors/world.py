@@ -23,6 +23,7 @@ from services.coordinator.main import build as build_coordinator
 from services.gateway.access import make_secret, secret_hash
 from services.gateway.door import Door
 from services.gateway.doors import Doors, Settings
+from services.gateway.limits import Bounds, Limits
 from services.gateway.main import build as build_gateway
 from services.mesh.clock import SystemClock
 from services.mesh.desk import Desk
@@ -59,7 +60,7 @@ class World:
         self,
         folder: Path,
         work_s: float,
-        tries_per_s: float,
+        bounds: Bounds,
         store: Store | None = None,
         door_store: Store | None = None,
         secrets: Mapping[str, str] | None = None,
@@ -76,7 +77,7 @@ class World:
         self.secrets = dict(secrets or {})
         if not secrets:
             self.secrets = {name: self._token(name, role) for name, role in ROLES.items()}
-        self._tries_per_s = tries_per_s
+        self.bounds = bounds
         self.run(self._start(work_s))
 
     def run(self, work: Awaitable[T], timeout_s: float = 20) -> T:
@@ -94,10 +95,10 @@ class World:
             "127.0.0.1:0",
             "127.0.0.1:0",
             str(self.socket),
-            tries_per_s=self._tries_per_s,
+            bounds=self.bounds,
             allowed_origins=(ORIGIN,),
         )
-        gateway = build_gateway(
+        self.gateway = gateway = build_gateway(
             self.settings,
             self.door_store,
             self.clock,
@@ -105,7 +106,10 @@ class World:
             node="nodes/n1",
             cluster_name="test",
             version="2.0",
+            journal=self.socket.parent / "audit.journal",
         )
+        for loop in gateway.loops:
+            loop.start()
         coordinator = build_coordinator(self.store, self.clock, "nodes/n1", "test")
         (door,) = gateway.doors
         assert isinstance(door, Doors)
@@ -142,7 +146,11 @@ class World:
                 self.settings, grpc_address=self.grpc_address, rest_address=self.rest_url[7:]
             )
             await self.doors.stop(0)
-            self.doors = Doors(where, Door(self.door_store, self.clock, self.peers))
+            door = Door(
+                self.door_store, self.clock, self.peers, Limits(self.bounds),
+                self.doors._door._recorder, "nodes/n1",
+            )  # fmt: skip
+            self.doors = Doors(where, door)
             await self.doors.start()
 
         self.run(again())
@@ -161,6 +169,10 @@ class World:
             await self.inner.drain(0.2)
 
         self.run(end())
+        for loop in self.gateway.loops:
+            loop.stop(5)
+        for close in self.gateway.close:
+            close()
         self.store.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(5)
@@ -170,12 +182,14 @@ class World:
 def world_in(
     folder: Path,
     work_s: float = 0.02,
-    tries_per_s: float = 1000.0,
     store: Store | None = None,
     door_store: Store | None = None,
     secrets: Mapping[str, str] | None = None,
+    **bounds: float,
 ) -> Iterator[World]:
-    world = World(folder, work_s, tries_per_s, store, door_store, secrets)
+    """bounds: of Bounds."""
+    usual: dict[str, Any] = {"tries_per_s": 1000.0, "requests_per_s": 0, **bounds}
+    world = World(folder, work_s, Bounds(**usual), store, door_store, secrets)
     try:
         yield world
     finally:

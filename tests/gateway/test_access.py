@@ -69,7 +69,8 @@ def test_wrong_credentials_are_refused(header: str, problem: str) -> None:
 
 def test_a_right_one_comes_in_until_it_expires() -> None:
     header = f"bearer {SECRET}"
-    assert access.authenticate(header, find, NOW) == access.Caller("token ann", VIEWER)
+    ann = access.Caller("token ann", VIEWER, "tokens/ann", ends=2000.0)
+    assert access.authenticate(header, find, NOW) == ann
     with pytest.raises(PvcError, match="has expired"):
         access.authenticate(header, find, Timestamp(seconds=2000))
 
@@ -209,16 +210,18 @@ JOIN = METHODS["/pvc.coordinator.v1.NodeService/JoinNode"]
 
 def test_whoever_has_a_secret_needs_no_token_and_cannot_guess_it(tmp_path: Path) -> None:
     with world_in(tmp_path, tries_per_s=2.0) as world:
+        token = world.secrets["ann"]
+        assert http(world, "GET", "/v1/whoami", token)[0] == 200
         asked = len(world.peers.asked)
         code, words = call(world.grpc_address, JOIN, "")
         assert code == grpc.StatusCode.INVALID_ARGUMENT and "name" in words, "the service answers"
         assert len(world.peers.asked) == asked + 1
         tries = [call(world.grpc_address, JOIN, "")[0] for _ in range(20)]
         assert tries.count(grpc.StatusCode.RESOURCE_EXHAUSTED) > 10
-        status, body, _ = http(world, "POST", "/v1/nodes/n9:join", body=b"{}")
-        assert status == 429 and b"ask again in" in body
-        token = world.secrets["ann"]
-        assert http(world, "GET", "/v1/whoami", token)[0] == 200, "those who say who they are may"
+        status, body, headers = http(world, "POST", "/v1/nodes/n9:join", body=b"{}")
+        assert status == 429 and b"ask again in" in body and headers["retry-after"] == "1"
+        assert http(world, "GET", "/v1/whoami", token)[0] == 200, "who was known before may go on"
+        assert http(world, "GET", "/v1/whoami", world.secrets["bob"])[0] == 429, "a right guess?"
 
 
 def test_an_address_is_the_same_at_all_doors() -> None:
@@ -228,15 +231,13 @@ def test_an_address_is_the_same_at_all_doors() -> None:
 
 def test_tries_come_back_with_time_and_addresses_are_forgotten() -> None:
     rates = Rates(2.0)
-    for _ in range(5):
-        rates.admit("ipv4:10.0.0.1:1", 100.0)
-    with pytest.raises(PvcError, match=r"ask again in 0\.5 s") as refused:
-        rates.admit("ipv4:10.0.0.1:2", 100.0)
-    assert refused.value.reason_name == "RATE_LIMITED"
-    rates.admit("ipv4:10.0.0.2:1", 100.0)
-    rates.admit("ipv4:10.0.0.1:3", 100.5)
+    assert not any(rates.taken("10.0.0.1", 100.0) for _ in range(5))
+    assert rates.taken("10.0.0.1", 100.0) == rates.wait_s("10.0.0.1", 100.0) == 0.5
+    assert not rates.taken("10.0.0.2", 100.0) and not rates.wait_s("10.0.0.3", 100.0)
+    assert not rates.taken("10.0.0.1", 100.5), "half a second later there is one"
+    assert rates.taken("10.0.0.1", 100.5)
     for number in range(REMEMBERED_MAX + 5):
-        rates.admit(f"ipv4:{number}:1", 101.0)
+        rates.taken(str(number), 101.0)
     assert len(rates._buckets) == REMEMBERED_MAX
 
 

@@ -15,6 +15,7 @@ from pvc_client import Cluster
 from services.coordinator.main import build as coordinator
 from services.coordinator.settings import Membership
 from services.gateway.doors import Doors, Settings
+from services.gateway.limits import Bounds
 from services.gateway.main import build as gateway
 from services.mesh import identity, rows
 from services.mesh.channel import Peers
@@ -70,7 +71,7 @@ class FirstNode:
         peers = Peers(NODE, {"coordinator": f"unix:{socket}"}, self.store)
         pair = str(self.tls / "node.crt"), str(self.tls / "node.key")
         settings = Settings(
-            "127.0.0.1:0", "", str(self.folder / "pvc.sock"), *pair, tries_per_s=1000.0
+            "127.0.0.1:0", "", str(self.folder / "pvc.sock"), *pair, Bounds(tries_per_s=1000.0)
         )
         doors = gateway(
             settings, self.store, self.clock, peers, node=NODE, cluster_name=CLUSTER, version="2"

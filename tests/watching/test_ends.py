@@ -29,7 +29,7 @@ BULK = 6000
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(mirror, "COMMITS_KEPT", KEPT)
     monkeypatch.setattr(watches, "ARRIVAL_WAIT_S", 0.1)
-    monkeypatch.setattr("services.gateway.door.RECHECK_S", 0.1)
+    monkeypatch.setattr("services.gateway.lasting.RECHECK_S", 0.1)
     with world_in(tmp_path) as world:
         yield world
 
