@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shell.contract.methods import callable_of, message_class
+
+if TYPE_CHECKING:
+    from pvc_client import Pending
+
+R = TypeVar("R")
+TRIES = 5
 
 
 def ask(session: Any, method: Any, request: Any, timeout_s: float = 0) -> Any:
@@ -24,3 +31,27 @@ def follow(session: Any, method: Any, request: Any, timeout_s: float | None = No
 def get(session: Any, kind: Any, name: str) -> Any:
     """One thing as it is. Raises NotFound."""
     return ask(session, kind.get, message_class(kind.get.input_type)(name=name))
+
+
+def begin(session: Any, method: str, request: Any) -> Pending[Any]:
+    """A method that answers with an operation: "StorageService/ImportVolume". Raises PvcError."""
+    from google.protobuf.message import Message
+
+    from pvc_client import Pending
+    from shell.contract.methods import methods
+
+    answer = ask(session, methods()[method], request)
+    return Pending(session.cluster.operations, answer, Message)
+
+
+def amended(change: Callable[[], R]) -> R:
+    """What comes out of a change that reads, changes and sends: begun anew when somebody wrote in
+    between. Raises PvcError."""
+    from pvc_client.errors import EtagMismatch
+
+    for _ in range(TRIES - 1):
+        try:
+            return change()
+        except EtagMismatch:
+            continue
+    return change()
