@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from shell import columns
 from shell.commands.fields import argument, field
+from shell.commands.snapshot import name_by_time
 from shell.listing import Listing, show_list
 from shell.tree import (
     Group,
@@ -50,9 +50,7 @@ def create(
     session: Any, name: str, snapshot_name: str | None, description: str, wait: Any, dry_run: bool
 ) -> None:
     """Take a snapshot; without a name it is called by the time: 20260131120000."""
-    snapshot_name = snapshot_name or datetime.fromtimestamp(session.now(), UTC).strftime(
-        "%Y%m%d%H%M%S"
-    )
+    snapshot_name = snapshot_name or name_by_time(session)
     extra = options(dry_run=dry_run)
     act(
         session,
