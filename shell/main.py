@@ -20,7 +20,7 @@ COMMANDS = {
     "vm": ("shell.commands.vm:vm", "Virtual machines"),
     "volume": ("shell.commands.volume:volume", "Virtual disks and their snapshots"),
     "pool": ("shell.commands.pool:pool", "Places to keep volumes in"),
-    "snapshot": ("shell.commands.volume:snapshot", "Snapshots of volumes"),
+    "snapshot": ("shell.commands.snapshot:snapshot", "Snapshots of volumes"),
     "network": ("shell.commands.network:network", "Virtual networks"),
     "image": ("shell.commands.image:image", "Images that VMs are made from"),
     "node": ("shell.commands.node:node", "The machines of the cluster"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from shell.commands.node import dry_run_option, secret_of
-from shell.tree import Group, command, name_argument, options
+from shell.commands.node import secret_of
+from shell.tree import Group, command, dry_run_option, name_argument, options
 
 
 @click.group(cls=Group)

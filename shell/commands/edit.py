@@ -166,3 +166,23 @@ def _rebased(step: Step, current: Any) -> Step:
         )
     paths = [one.path for one in step.differing]
     return Step(step.document, current, merged(current, step.wanted, paths), step.differing)
+
+
+def as_in_file(session: Any, path: str, name: str, file: str, *, yes: bool, **going: Any) -> None:
+    """Has one thing be as a file says, after showing what differs. Raises UsageError, Declined."""
+    from shell.commands.applying import read, step_for
+
+    collection = path.rpartition("/")[2]
+    (document, *more) = read([file])
+    full = getattr(session.cluster, collection).name(name)
+    if more or document.name != full:
+        raise click.UsageError(f"{file} must hold {full} alone (it has {document.name})")
+    step = step_for(session, document)
+    if step.current is not None and not step.differing:
+        click.echo(f"{full} is as it should be")
+        return
+    for line in told(step, session.coloured(sys.stderr)):
+        click.echo(line, err=True)
+    if not going.get("dry_run"):
+        session.confirm("Make these changes?", yes=yes)
+    _send(session, document.kind, step, **going)

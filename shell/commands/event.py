@@ -45,7 +45,11 @@ GRAVER = {"warning": "severity = WARNING OR severity = ERROR", "error": "severit
 @format_option
 def list_events(session: Any, lines: int, follow: bool, format: Output, **which: Any) -> None:
     """List events, the oldest first."""
-    query = _query(session, **which)
+    show_events(session, _query(session, **which), lines, format, follow=follow)
+
+
+def show_events(session: Any, query: str, lines: int, format: Output, *, follow: bool) -> None:
+    """Prints the newest that match, the oldest of them first; goes on with new ones if told to."""
     page = min(lines, PAGE_MAX)
     newest = session.cluster.events.list(filter=query, order_by="name desc", page_size=page)
     rows = [row for row, _ in zip(newest, range(lines), strict=False)]

@@ -9,14 +9,17 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.commands.fields import argument, field
+from shell.commands.losses import image_loss, listed
+from shell.commands.several import Which, chosen, several
 from shell.commands.shared import add_info, add_list
-from shell.commands.volume import bring, check_pool
+from shell.commands.volume_files import bring, check_free, check_room, would_send
+from shell.commands.wait import add_wait
 from shell.listing import Listing, show_rows
 from shell.tree import (
     Group,
     command,
     live_names,
-    name_argument,
     options,
     rows_options,
     waiting_options,
@@ -24,7 +27,8 @@ from shell.tree import (
 )
 from shell.waiting import act
 
-pool_option = click.option(
+pool_option = field(
+    "BuildImageRequest.pool",
     "--pool",
     default="local",
     show_default=True,
@@ -40,6 +44,7 @@ def image() -> None:
 
 add_list(image, "images", "images", columns.IMAGE, "pvc image list")
 add_info(image, "images", columns.IMAGE, "pvc image info debian-12")
+add_wait(image, "images", "images", "debian-12")
 
 
 @command(image, "recipes", "pvc image recipes")
@@ -51,8 +56,13 @@ def recipes(session: Any, asked: Listing) -> None:
 
 @command(image, "build", "pvc image build debian-12",
          "pvc image build mine --recipe-file mine.toml --pool local")  # fmt: skip
-@click.argument("name")
-@click.option("--recipe", default="", help="A recipe of PVC's; the image's name without it.")
+@argument("BuildImageRequest.image_id", "name")
+@field(
+    "BuildImageRequest.recipe_id",
+    "--recipe",
+    default="",
+    help="A recipe of PVC's; the image's name without it.",
+)
 @click.option("--recipe-file", type=click.File(encoding="utf-8"), help="A recipe of your own.")
 @pool_option
 @waiting_options
@@ -76,34 +86,40 @@ def build(
 
 @command(image, "import", "pvc image import disk.qcow2 mine")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.argument("name", required=False)
-@click.option("--description", default="", help="A text for people.")
+@argument("ImportImageRequest.image_id", "name", required=False)
+@field("ImportImageRequest.description", "--description", default="", help="A text for people.")
 @pool_option
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end.")
+@waiting_options
 def import_(
-    session: Any, file: str, name: str | None, description: str, pool: str, wait: bool
+    session: Any,
+    file: str,
+    name: str | None,
+    description: str,
+    pool: str,
+    wait: Any,
+    dry_run: bool,
 ) -> None:
     """Make an image from a disk image of this machine."""
     image_id = name or Path(file).stem.lower()
-    check_pool(session, pool)
+    check_room(session, pool, file)
+    check_free(session.cluster.images, image_id)
+    if dry_run:
+        would_send(file, f"images/{image_id}")
+        return
     make = partial(session.cluster.images.import_file, pool=pool, description=description)
     bring(session, file, partial(make, image_id), f"image {image_id} is made", wait=wait)
 
 
 @command(image, "remove", "pvc image remove debian-12")
-@name_argument("images", "names", nargs=-1)
+@several("images")
 @waiting_options
 @yes_option
-def remove(session: Any, names: tuple[str, ...], wait: bool, dry_run: bool, yes: bool) -> None:
+def remove(session: Any, which: Which, wait: Any, dry_run: bool, yes: bool) -> None:
     """Remove images that nothing is a copy of."""
-    if not dry_run:
-        session.confirm(f"Remove the image {', '.join(names)}?", yes=yes)
-    extra = options(dry_run=dry_run)
-    act(
-        session,
-        names,
-        lambda n: session.cluster.images.delete(n, **extra),
-        "image {} is gone",
-        wait=wait,
-        dry_run=dry_run,
-    )
+    names = chosen(session, which, "images", columns.IMAGE)
+    if not dry_run and not yes:
+        loss = image_loss(session, names)
+        session.confirm(f"Remove the image {listed(names)}?{loss}", yes=False)
+    extra, delete = options(dry_run=dry_run), session.cluster.images.delete
+    act(session, names, lambda n: delete(n, **extra), "image {} is gone", wait=wait,
+        dry_run=dry_run)  # fmt: skip

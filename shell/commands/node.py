@@ -12,15 +12,23 @@ from typing import Any
 import click
 
 from shell import node_columns
+from shell.commands.edit import add_edit, add_export
+from shell.commands.fields import field, nothing_given, put
+from shell.commands.losses import listed, node_loss
+from shell.commands.raw import amended
+from shell.commands.several import Which, chosen, several
+from shell.commands.wait import add_wait
 from shell.failures import Declined
 from shell.listing import Listing, show_list
 from shell.measures import span
 from shell.render import Output, clean, painted
 from shell.tree import (
     Group,
+    Pair,
     Span,
     command,
     copy_option,
+    dry_run_option,
     format_option,
     list_options,
     name_argument,
@@ -30,8 +38,6 @@ from shell.tree import (
 )
 from shell.waiting import act
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
-
 
 @click.group(
     cls=Group,
@@ -40,6 +46,11 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything,
 )
 def node() -> None:
     """The machines of the cluster."""
+
+
+add_edit(node, "nodes", "nodes", "n1")
+add_export(node, "nodes", "nodes", "n1")
+add_wait(node, "nodes", "nodes", "n1")
 
 
 @command(node, "list", "pvc node list", "pvc node list --state drained -f wide")
@@ -107,48 +118,51 @@ def add(
 @name_argument("nodes", "names", nargs=-1)
 @waiting_options
 @yes_option
-def remove(session: Any, names: tuple[str, ...], wait: bool, dry_run: bool, yes: bool) -> None:
+def remove(session: Any, names: tuple[str, ...], wait: Any, dry_run: bool, yes: bool) -> None:
     """Take nodes out of the cluster: drained ones, dead ones, or those that never came."""
-    if not dry_run:
+    if not dry_run and not yes:
         for name in names:
             session.cluster.nodes.get(name)
-        listed = ", ".join(names)
-        session.confirm(
-            f"Take {listed} out of the cluster? What is on their own disks is lost to it.", yes=yes
-        )
+        loss = "".join(node_loss(session, name) for name in names)
+        what = "What is on their own disks is lost to it."
+        session.confirm(f"Take {listed(names)} out of the cluster? {what}{loss}", yes=False)
     begin = session.cluster.nodes.remove
     extra = options(dry_run=dry_run)
     act(session, names, lambda n: begin(n, **extra), "node {} is gone", wait=wait, dry_run=dry_run)
 
 
 @command(node, "drain", "pvc node drain n1", "pvc node drain n1 --shutdown --no-wait")
-@name_argument("nodes", "names", nargs=-1)
+@several("nodes", tags=True)
 @click.option("--shutdown", is_flag=True, help="Restart elsewhere what cannot move while it runs.")
 @copy_option
 @waiting_options
 def drain(
-    session: Any, names: tuple[str, ...], shutdown: bool, copy_volumes: bool, wait: bool,
-    dry_run: bool,
-) -> None:  # fmt: skip
+    session: Any, which: Which, shutdown: bool, copy_volumes: bool, wait: Any, dry_run: bool
+) -> None:
     """Move all VMs off nodes and keep new ones away."""
+    names = _chosen(session, which)
     begin = session.cluster.nodes.drain
     extra = options(dry_run=dry_run) | {"shutdown": shutdown, "copy_volumes": copy_volumes}
     act(session, names, lambda n: begin(n, **extra), "node {} is empty", wait=wait, dry_run=dry_run)
 
 
-@command(node, "ready", "pvc node ready n1", "pvc node ready n1 --leave-vms")
-@name_argument("nodes", "names", nargs=-1)
+@command(node, "ready", "pvc node ready n1", "pvc node ready --all --leave-vms")
+@several("nodes", tags=True)
 @click.option("--leave-vms", is_flag=True, help="Leave the VMs where they are by now.")
 @copy_option
 @waiting_options
 def ready(
-    session: Any, names: tuple[str, ...], leave_vms: bool, copy_volumes: bool, wait: bool,
-    dry_run: bool,
-) -> None:  # fmt: skip
+    session: Any, which: Which, leave_vms: bool, copy_volumes: bool, wait: Any, dry_run: bool
+) -> None:
     """Let drained nodes carry VMs again, and bring back those that had to leave."""
+    names = _chosen(session, which)
     begin = session.cluster.nodes.ready
     extra = options(dry_run=dry_run) | {"leave_vms": leave_vms, "copy_volumes": copy_volumes}
     act(session, names, lambda n: begin(n, **extra), "node {} is ready", wait=wait, dry_run=dry_run)
+
+
+def _chosen(session: Any, which: Which) -> tuple[str, ...]:
+    return chosen(session, which, "nodes", node_columns.columns(node_columns.around("", ())))
 
 
 def _verb(name: str, verb: str, done: str, help: str, **given: Any) -> None:
@@ -173,43 +187,60 @@ _verb("primary", "lead", "node {} leads", "Hand the lead over to a node.")
 _verb("secondary", "lead", "node {} leads no more", "Hand the lead over to another.", away=True)
 
 
+def this_machine() -> str:
+    """The id that this machine has as a node."""
+    return socket.gethostname().partition(".")[0]
+
+
 @command(node, "is-primary", "pvc node is-primary", "pvc node is-primary n2")
 @name_argument("nodes", required=False)
 def is_primary(session: Any, name: str | None) -> int:
     """Say by the exit code whether a node leads (this machine, without NAME): 0 yes, 1 no."""
-    wanted = name or socket.gethostname().partition(".")[0]
+    wanted = name or this_machine()
     return 0 if session.cluster.status().leader == f"nodes/{wanted}" else 1
 
 
 @command(node, "update", "pvc node update n1 --add-tag ssd --max-vms 50")
 @name_argument("nodes")
-@click.option("--description", help="A text for people.")
-@click.option("--tag", multiple=True, help="All its tags, instead of those it has.")
+@field("node.spec.description", "--description", help="A text for people.")
+@field("node.spec.tags", "--tag", multiple=True, help="All its tags, instead of those it has.")
 @click.option("--add-tag", multiple=True, help="One more tag.")
 @click.option("--remove-tag", multiple=True, help="A tag less.")
-@click.option("--max-vms", type=click.IntRange(0), help="Most VMs on it; 0 for as many as fit.")
-@click.option("--address", help="Where the other nodes reach it.")
+@field("node.spec.max_vms", "--max-vms", type=int, help="Most VMs on it; 0: as many as fit.")
+@field("node.spec.address", "--address", help="Where the other nodes reach it.")
+@field("node.meta.labels", "--label", multiple=True, type=Pair(),
+       help="A label of your own: KEY=VALUE.")  # fmt: skip
 @dry_run_option
-def update(
-    session: Any, name: str, tag: tuple[str, ...], add_tag: tuple[str, ...],
-    remove_tag: tuple[str, ...], dry_run: bool, **given: Any,
-) -> None:  # fmt: skip
+def update(session: Any, name: str, dry_run: bool, **given: Any) -> None:
     """Change what is wanted of a node."""
     from shell.spec import retagged
 
-    found = session.cluster.nodes.get(name)
-    paths = [f"spec.{key}" for key, value in given.items() if value is not None]
-    for key, value in given.items():
-        if value is not None:
-            setattr(found.spec, key, value)
-    if tag or add_tag or remove_tag:
-        found.spec.tags[:] = retagged(tag or found.spec.tags, add_tag, remove_tag)
-        paths.append("spec.tags")
-    if not paths:
-        raise click.UsageError("nothing to change: give at least one option")
-    found.meta.etag = ""  # the coordinator writes this row all the time
-    session.cluster.nodes.update(found, paths, **options(dry_run=dry_run))
+    def change() -> None:
+        found, told = session.cluster.nodes.get(name), dict(given)
+        tag, add, remove = (told.pop(key) for key in ("tag", "add_tag", "remove_tag"))
+        if tag or add or remove:
+            told["tag"] = retagged(tag or found.spec.tags, add, remove)
+        paths = put(found, "node", told)
+        nothing_given(paths)
+        session.cluster.nodes.update(found, paths, **options(dry_run=dry_run))
+
+    amended(change)
     click.echo(f"node {name} {'would be' if dry_run else 'is'} changed")
+
+
+@command(node, "log", "pvc node log n1", "pvc node log n1 --follow")
+@name_argument("nodes", required=False)
+@click.option("-l", "--lines", type=click.IntRange(1), default=100, show_default=True,
+              help="How many, the newest.")  # fmt: skip
+@click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on.")
+def log(session: Any, name: str | None, lines: int, follow: bool) -> None:
+    """Show what happened to a node, and what its agents did (this machine, without NAME)."""
+    from shell.commands.event import show_events
+
+    wanted = session.cluster.nodes.get(name or this_machine()).name
+    own = wanted.partition("/")[2]
+    query = f'subject = "{wanted}" OR cause = "* {own}"'
+    show_events(session, query, lines, Output(), follow=follow)
 
 
 @command(

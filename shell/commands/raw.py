@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from shell.contract.methods import callable_of, message_class
+from shell.contract.methods import as_called, message_class
+
+if TYPE_CHECKING:
+    from pvc_client import Pending
+
+R = TypeVar("R")
+TRIES = 5
 
 
 def ask(session: Any, method: Any, request: Any, timeout_s: float = 0) -> Any:
     """The answer of a method that gives one. Raises PvcError."""
-    transport = session.cluster.transport
-    kind = message_class(method.output_type)
-    return transport.unary(callable_of(transport.channel, method), request, kind, timeout_s)
+    return session.cluster.transport.unary(as_called(method), request, timeout_s)
 
 
 def follow(session: Any, method: Any, request: Any, timeout_s: float | None = None) -> Any:
     """The answers of a method that streams them, as they come. Raises PvcError."""
-    transport = session.cluster.transport
-    kind = message_class(method.output_type)
-    return transport.stream(callable_of(transport.channel, method), request, kind, timeout_s)
+    return session.cluster.transport.stream(as_called(method), request, timeout_s)
 
 
 def get(session: Any, kind: Any, name: str) -> Any:
     """One thing as it is. Raises NotFound."""
     return ask(session, kind.get, message_class(kind.get.input_type)(name=name))
+
+
+def begin(session: Any, method: str, request: Any) -> Pending[Any]:
+    """A method that answers with an operation: "StorageService/ImportVolume". Raises PvcError."""
+    from google.protobuf.message import Message
+
+    from pvc_client import Pending
+    from shell.contract.methods import methods
+
+    answer = ask(session, methods()[method], request)
+    return Pending(session.cluster.transport, answer, Message)
+
+
+def amended(change: Callable[[], R]) -> R:
+    """What comes out of a change that reads, changes and sends: begun anew when somebody wrote in
+    between. Raises PvcError."""
+    from pvc_client.errors import EtagMismatch
+
+    for _ in range(TRIES - 1):
+        try:
+            return change()
+        except EtagMismatch:
+            continue
+    return change()

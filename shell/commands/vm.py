@@ -9,12 +9,14 @@ from typing import Any
 import click
 
 from shell import columns
-from shell.commands.edit import add_edit, add_export
+from shell.commands.edit import add_edit, add_export, as_in_file
 from shell.commands.fields import argument, field, nothing_given, put
+from shell.commands.raw import amended
 from shell.commands.shared import add_info
 from shell.commands.vm_options import label_option, place_options, shape_options
-from shell.commands.vm_parts import add_parts
 from shell.commands.vm_place import add_places
+from shell.commands.vm_power import add_power, add_removal
+from shell.commands.wait import add_wait
 from shell.listing import Listing, show_list
 from shell.tree import (
     F,
@@ -26,7 +28,6 @@ from shell.tree import (
     live_names,
     name_argument,
     options,
-    stacked,
     waiting_options,
     yes_option,
 )
@@ -35,9 +36,24 @@ from shell.waiting import act, finish, show_plan
 
 @click.group(
     cls=Group,
-    aliases={"restart": "reboot", "set": "modify", "update": "modify"},
-    lazy={"snapshot": ("shell.commands.vm_parts:snapshot", "Snapshots of whole VMs")},
-)
+    aliases={
+        "restart": "reboot", "set": "modify", "update": "modify", "meta": "modify",
+        "undefine": "delete", "import": "define",
+    },
+    lazy={
+        "snapshot": ("shell.commands.vm_snapshot:snapshot", "Snapshots of whole VMs"),
+        "apply": ("shell.commands.apply:apply", "Have VMs be as files say"),
+        "tag": ("shell.commands.vm_aspects:tag", "The words that a VM is found by"),
+        "vcpu": ("shell.commands.vm_aspects:vcpu", "A VM's processors"),
+        "memory": ("shell.commands.vm_aspects:memory", "A VM's memory"),
+        "network": ("shell.commands.vm_plugs:network", "A VM's network interfaces"),
+        "volume": ("shell.commands.vm_plugs:volume", "A VM's drives"),
+        "attach-disk": ("shell.commands.vm_plugs:attach_disk", "Add a drive"),
+        "detach-disk": ("shell.commands.vm_plugs:detach_disk", "Take a drive out"),
+        "attach-nic": ("shell.commands.vm_plugs:attach_nic", "Add a network interface"),
+        "detach-nic": ("shell.commands.vm_plugs:detach_nic", "Take a network interface out"),
+    },
+)  # fmt: skip
 def vm() -> None:
     """Virtual machines: make, run, change, look into, remove."""
 
@@ -220,72 +236,37 @@ def define(
     click.echo(f"vm {columns.ids(answer.vm.name)} {made}")
 
 
-def _power(name: str, verb: str, done: str, help: str, *, ask: str = "") -> None:
-    """Adds a command that switches VMs. ask: the question before, for what loses something."""
-
-    def switch(
-        session: Any, names: tuple[str, ...], wait: bool, dry_run: bool, yes: bool = False
-    ) -> None:
-        if ask and not dry_run:
-            session.confirm(ask.format(", ".join(names)), yes=yes)
-        begin = getattr(session.cluster.vms, verb)
-        extra = options(dry_run=dry_run)
-        act(session, names, lambda n: begin(n, **extra), done, wait=wait, dry_run=dry_run)
-
-    made: Any = stacked(
-        command(vm, name, f"pvc vm {name} web", f"pvc vm {name} web db --no-wait"),
-        name_argument("vms", "names", nargs=-1),
-        waiting_options,
-        *([yes_option] if ask else []),
-    )(switch)
-    made.help = help
-
-
-_power("start", "start", "vm {} runs", "Switch VMs on.")
-_power(
-    "shutdown", "shutdown", "vm {} is off", "Ask guests to shut down; cut them off if they do not."
-)
-_power("reboot", "reboot", "vm {} runs again", "Restart guests cleanly.")
-_power("pause", "pause", "vm {} is paused", "Halt the processors; memory is kept.")
-_power("resume", "resume", "vm {} goes on", "Let paused VMs go on.")
-_power(
-    "stop",
-    "stop",
-    "vm {} is off",
-    "Switch VMs off at once, like pulling the plug.",
-    ask="Cut the power of {}? Guests lose what they have not written.",
-)
-_power(
-    "reset",
-    "reset",
-    "vm {} was reset",
-    "Press the reset button.",
-    ask="Reset {}? Guests lose what they have not written.",
-)
-
-
 @command(
-    vm, "modify", "pvc vm modify web --memory 2G --vcpus 4", "pvc vm modify web --add-tag prod"
+    vm,
+    "modify",
+    "pvc vm modify web --memory 2G --vcpus 4",
+    "pvc vm modify web --add-tag prod --label owner=ann",
+    "pvc vm modify web web.yaml",
 )
 @name_argument("vms")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
 @shape_options
 @place_options
 @field("vm.spec.tags", "--tag", multiple=True, help="All its tags, instead of those it has.")
 @label_option
 @click.option("--add-tag", multiple=True, help="One more tag.")
 @click.option("--remove-tag", multiple=True, help="A tag less.")
+@click.option("--remove-label", multiple=True, metavar="KEY", help="A label less.")
 @waiting_options
-def modify(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> None:
-    """Change a VM; live where the guest can, else at its next start."""
-    from shell.spec import retagged
+@yes_option
+def modify(
+    session: Any, name: str, file: str | None, wait: Any, dry_run: bool, yes: bool, **given: Any
+) -> None:
+    """Change a VM; live where the guest can, else at its next start.
 
-    tag, add, remove = (given.pop(key) for key in ("tag", "add_tag", "remove_tag"))
-    found = session.cluster.vms.get(name)
-    if tag or add or remove:
-        given["tag"] = retagged(tag or found.spec.tags, add, remove)
-    paths = put(found, "vm", given)
-    nothing_given(paths)
-    pending = session.cluster.vms.update(found, paths, **options(dry_run=dry_run))
+    With a FILE, as pvc vm export prints it, what differs is shown and asked for first.
+    """
+    if file is not None:
+        if any(value not in (None, ()) for value in given.values()):
+            raise click.UsageError("give a FILE, or options; not both")
+        as_in_file(session, "vms", name, file, yes=yes, wait=wait, dry_run=dry_run)
+        return
+    pending = amended(lambda: _modified(session, name, dict(given), options(dry_run=dry_run)))
     if dry_run:
         show_plan(pending)
         return
@@ -293,6 +274,23 @@ def modify(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> 
     if after is not None and after.status.pending_restart:
         waits = ", ".join(after.status.pending_restart)
         click.echo(f"waits for the next start: {waits} (pvc vm reboot {name})", err=True)
+
+
+def _modified(session: Any, name: str, given: dict[str, Any], extra: dict[str, Any]) -> Any:
+    from shell.spec import retagged
+
+    found = session.cluster.vms.get(name)
+    tag, add, remove = (given.pop(key) for key in ("tag", "add_tag", "remove_tag"))
+    if tag or add or remove:
+        given["tag"] = retagged(tag or found.spec.tags, add, remove)
+    unlabelled = given.pop("remove_label")
+    paths = put(found, "vm", given)
+    for key in unlabelled:
+        found.meta.labels.pop(key, None)
+    if unlabelled and "meta.labels" not in paths:
+        paths.append("meta.labels")
+    nothing_given(paths)
+    return session.cluster.vms.update(found, paths, **extra)
 
 
 @command(vm, "rename", "pvc vm rename web www")
@@ -327,50 +325,6 @@ def clone(session: Any, name: str, new: str, start: bool, wait: bool, dry_run: b
         wait=wait,
         dry_run=dry_run,
     )
-
-
-def _removal(name: str, volumes: bool, help: str) -> None:
-    """Adds a command that removes VMs. volumes: whether theirs go too, unless said otherwise."""
-
-    @command(vm, name, f"pvc vm {name} web", f"pvc vm {name} web db --force --yes")
-    @name_argument("vms", "names", nargs=-1)
-    @click.option(
-        "--volumes/--keep-volumes", default=volumes, show_default=True, help="Their volumes too."
-    )
-    @click.option("--force", is_flag=True, help="Switch them off first.")
-    @waiting_options
-    @yes_option
-    def remove(
-        session: Any,
-        names: tuple[str, ...],
-        volumes: bool,
-        force: bool,
-        wait: bool,
-        dry_run: bool,
-        yes: bool,
-    ) -> None:
-        if not dry_run:
-            _confirm_removal(session, names, volumes, yes)
-        extra = options(dry_run=dry_run) | {"delete_volumes": volumes, "force": force}
-        delete = session.cluster.vms.delete
-        begin = lambda n: delete(n, **extra)  # noqa: E731
-        act(session, names, begin, "vm {} is gone", wait=wait, dry_run=dry_run)
-
-    remove.help = help
-
-
-def _confirm_removal(session: Any, names: tuple[str, ...], volumes: bool, yes: bool) -> None:
-    """Asks, naming every volume that would be lost. All VMs must exist before anything is asked."""
-    found = [session.cluster.vms.get(name) for name in names]
-    lost = [columns.ids(disk.volume) for vm in found for disk in vm.spec.disks if disk.volume]
-    fate = f"\nVolumes lost for ever: {', '.join(lost) or 'none'}." if volumes else ""
-    if not volumes and lost:
-        fate = f"\nVolumes that stay: {', '.join(lost)}."
-    session.confirm(f"Remove {', '.join(names)}?{fate}", yes=yes)
-
-
-_removal("delete", False, "Remove VMs; their volumes stay unless --volumes is given.")
-_removal("remove", True, "Remove VMs and their volumes.")
 
 
 @command(vm, "dump", "pvc vm dump web > web.xml")
@@ -408,7 +362,9 @@ def log(session: Any, name: str, lines: int | None, follow: bool) -> None:
         stdout.flush()
 
 
+add_power(vm)
+add_removal(vm)
 add_edit(vm, "vms", "vms", "web")
 add_export(vm, "vms", "vms", "web")
-add_parts(vm)
+add_wait(vm, "vms", "vms", "web")
 add_places(vm)

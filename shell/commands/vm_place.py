@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shell import columns
+from shell.commands.several import Which, chosen, several
 from shell.commands.vm_options import METHODS
 from shell.render import Output, clean
 from shell.tree import (
@@ -43,16 +44,17 @@ def add_places(group: click.Group) -> None:
 
 def _moving(group: click.Group, verb: str, help: str) -> None:
     @command(group, verb, f"pvc vm {verb} web", f"pvc vm {verb} web db --node n2 --method live")
-    @name_argument("vms", "names", nargs=-1)
+    @several("vms", tags=True)
     @click.option("-t", "--node", default="", shell_complete=live_names("nodes"),
                   help="Where to. [default: the best]")  # fmt: skip
     @method_option
     @copy_option
     @waiting_options
     def go(
-        session: Any, names: tuple[str, ...], node: str, method: str | None, copy_volumes: bool,
+        session: Any, which: Which, node: str, method: str | None, copy_volumes: bool,
         wait: bool, dry_run: bool,
     ) -> None:  # fmt: skip
+        names = chosen(session, which, "vms", columns.VM)
         begin = getattr(session.cluster.vms, verb)
         extra = options(dry_run=dry_run) | {"to": node, "copy_volumes": copy_volumes}
         extra |= _method(method)
@@ -63,16 +65,17 @@ def _moving(group: click.Group, verb: str, help: str) -> None:
 
 def _back(group: click.Group) -> None:
     @command(group, "unmigrate", "pvc vm unmigrate web")
-    @name_argument("vms", "names", nargs=-1)
+    @several("vms", tags=True)
     @method_option
     @copy_option
     @waiting_options
     def unmigrate(
-        session: Any, names: tuple[str, ...], method: str | None, copy_volumes: bool, wait: bool,
+        session: Any, which: Which, method: str | None, copy_volumes: bool, wait: bool,
         dry_run: bool,
     ) -> None:  # fmt: skip
         """Bring VMs back to the node that they had to leave."""
         extra = options(dry_run=dry_run) | {"copy_volumes": copy_volumes} | _method(method)
+        names = chosen(session, which, "vms", columns.VM)
         begin = session.cluster.vms.unmigrate
         _go(session, names, lambda n: begin(n, **extra), wait=wait, dry_run=dry_run)
 

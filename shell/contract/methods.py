@@ -12,7 +12,6 @@ from typing import Any
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
-from google.protobuf.message import Message
 
 
 @cache
@@ -48,23 +47,14 @@ def message_class(kind: Descriptor) -> Any:
     return message_factory.GetMessageClass(kind)
 
 
-def path_of(method: MethodDescriptor) -> str:
-    """As gRPC calls it: "/pvc.compute.v1.VmService/StartVm"."""
-    return f"/{method.containing_service.full_name}/{method.name}"
+def as_called(method: MethodDescriptor) -> Any:
+    """The method as the client's transport takes it."""
+    from pvc_client.contract import Method
 
-
-def callable_of(channel: Any, method: MethodDescriptor) -> Any:
-    """The method on a channel, as a stub has it."""
-    asks = "stream" if method.client_streaming else "unary"
-    tells = "stream" if method.server_streaming else "unary"
-    make = getattr(channel, f"{asks}_{tells}")
-    return make(
-        path_of(method),
-        request_serializer=serialized,
-        response_deserializer=message_class(method.output_type).FromString,
+    return Method(
+        path=f"/{method.containing_service.full_name}/{method.name}",
+        request=message_class(method.input_type),
+        response=message_class(method.output_type),
+        client_streaming=method.client_streaming,
+        server_streaming=method.server_streaming,
     )
-
-
-def serialized(message: Message) -> bytes:
-    """The bytes of a request."""
-    return message.SerializeToString()

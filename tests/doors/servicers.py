@@ -101,6 +101,12 @@ class Vms(vm_grpc.VmServiceServicer):
 
         return await self._begin(request, plan, context)
 
+    async def ListVmSnapshots(self, request: Any, context: Context) -> Any:
+        self._there(self.desk.store.snapshot(), request.parent)
+        return await self.desk.list(
+            vm_pb2.VmSnapshot, request, vm_pb.ListVmSnapshotsResponse, context
+        )
+
     async def AttachConsole(
         self, requests: AsyncIterator[Any], context: Context
     ) -> AsyncIterator[Any]:
