@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -103,11 +103,29 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
 
     session: one that is kept for several commands.
     """
+    return ended(lambda: call(arguments, session), arguments, session)
+
+
+def call(
+    arguments: Sequence[str], session: Session | None, defaults: dict[str, Any] | None = None
+) -> Any:
+    """Runs one command as it is: raises what goes wrong. defaults: of options, by the way to the
+    command: {"vm": {"list": {"format": "wide"}}}."""
+    with pvc.make_context(
+        "pvc", list(arguments), obj=session, default_map=defaults
+    ) as context:  # fmt: skip
+        context.meta[ERRORS_AS_JSON] = failures.wants_json(arguments)
+        return pvc.invoke(context)
+
+
+def ended(
+    work: Callable[[], Any], arguments: Sequence[str] = (), session: Session | None = None
+) -> int:
+    """Does something; says on stderr what went wrong, as whoever gave the arguments reads it; gives
+    the exit code."""
     try:
-        with pvc.make_context("pvc", list(arguments), obj=session) as context:
-            context.meta[ERRORS_AS_JSON] = failures.wants_json(arguments)
-            outcome = pvc.invoke(context)
-            return outcome if isinstance(outcome, int) else DONE
+        outcome = work()
+        return outcome if isinstance(outcome, int) else DONE
     except click.exceptions.Exit as end:
         return int(end.exit_code)
     except (click.Abort, KeyboardInterrupt, EOFError) as stop:

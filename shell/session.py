@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -19,7 +19,7 @@ from shell import failures
 from shell.choices import picked
 from shell.failures import Declined
 from shell.progress import Board
-from shell.render import Column, Output, View, clean_lines, many, one
+from shell.render import Answer, Column, Output, View, clean_lines, many, one
 
 if TYPE_CHECKING:
     from pvc_client import Cluster
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 LOCAL = "unix:/run/pvc/pvc.sock"
 PIPE_WIDTH = 200
 """Width of a table that no terminal shows: nothing is cut."""
+
+
+class Sink(Protocol):
+    """Where rows go instead of being shown."""
+
+    def take(self, answer: Answer) -> None:
+        """Rows, and how they were to be shown."""
+        ...
 
 
 class Session:
@@ -43,13 +51,20 @@ class Session:
         self.address = connection or os.environ.get("PVC_CONNECTION", "") or LOCAL
         self._token_file = token_file
         self._ca = ca or os.environ.get("PVC_CA", "")
-        self._colour = colour
+        self.colour = colour
+        """Colours or none; None: on terminals."""
         self._timeout_s = timeout_s
         self.quiet = False
         """Say nothing but what was asked for, and errors."""
         self.debug = False
         """Show every call to the cluster."""
         self.errors_as_json = False
+        self.sink: Sink | None = None
+        """Gets what would be shown, while its answer goes on through pipes."""
+        self.confirms = True
+        """Off: whatever is asked, the answer is yes."""
+        self.asks: bool | None = None
+        """Whether there is somebody to ask; None: if standard input is a terminal."""
 
     def set_manner(self, *, quiet: bool, debug: bool, errors_as_json: bool) -> None:
         """How the next command is to speak."""
@@ -85,7 +100,7 @@ class Session:
 
     def coloured(self, stream: Any) -> bool:
         """Whether to use colours on a stream."""
-        return self._colour if self._colour is not None else coloured(stream)
+        return self.colour if self.colour is not None else coloured(stream)
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -110,16 +125,33 @@ class Session:
         nothing: str = "nothing found",
     ) -> None:  # fmt: skip
         """Prints rows; says on stderr when there are none, where people read."""
-        if not rows and output.for_people:
-            click.echo(nothing, err=True)
-            return
-        told = self.columns(output, columns, rows[0].DESCRIPTOR) if rows else columns
-        click.echo(many(rows, told, self.view(output)), nl=False)
+        self._show(Answer(rows, columns, output, nothing))
 
     def show_one(self, row: Any, columns: Sequence[Column], output: Output) -> None:
         """Prints one row."""
-        told = self.columns(output, columns, row.DESCRIPTOR)
-        click.echo(one(row, told, self.view(output)), nl=False)
+        self._show(Answer([row], columns, output, is_one=True))
+
+    def _show(self, answer: Answer) -> None:
+        if self.sink is not None:
+            self.sink.take(answer)
+        else:
+            self.show(answer)
+
+    def show(self, answer: Answer) -> None:
+        """Prints an answer, wherever it has come through."""
+        output, rows = answer.output, answer.rows
+        if not rows and output.for_people:
+            click.echo(answer.nothing, err=True)
+            return
+        told = self.columns(output, answer.columns, answer.kind) if rows else answer.columns
+        view = self.view(output)
+        text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
+        click.echo(text, nl=False)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody would answer a question."""
+        return sys.stdin.isatty() if self.asks is None else self.asks
 
     def say(self, sentence: str) -> None:
         """Says what was done."""
@@ -142,9 +174,9 @@ class Session:
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Asks; returns when the answer is yes. Raises Declined, also when nobody can be asked."""
-        if yes:
+        if yes or not self.confirms:
             return
-        if not sys.stdin.isatty():
+        if not self.can_ask:
             raise Declined(f"{question} Nobody can answer here: add --yes if you mean it.")
         if self.ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise Declined("nothing was changed")

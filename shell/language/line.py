@@ -28,6 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 """What aliases and saved queries may be called."""
 
 _DEFINITION = re.compile(rf"[ \t]+({NAME.pattern})[ \t]*=[ \t]*")
+_QUERY = re.compile(rf"\\{NAME.pattern}(?![^\s|;>])")
 _REFUSED = {
     "&&": "a script stops at the first error by itself; write ;",
     "||": "there is no ||; write ; between commands",
@@ -67,6 +68,8 @@ class Statement:
     target: Redirect | None = None
     body: str = ""
     """Of a definition: what the name stands for. Only a definition has one."""
+    is_query: bool = False
+    """Its first word is the name of a saved query, written with a backslash before it."""
     begin: int = field(default=0, compare=False)
     end: int = field(default=0, compare=False)
 
@@ -94,7 +97,11 @@ def _spelled(statement: Statement) -> str:
     if statement.body:
         kind, name = statement.command.texts
         return f"{kind} {name} = {statement.body}\n"
-    text = " | ".join(map(_stage, (statement.command, *statement.stages)))
+    first = _stage(statement.command)
+    if statement.is_query:
+        first = " ".join(["\\" + statement.command.texts[0],
+                          *map(written, statement.command.words[1:])])  # fmt: skip
+    text = " | ".join([first, *map(_stage, statement.stages)])
     target = statement.target
     return f"{text} {target.mark} {written(target.path)}" if target else text
 
@@ -130,6 +137,7 @@ class _Parser:
 
     def _statement(self) -> Statement:
         begin = self._token.begin if self._token else 0
+        is_query = bool(_QUERY.match(self._text, begin))
         command = self._stage("a command")
         if command.texts[0] in DEFINING and not command.is_foreign:
             return self._definition(command, begin)
@@ -137,7 +145,9 @@ class _Parser:
         while isinstance(pipe := self._token, Mark) and pipe.text == PIPE:
             self._after_pipe()
             stages.append(self._stage("what the answer goes through", pipe))
-        return Statement(command, tuple(stages), self._redirect(), "", begin, self._end())
+        target = self._redirect()
+        end = self._end()
+        return Statement(command, tuple(stages), target, "", is_query, begin, end)
 
     def _after_pipe(self) -> None:
         """A line may end behind a pipe."""
@@ -226,14 +236,14 @@ class _Parser:
         self._tokens = tokens(self._text, end)
         self._step()
         name = Word(found[1], begin=found.start(1), end=found.end(1))
-        return Statement(Stage((first, name)), (), None, body, begin, end)
+        return Statement(Stage((first, name)), (), None, body, False, begin, end)
 
     def _shown(self, command: Stage, begin: int) -> Statement:
         if len(command.words) > 2:
             wrong = command.words[2]
             kind = command.texts[0]
             raise SyntaxProblem(f"it reads: {kind} NAME = COMMAND", wrong.begin, wrong.end)
-        return Statement(command, (), None, "", begin, self._end())
+        return Statement(command, (), None, "", False, begin, self._end())
 
     def _end_of_line(self, begin: int) -> int:
         """Where the line ends that a definition is on; what is in quotes does not end it."""

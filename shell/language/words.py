@@ -17,7 +17,7 @@ WHERE = "where"
 """The stage in which < and > compare."""
 
 _MARK = re.compile(r">>|>\||>|\||;|\n")
-_COMPARISON = re.compile(r"<=|>=|!=|=|<|>|:|\(|\)")
+_COMPARISON = re.compile(r"<=|>=|!=|==|=|<|>|:|~|\(|\)")
 _BLANK = " \t\r"
 _SAFE = re.compile(r"[\w@%+=:,./*?^~{}\[\]-]+")
 
@@ -171,7 +171,7 @@ class _Lexer:
         text, at = self._text, self._at
         if text[at] in _BLANK or text.startswith("\\\n", at) or _MARK.match(text, at):
             return True
-        return bool(self._filter) and text[at] in "()<>=!" and (
+        return bool(self._filter) and text[at] in "()<>=!~" and (
             text[at] != "!" or text.startswith("!=", at)
         )  # fmt: skip
 
