@@ -13,7 +13,7 @@ import click
 
 from shell import failures
 from shell.failures import DONE, INTERRUPTED
-from shell.session import LOCAL, Session
+from shell.session import Session
 from shell.tree import Group
 
 COMMANDS = {
@@ -28,6 +28,7 @@ COMMANDS = {
     "operation": ("shell.commands.operation:operation", "Long work that was asked for"),
     "event": ("shell.commands.event:event", "What happened"),
     "token": ("shell.commands.token:token", "Tokens that let callers in"),
+    "connection": ("shell.commands.connection:connection", "Clusters that you know by name"),
     "whoami": ("shell.commands.token:whoami", "Who the cluster takes you for"),
     "apply": ("shell.commands.apply:apply", "Have things be as files say"),
     "diff": ("shell.commands.apply:diff", "What apply would make or change"),
@@ -60,8 +61,8 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
 @click.option(
     "-c",
     "--connection",
-    metavar="ADDRESS",
-    help=f"HOST:PORT or unix:/path of a cluster. Env: PVC_CONNECTION. Default: {LOCAL}",
+    metavar="NAME",
+    help="A cluster: a name (pvc connection list), HOST:PORT or unix:/path. Env: PVC_CONNECTION.",
 )
 @click.option(
     "--token-file",

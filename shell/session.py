@@ -17,6 +17,7 @@ import click
 
 from shell import failures
 from shell.choices import picked
+from shell.connections import Connection, checked_token, choose
 from shell.failures import Declined
 from shell.progress import Board
 from shell.render import Answer, Column, Output, View, clean_lines, many, one
@@ -24,7 +25,6 @@ from shell.render import Answer, Column, Output, View, clean_lines, many, one
 if TYPE_CHECKING:
     from pvc_client import Cluster
 
-LOCAL = "unix:/run/pvc/pvc.sock"
 PIPE_WIDTH = 200
 """Width of a table that no terminal shows: nothing is cut."""
 
@@ -48,9 +48,10 @@ class Session:
         colour: bool | None = None,
         timeout_s: float = 0,
     ) -> None:
-        self.address = connection or os.environ.get("PVC_CONNECTION", "") or LOCAL
+        self._wanted = connection
         self._token_file = token_file
-        self._ca = ca or os.environ.get("PVC_CA", "")
+        self._ca = ca
+        self._reads_env = True
         self.colour = colour
         """Colours or none; None: on terminals."""
         self._timeout_s = timeout_s
@@ -59,6 +60,8 @@ class Session:
         self.debug = False
         """Show every call to the cluster."""
         self.errors_as_json = False
+        self.switches = 0
+        """How often another cluster was switched to."""
         self.sink: Sink | None = None
         """Gets what would be shown, while its answer goes on through pipes."""
         self.confirms = True
@@ -71,15 +74,40 @@ class Session:
         self.quiet, self.debug, self.errors_as_json = quiet, debug, errors_as_json
 
     @cached_property
+    def connection(self) -> Connection:
+        """Which cluster it talks to. Raises UsageError, BadFile."""
+        return choose(self._wanted)
+
+    @property
+    def address(self) -> str:
+        """Where that is."""
+        return self.connection.address
+
+    @cached_property
     def cluster(self) -> Cluster:
-        """The connection."""
+        """The connection, once it is made."""
         from pvc_client import Cluster
 
-        token, ca = self._token(), self._ca or None
+        token, chosen = self._token(), self.connection
+        ca = self._ca or chosen.ca or self._env("PVC_CA") or None
         try:
-            return Cluster(self.address, token=token, ca=ca, timeout_s=self._timeout_s)
+            return Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
         except OSError as error:
             raise click.UsageError(f"the CA's file cannot be read: {error}") from None
+
+    def switch(self, wanted: str) -> None:
+        """Talks to another cluster from now on, by its name or address, with nothing that was given
+        for the former one. Raises UsageError, BadFile, and then nothing has changed."""
+        chosen = choose(wanted)
+        self.close()
+        self.connection = chosen
+        self.switches += 1
+        self._token_file = self._ca = ""
+        self._reads_env = False
+
+    def _env(self, name: str) -> str:
+        """What the environment says, for the connection that was chosen first."""
+        return os.environ.get(name, "") if self._reads_env else ""
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
@@ -87,16 +115,16 @@ class Session:
             self.__dict__.pop("cluster").close()
 
     def _token(self) -> str:
-        where, secret = "PVC_TOKEN", os.environ.get("PVC_TOKEN", "").strip()
+        """The secret to show: of the file that was named, of the connection, of the environment."""
         if self._token_file:
-            where = self._token_file
             try:
-                secret = Path(where).read_text(errors="replace").strip()
+                secret = Path(self._token_file).read_text(errors="replace")
             except OSError as error:
                 raise click.UsageError(f"the token file cannot be read: {error}") from None
-        if not (secret.isascii() and (secret.isprintable() or not secret)):
-            raise click.UsageError(f"{where} holds no token: a token is one line of ASCII")
-        return secret
+            return checked_token(secret, self._token_file)
+        if self.connection.token:
+            return checked_token(self.connection.token, f"the connection {self.connection.name}")
+        return checked_token(self._env("PVC_TOKEN"), "PVC_TOKEN")
 
     def coloured(self, stream: Any) -> bool:
         """Whether to use colours on a stream."""

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,12 @@ class TomlFile:
 
     def read(self) -> dict[str, Any]:
         """All that is in it; nothing when it is not there. Raises BadFile."""
+        if not (text := self._text()):
+            return {}
+        import tomllib
+
         try:
-            return tomllib.loads(self._text())
+            return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise self._broken(str(error)) from None
 
@@ -59,6 +62,8 @@ class TomlFile:
 
         Raises BadFile, and then nothing has changed.
         """
+        import tomllib
+
         import tomlkit
         from tomlkit.exceptions import ParseError
 

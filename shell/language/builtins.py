@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from shell.failures import DECLINED, DONE, INTERRUPTED, USAGE
 from shell.language.settings import SETTINGS
@@ -32,9 +33,29 @@ builtins = Group(
 )
 
 
+def _kinds(_ctx: click.Context, _param: Any, incomplete: str) -> list[CompletionItem]:
+    from shell.language.using import things
+
+    return [CompletionItem(one) for one in things() if one.startswith(incomplete)]
+
+
+def _names(_ctx: click.Context, _param: Any, incomplete: str) -> list[CompletionItem]:
+    """Names are live: whoever completes asks which collection they come from."""
+    return []
+
+
+def _collection_of(before: Sequence[str]) -> str:
+    from shell.language.using import collection_at
+
+    return collection_at(before)
+
+
+_names.collection_of = _collection_of  # type: ignore[attr-defined]
+
+
 @command(builtins, "use", "use vm web", "use connection prod", "use ..", "use")
-@click.argument("kind", required=False)
-@click.argument("name", required=False)
+@click.argument("kind", required=False, shell_complete=_kinds)
+@click.argument("name", required=False, shell_complete=_names)
 def use(runner: Runner, kind: str | None, name: str | None) -> None:
     """Go on about one thing, so that its name need not be repeated; alone: say which."""
     from shell.language.using import use_thing

@@ -83,7 +83,10 @@ class Runner:
     def run(self, statement: Statement) -> int:
         """Runs a statement; says on stderr what goes wrong; gives the exit code."""
         began, words = time.monotonic(), statement.command.texts
+        switches = self.session.switches
         self.code = main.ended(partial(self._run, statement), words, self.session)
+        if self.session.switches != switches:
+            self.used = Context()  # what was used is of another cluster
         if self.settings.is_on("timing"):
             tell(f"{time.monotonic() - began:.2f} s")
         return self.code

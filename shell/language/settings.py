@@ -34,6 +34,12 @@ SETTINGS: Mapping[str, Setting] = {
     "colour": Setting(("auto", *ON_OFF), "auto", "Colours: on terminals, always, never."),
     "pager": Setting(ON_OFF, "on", "Answers longer than the screen go through a pager."),
     "confirm": Setting(ON_OFF, "on", "Ask before something is lost; off means yes."),
+    "history": Setting(
+        ("shared", "connection", "none"), "shared", "Which earlier lines are remembered."
+    ),
+    "complete": Setting(ON_OFF, "on", "Offer what could come next while you type."),
+    "help": Setting(ON_OFF, "on", "Explain below the line what is typed."),
+    "title": Setting(ON_OFF, "on", "Say in the terminal's title where one is."),
     "timing": Setting(ON_OFF, "off", "Say how long each command took."),
     "on-error": Setting(("stop", "continue"), "stop", "What a script does after an error."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,29 @@ def use_thing(runner: Runner, kind: str, name: str) -> None:
         kind, _, name = kind.partition("/")
     kind = main.ALIASES.get(kind, kind)
     if kind == CONNECTION:
-        raise click.UsageError("connections come with the next step")
+        if not name:
+            raise click.UsageError("use connection NAME; connection list shows them")
+        runner.session.switch(name)
+        return
     collection = collection_of(main.pvc, kind)
     if not collection:
-        known = ", ".join([CONNECTION, *kinds(main.pvc)])
+        known = ", ".join(things())
         raise click.UsageError(f"{kind!r} is nothing that can be used; there are: {known}")
     if name:
         row = getattr(runner.session.cluster, collection).get(name)
         name = short_name(row.name)
     runner.used = Context(kind, collection, name)
+
+
+def things() -> list[str]:
+    """Kinds of things that can be used."""
+    return sorted({CONNECTION, *kinds(main.pvc)})
+
+
+def collection_at(before: Sequence[str]) -> str:
+    """The collection that a name comes from behind these words: use, vm."""
+    kind = before[-1] if before else ""
+    return collection_of(main.pvc, main.ALIASES.get(kind, kind))
 
 
 def live_words(runner: Runner, statement: Statement) -> Statement | None:
