@@ -101,7 +101,7 @@ def show_rows(
     nothing: str = "nothing found",
 ) -> None:
     """Prints rows that are no collection of the cluster: an answer's list of moves, recipes."""
-    kind = rows[0].DESCRIPTOR if rows else None
+    kind = getattr(rows[0], "DESCRIPTOR", None) if rows else None
     keys = sort_keys(columns, kind, asked.sort) if rows else []
     told = ordered(rows, keys, session.view(asked.output))
     session.show_many(cut_off(told, asked), columns, asked.output, nothing)

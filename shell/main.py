@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 
 from shell import failures
 from shell.failures import DONE, INTERRUPTED
-from shell.session import LOCAL, Session
+from shell.session import Session
 from shell.tree import Group
 
 COMMANDS = {
@@ -28,6 +28,7 @@ COMMANDS = {
     "operation": ("shell.commands.operation:operation", "Long work that was asked for"),
     "event": ("shell.commands.event:event", "What happened"),
     "token": ("shell.commands.token:token", "Tokens that let callers in"),
+    "connection": ("shell.commands.connection:connection", "Clusters that you know by name"),
     "whoami": ("shell.commands.token:whoami", "Who the cluster takes you for"),
     "apply": ("shell.commands.apply:apply", "Have things be as files say"),
     "diff": ("shell.commands.apply:diff", "What apply would make or change"),
@@ -60,8 +61,8 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
 @click.option(
     "-c",
     "--connection",
-    metavar="ADDRESS",
-    help=f"HOST:PORT or unix:/path of a cluster. Env: PVC_CONNECTION. Default: {LOCAL}",
+    metavar="NAME",
+    help="A cluster: a name (pvc connection list), HOST:PORT or unix:/path. Env: PVC_CONNECTION.",
 )
 @click.option(
     "--token-file",
@@ -103,11 +104,29 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
 
     session: one that is kept for several commands.
     """
+    return ended(lambda: call(arguments, session), arguments, session)
+
+
+def call(
+    arguments: Sequence[str], session: Session | None, defaults: dict[str, Any] | None = None
+) -> Any:
+    """Runs one command as it is: raises what goes wrong. defaults: of options, by the way to the
+    command: {"vm": {"list": {"format": "wide"}}}."""
+    with pvc.make_context(
+        "pvc", list(arguments), obj=session, default_map=defaults
+    ) as context:  # fmt: skip
+        context.meta[ERRORS_AS_JSON] = failures.wants_json(arguments)
+        return pvc.invoke(context)
+
+
+def ended(
+    work: Callable[[], Any], arguments: Sequence[str] = (), session: Session | None = None
+) -> int:
+    """Does something; says on stderr what went wrong, as whoever gave the arguments reads it; gives
+    the exit code."""
     try:
-        with pvc.make_context("pvc", list(arguments), obj=session) as context:
-            context.meta[ERRORS_AS_JSON] = failures.wants_json(arguments)
-            outcome = pvc.invoke(context)
-            return outcome if isinstance(outcome, int) else DONE
+        outcome = work()
+        return outcome if isinstance(outcome, int) else DONE
     except click.exceptions.Exit as end:
         return int(end.exit_code)
     except (click.Abort, KeyboardInterrupt, EOFError) as stop:

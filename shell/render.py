@@ -95,6 +95,24 @@ class Column:
         return self.title.lower().replace(" ", "_")
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows that were to be shown, and how."""
+
+    rows: Sequence[Any]
+    columns: Sequence[Column]
+    output: Output
+    nothing: str = "nothing found"
+    """What to say where people read and there are none."""
+    is_one: bool = False
+    """One thing, told as a record."""
+
+    @property
+    def kind(self) -> Any:
+        """The descriptor of the rows; None when there are none, or they have none."""
+        return getattr(self.rows[0], "DESCRIPTOR", None) if self.rows else None
+
+
 def clean(text: str) -> str:
     """The text without anything that a terminal would obey."""
     return "".join(
@@ -268,7 +286,9 @@ def clean_lines(text: str) -> str:
 
 
 def as_dict(row: Any) -> Mapping[str, Any]:
-    """The row as JSON has it: the same as through REST."""
+    """The row as JSON has it: the same as through REST; rows of this side tell it themselves."""
+    if not hasattr(row, "DESCRIPTOR"):
+        return dict(row.as_dict())
     from google.protobuf.json_format import MessageToDict
 
     shown = MessageToDict(row, always_print_fields_with_no_presence=True)

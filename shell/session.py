@@ -11,22 +11,30 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from shell import failures
 from shell.choices import picked
+from shell.connections import Connection, checked_token, choose
 from shell.failures import Declined
 from shell.progress import Board
-from shell.render import Column, Output, View, clean_lines, many, one
+from shell.render import Answer, Column, Output, View, clean_lines, many, one
 
 if TYPE_CHECKING:
     from pvc_client import Cluster
 
-LOCAL = "unix:/run/pvc/pvc.sock"
 PIPE_WIDTH = 200
 """Width of a table that no terminal shows: nothing is cut."""
+
+
+class Sink(Protocol):
+    """Where rows go instead of being shown."""
+
+    def take(self, answer: Answer) -> None:
+        """Rows, and how they were to be shown."""
+        ...
 
 
 class Session:
@@ -40,31 +48,66 @@ class Session:
         colour: bool | None = None,
         timeout_s: float = 0,
     ) -> None:
-        self.address = connection or os.environ.get("PVC_CONNECTION", "") or LOCAL
+        self._wanted = connection
         self._token_file = token_file
-        self._ca = ca or os.environ.get("PVC_CA", "")
-        self._colour = colour
+        self._ca = ca
+        self._reads_env = True
+        self.colour = colour
+        """Colours or none; None: on terminals."""
         self._timeout_s = timeout_s
         self.quiet = False
         """Say nothing but what was asked for, and errors."""
         self.debug = False
         """Show every call to the cluster."""
         self.errors_as_json = False
+        self.switches = 0
+        """How often another cluster was switched to."""
+        self.sink: Sink | None = None
+        """Gets what would be shown, while its answer goes on through pipes."""
+        self.confirms = True
+        """Off: whatever is asked, the answer is yes."""
+        self.asks: bool | None = None
+        """Whether there is somebody to ask; None: if standard input is a terminal."""
 
     def set_manner(self, *, quiet: bool, debug: bool, errors_as_json: bool) -> None:
         """How the next command is to speak."""
         self.quiet, self.debug, self.errors_as_json = quiet, debug, errors_as_json
 
     @cached_property
+    def connection(self) -> Connection:
+        """Which cluster it talks to. Raises UsageError, BadFile."""
+        return choose(self._wanted)
+
+    @property
+    def address(self) -> str:
+        """Where that is."""
+        return self.connection.address
+
+    @cached_property
     def cluster(self) -> Cluster:
-        """The connection."""
+        """The connection, once it is made."""
         from pvc_client import Cluster
 
-        token, ca = self._token(), self._ca or None
+        token, chosen = self._token(), self.connection
+        ca = self._ca or chosen.ca or self._env("PVC_CA") or None
         try:
-            return Cluster(self.address, token=token, ca=ca, timeout_s=self._timeout_s)
+            return Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
         except OSError as error:
             raise click.UsageError(f"the CA's file cannot be read: {error}") from None
+
+    def switch(self, wanted: str) -> None:
+        """Talks to another cluster from now on, by its name or address, with nothing that was given
+        for the former one. Raises UsageError, BadFile, and then nothing has changed."""
+        chosen = choose(wanted)
+        self.close()
+        self.connection = chosen
+        self.switches += 1
+        self._token_file = self._ca = ""
+        self._reads_env = False
+
+    def _env(self, name: str) -> str:
+        """What the environment says, for the connection that was chosen first."""
+        return os.environ.get(name, "") if self._reads_env else ""
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
@@ -72,20 +115,20 @@ class Session:
             self.__dict__.pop("cluster").close()
 
     def _token(self) -> str:
-        where, secret = "PVC_TOKEN", os.environ.get("PVC_TOKEN", "").strip()
+        """The secret to show: of the file that was named, of the connection, of the environment."""
         if self._token_file:
-            where = self._token_file
             try:
-                secret = Path(where).read_text(errors="replace").strip()
+                secret = Path(self._token_file).read_text(errors="replace")
             except OSError as error:
                 raise click.UsageError(f"the token file cannot be read: {error}") from None
-        if not (secret.isascii() and (secret.isprintable() or not secret)):
-            raise click.UsageError(f"{where} holds no token: a token is one line of ASCII")
-        return secret
+            return checked_token(secret, self._token_file)
+        if self.connection.token:
+            return checked_token(self.connection.token, f"the connection {self.connection.name}")
+        return checked_token(self._env("PVC_TOKEN"), "PVC_TOKEN")
 
     def coloured(self, stream: Any) -> bool:
         """Whether to use colours on a stream."""
-        return self._colour if self._colour is not None else coloured(stream)
+        return self.colour if self.colour is not None else coloured(stream)
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -110,16 +153,33 @@ class Session:
         nothing: str = "nothing found",
     ) -> None:  # fmt: skip
         """Prints rows; says on stderr when there are none, where people read."""
-        if not rows and output.for_people:
-            click.echo(nothing, err=True)
-            return
-        told = self.columns(output, columns, rows[0].DESCRIPTOR) if rows else columns
-        click.echo(many(rows, told, self.view(output)), nl=False)
+        self._show(Answer(rows, columns, output, nothing))
 
     def show_one(self, row: Any, columns: Sequence[Column], output: Output) -> None:
         """Prints one row."""
-        told = self.columns(output, columns, row.DESCRIPTOR)
-        click.echo(one(row, told, self.view(output)), nl=False)
+        self._show(Answer([row], columns, output, is_one=True))
+
+    def _show(self, answer: Answer) -> None:
+        if self.sink is not None:
+            self.sink.take(answer)
+        else:
+            self.show(answer)
+
+    def show(self, answer: Answer) -> None:
+        """Prints an answer, wherever it has come through."""
+        output, rows = answer.output, answer.rows
+        if not rows and output.for_people:
+            click.echo(answer.nothing, err=True)
+            return
+        told = self.columns(output, answer.columns, answer.kind) if rows else answer.columns
+        view = self.view(output)
+        text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
+        click.echo(text, nl=False)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody would answer a question."""
+        return sys.stdin.isatty() if self.asks is None else self.asks
 
     def say(self, sentence: str) -> None:
         """Says what was done."""
@@ -142,9 +202,9 @@ class Session:
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Asks; returns when the answer is yes. Raises Declined, also when nobody can be asked."""
-        if yes:
+        if yes or not self.confirms:
             return
-        if not sys.stdin.isatty():
+        if not self.can_ask:
             raise Declined(f"{question} Nobody can answer here: add --yes if you mean it.")
         if self.ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise Declined("nothing was changed")

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LOCAL_SOCKET = "unix:/run/pvc/pvc.sock"
+PEM = "-----BEGIN "
+"""How a certificate begins that is given as text and not by its file."""
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 KEEPALIVE_MS = 10_000
 """How often a connection that calls are on is asked whether the other end is there. The gateway
@@ -41,7 +43,10 @@ def is_loopback(address: str) -> bool:
 
 
 def root_certificates(ca: str | Path | None) -> bytes | None:
-    """The PEM of a CA that was named; None for the system's. Raises OSError."""
+    """The PEM of a CA: itself, or from the file that was named; None for the system's. Raises
+    OSError."""
+    if isinstance(ca, str) and ca.startswith(PEM):
+        return ca.encode()
     return Path(ca).read_bytes() if ca is not None else None
 
 

@@ -1,0 +1,136 @@
+"""What the shell is about: `use vm web`, and then `start` alone. Pure.
+
+The tree of commands says what a word means and which of its arguments the context gives; no place
+in a line is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is used."""
+
+    kind: str = ""
+    """A group of the tree: "vm"; "" for nothing."""
+    collection: str = ""
+    """What the tree completes its names with: "vms"."""
+    name: str = ""
+    """Of one of them; "" for all of that kind."""
+
+    def __bool__(self) -> bool:
+        return bool(self.kind)
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}" if self.name else self.kind
+
+
+class _Placed(str):
+    """A word that knows where among the words it stands."""
+
+    place: int
+
+    @classmethod
+    def all(cls, words: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for place, word in enumerate(words):
+            one = cls(word)
+            one.place = place
+            found.append(one)
+        return found
+
+
+def placed(root: click.Group, context: Context, words: Sequence[str]) -> list[str]:
+    """The words as the tree takes them: the context's group before what only that has, and its name
+    where a command needs one of its kind and was given none.
+
+    `pvc` before a command means the command as it is, whatever group the context would find it in.
+    """
+    from_root = list(words[:1]) == ["pvc"]
+    rest = list(words[1:] if from_root else words)
+    if not context or not rest:
+        return rest
+    if not from_root and _child(_child(root, context.kind), rest[0]) is not None:
+        rest = [context.kind, *rest]
+    return _named(root, context, rest) if context.name else rest
+
+
+def collection_of(root: click.Group, kind: str) -> str:
+    """The collection that a group of commands is about: what its `info` takes; "" if none."""
+    info = _child(_child(root, kind), "info")
+    for argument in _arguments(info) if info else ():
+        if found := _collection(argument):
+            return found
+    return ""
+
+
+def kinds(root: click.Group) -> list[str]:
+    """What can be used: the groups that are about one collection."""
+    names = root.list_commands(click.Context(root, info_name="pvc"))
+    return [name for name in names if collection_of(root, name)]
+
+
+def located(root: click.Group, words: Sequence[str]) -> tuple[click.Command, list[str], list[str]]:
+    """The command that words lead to, their names as the tree has them, and the words after it."""
+    command: click.Command = root
+    path: list[str] = []
+    rest = list(words)
+    while rest and (inner := _child(command, rest[0])) is not None:
+        path.append(getattr(command, "aliases", {}).get(rest[0], rest[0]))
+        command, rest = inner, rest[1:]
+    return command, path, rest
+
+
+def _child(group: Any, name: str) -> click.Command | None:
+    if not isinstance(group, click.Group):
+        return None
+    return group.get_command(click.Context(group, resilient_parsing=True), name)
+
+
+def _arguments(command: click.Command) -> list[click.Argument]:
+    return [one for one in command.params if isinstance(one, click.Argument)]
+
+
+def _collection(parameter: click.Parameter) -> str:
+    complete = getattr(parameter, "_custom_shell_complete", None)
+    return str(getattr(complete, "collection", ""))
+
+
+def _named(root: click.Group, context: Context, words: list[str]) -> list[str]:
+    """The words with the name put in, if the command lacks it."""
+    command, _, rest = located(root, words)
+    if isinstance(command, click.Group):
+        return words
+    arguments = [one for one in _arguments(command) if one.required]
+    ours = [one for one in arguments if _collection(one) == context.collection]
+    if not ours:
+        return words
+    given = _positionals(command, rest)
+    needed = sum(abs(one.nargs) for one in arguments)
+    if len(given) >= needed:
+        return words
+    before = sum(abs(one.nargs) for one in arguments[: arguments.index(ours[0])])
+    at = len(words) - len(rest)
+    if before and before <= len(given):
+        at += given[before - 1] + 1
+    elif before:
+        return words  # what stands before it is missing too
+    return [*words[:at], context.name, *words[at:]]
+
+
+def _positionals(command: click.Command, words: Sequence[str]) -> list[int]:
+    """The places of the words that are neither options nor their values."""
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    rest = click.Argument(["words"], nargs=-1, required=False, type=click.UNPROCESSED)
+    twin = click.Command("twin", params=[*options, rest], add_help_option=True)
+    context = click.Context(twin, resilient_parsing=True, ignore_unknown_options=True)
+    found, _, _ = twin.make_parser(context).parse_args(_Placed.all(words))
+    given = found.get("words")
+    given = given if isinstance(given, tuple) else ()  # click has a mark of its own for none
+    return [word.place for word in given if isinstance(word, _Placed)]
