@@ -31,6 +31,12 @@ log = logging.getLogger("pvc.gateway")
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 STREAMS_MAX = 1000
+PING_MS, PING_TIMEOUT_MS = 20_000, 10_000
+"""A caller whose machine went without a word is forgotten, and its streams with it."""
+PINGED_MS = 2_000
+"""How often callers may ask whether the door is still there."""
+SILENT_MS = 120_000
+"""The same through REST: what was sent and nobody has taken for so long, nobody will."""
 CONNECTIONS_MAX = 4000
 """More callers of REST at once are told to come later."""
 KEEP_ALIVE_S = 30
@@ -140,6 +146,12 @@ class Doors:
             ("grpc.max_concurrent_streams", STREAMS_MAX),
             ("grpc.http2.min_ping_interval_without_data_ms", PINGS_MS),
             ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", PING_MS),
+            ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+            ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", PINGED_MS),
         )
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((Proxy(self._door, local=local),))
@@ -230,6 +242,9 @@ def listening(address: str) -> socket.socket:
         raise _invalid(f"the gateway cannot listen on {address}: {error}") from None
     # Answers leave in two writes; without this the second waits for the first one's receipt, 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_MS // 4000)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_MS)
     return listener
 
 

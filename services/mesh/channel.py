@@ -25,13 +25,18 @@ C = TypeVar("C")
 _Key = tuple[str, str, str, int]
 """Kind of channel, address, who must answer there, and which of our certificates it shows."""
 
+PING_MS, PING_TIMEOUT_MS = 2_500, 3_500
+"""While a call goes on, the other side shows so often, within so long, that it is there."""
+
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # Without these a quiet stream's dead peer is found out after a minute, or never.
-    ("grpc.http2.ping_timeout_ms", 10_000),
+    # A node that is cut off sends no word of it: whoever waits for it finds out within seconds.
+    ("grpc.keepalive_time_ms", PING_MS),
+    ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+    ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
     ("grpc.http2.max_pings_without_data", 0),
+    # In truth how long a connection may take to be made, which is 20 s otherwise.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     # A service that was restarted is found again within a second.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),

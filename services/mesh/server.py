@@ -30,9 +30,10 @@ OPTIONS = (
     # Dead peers are found out within half a minute, also on quiet streams.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Callers ask every 2.5 s whether it is there; see `channel`.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 0),
 )
 
 log = logging.getLogger("pvc.server")
