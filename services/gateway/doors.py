@@ -41,9 +41,6 @@ CONNECTIONS_MAX = 4000
 """More callers of REST at once are told to come later."""
 KEEP_ALIVE_S = 30
 """How long a REST connection that nobody uses stays open."""
-PINGS_MS = 5_000
-"""Clients may ask this often whether the door is there; of one that asks more often the connection
-is ended, with the console on it that nothing was said on for a while."""
 OPENING_S = 10.0
 GRACE_S = 5.0
 
@@ -144,14 +141,13 @@ class Doors:
         options = (
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_concurrent_streams", STREAMS_MAX),
-            ("grpc.http2.min_ping_interval_without_data_ms", PINGS_MS),
             ("grpc.so_reuseport", 0),
             ("grpc.keepalive_time_ms", PING_MS),
             ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
             ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", PINGED_MS),
+            ("grpc.http2.min_ping_interval_without_data_ms", PINGED_MS),
         )
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((Proxy(self._door, local=local),))

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pvc.core.v1 import reason_pb2
-from services.gateway.door import Pair
+from services.gateway.visit import Pair
 from services.gateway.failures import Refused
 from services.gateway.json_form import invalid
 from services.gateway.transcode import WHOLE, Route
