@@ -13,10 +13,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pvc.core.v1 import reason_pb2
-from services.gateway.visit import Pair
 from services.gateway.failures import Refused
 from services.gateway.json_form import invalid
 from services.gateway.transcode import WHOLE, Route
+from services.gateway.visit import Pair
 from services.mesh.desk import MIN_REVISION, REVISION
 from services.mesh.errors import PvcError, shown
 

@@ -32,9 +32,10 @@ from services.mesh.rows import FINAL
 from services.state.store import Delete
 from tests.contract.cases import CASES
 from tests.contract.stage import Stage
-from tests.contract.three import FIRST_PORTS
+from tests.contract.three import SERVICES
 from tests.contract.ways import rest_call
 from tests.contract.whole import QUIET_S, Thread, Whole
+from tests.ports import free_block
 
 ADMIN = options_pb2.ROLE_ADMIN
 BY_TOKEN = sorted(name.short for name in METHODS.values() if not name.by_secret)
@@ -50,7 +51,7 @@ class Node(Whole):
         super().__init__(folder)
         self.config = parse(
             f'[node]\nname = "n1"\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n'
-            f'[mesh]\nlisten = "{HOST}"\nfirst_port = {next(FIRST_PORTS)}\n',
+            f'[mesh]\nlisten = "{HOST}"\nfirst_port = {free_block(SERVICES)}\n',
             "pvc",
         )
 

@@ -4,8 +4,6 @@ to node goes over TLS as it would between machines. One folder is the same on al
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,11 +22,12 @@ from services.state.memory import MemoryCluster, MemoryStore
 from services.storage.core.pools import new_pool
 from services.storage.drivers.fake import FakeFolder
 from tests.contract.whole import MIB, ROLES, STARTING_S, Thread, Whole
+from tests.ports import free_block
 
 NODES = ("n1", "n2", "n3")
 SHARED, SHARED_PATH = "pools/shared", "/shared"
-FIRST_PORTS = itertools.count(20_000 + os.getpid() % 2_000 * 18, 6)
-"""For each three of this process, and other ones for other processes."""
+SERVICES = 6
+"""Each listens on a port of its own, from the first one on."""
 
 
 class Node(Whole):
@@ -70,7 +69,7 @@ class Three:
         self.cluster = MemoryCluster()
         self.nodes: dict[str, Node] = {}
         secrets: dict[str, str] = {}
-        shared, port = FakeFolder(), next(FIRST_PORTS)
+        shared, port = FakeFolder(), free_block(SERVICES)
         for number, name in enumerate(NODES):
             node = self.nodes[name] = Node(folder, self.cluster, number, port, secrets)
             secrets = node.secrets

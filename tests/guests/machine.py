@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.ports import free_port
+
 
 @dataclass(slots=True)
 class Machine:
@@ -31,7 +33,7 @@ class Machine:
     _began: float = 0.0
 
     def __enter__(self) -> Self:
-        self.http_port = _free_port()
+        self.http_port = free_port()
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             self._arguments(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -125,10 +127,3 @@ def _ask(lines: Any, command: str) -> Any:
         answer = json.loads(lines.readline())
         if "event" not in answer:
             return answer["return"]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

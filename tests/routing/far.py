@@ -30,7 +30,7 @@ from services.mesh.server import Server
 from services.state.sqlite import SqliteStore
 from services.state.store import ANY_VERSION, Put
 from tests.doors.servicers import Storage, Vms
-from tests.state.zookeeper_server import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 VM = "vms/far"

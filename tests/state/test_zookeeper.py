@@ -18,10 +18,11 @@ from services.state.ensemble import Connection, Ensemble, Refused, Tls
 from services.state.store import Conflict, Delete, Put
 from services.state.znodes import escaped, lease_name, unescaped, version_after
 from services.state.zookeeper import ZookeeperStore
+from tests.ports import free_port
 from tests.state.certificates import write_certificates
 from tests.state.places import WAIT_S, ZookeeperPlace, described, eventually, refused, texts, vm
 from tests.state.wire import Cut, Wire
-from tests.state.zookeeper_server import ZookeeperServer, free_port, missing, started_ensemble
+from tests.state.zookeeper_server import ZookeeperServer, missing, started_ensemble
 
 pytestmark = pytest.mark.real
 

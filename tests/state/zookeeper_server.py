@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
+
 JARS = Path("/usr/share/java")
 # Debian's manifest leaves out netty-codec and any slf4j backend.
 CLASSPATH = [
@@ -57,13 +59,6 @@ def missing() -> str:
     """Why no server can be started here, "" when one can."""
     absent = [str(jar) for jar in CLASSPATH if not jar.exists()]
     return f"ZooKeeper is not installed: {', '.join(absent)} not found" if absent else ""
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 class ZookeeperServer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pvc_client import Cluster
 from pvc_client.errors import PvcError as ClientError
 from services.compute.main import daemon_of
 from services.mesh.config import load
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_S = 60.0
@@ -37,17 +37,6 @@ namespace = "{name}"
 pool_reserve_mib = 1
 {more}
 """
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def eventually(
@@ -79,7 +68,7 @@ class Rig:
         self.config = base / "pvc.toml"
         base.mkdir(parents=True)
         base.chmod(0o755)
-        self.grpc_port, self.rest_port = free_ports(2)
+        self.grpc_port, self.rest_port = free_port(), free_port()
         self.config.write_text(
             CONFIG.format(name=name, base=base, grpc=self.grpc_port, rest=self.rest_port, more=more)
         )
