@@ -61,16 +61,31 @@ async def send(
     call = multi(metadata=metadata)
     try:
         async for request in requests:
-            if call.done():
+            if not await _sent(call, request):
                 break
-            await call.write(request)
-        await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        pass  # it was ended from there; how, its status tells
+        else:
+            await call.done_writing()
     except BaseException:
         call.cancel()
         raise
     return await call, await call.trailing_metadata()
+
+
+async def _sent(call: Any, request: Any) -> bool:
+    """Sends one message of many; False when the other side has ended the call, which then tells
+    why.
+
+    Past the call's own `write`, which would put "Internal error from Core" in the place of the
+    other side's words.
+    """
+    await call.wait_for_connection()
+    if call.done():
+        return False
+    try:
+        await call._cython_call.send_serialized_message(request.SerializeToString())
+    except grpc.aio.InternalError:
+        return False
+    return True
 
 
 class Stream:
