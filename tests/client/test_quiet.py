@@ -65,7 +65,7 @@ class Cable:
 
 def test_a_console_may_be_quiet_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvc_client.addresses.KEEPALIVE_MS", 100)
-    monkeypatch.setattr("services.gateway.doors.PINGS_MS", 50)
+    monkeypatch.setattr("services.gateway.doors.PINGED_MS", 50)
     with world_in(tmp_path) as world, ExitStack() as stack:
         consoles = []
         for vm, connect in (("quiet", Cluster), ("silent", blocking)):
@@ -109,7 +109,7 @@ def test_a_connection_that_is_cut_without_a_word_is_noticed(
 ) -> None:
     monkeypatch.setattr("pvc_client.addresses.KEEPALIVE_MS", 200)
     monkeypatch.setattr("pvc_client.addresses.PING_TIMEOUT_MS", 200)
-    monkeypatch.setattr("services.gateway.doors.PINGS_MS", 100)
+    monkeypatch.setattr("services.gateway.doors.PINGED_MS", 100)
     with world_in(tmp_path) as world:
         cable = Cable(world.grpc_address)
         addresses = [cable.address, world.grpc_address]
