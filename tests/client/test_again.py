@@ -154,14 +154,21 @@ def test_a_download_goes_on_at_another_node(connect: Any, tmp_path: Path) -> Non
     assert (tmp_path / "disk.raw").read_bytes() == content
 
 
-def test_a_console_is_not_begun_twice(connect: Any) -> None:
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        ((Unavailable, "UNREACHABLE"), errors.Unreachable),
+        ((Exhausted, "RATE_LIMITED", 0.01), errors.RateLimited),
+    ],
+)
+def test_a_console_is_not_begun_twice(connect: Any, refusal: Any, kind: Any) -> None:
     def attach(typed: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         next(typed)
-        refused(context, Unavailable, "UNREACHABLE")
+        refused(context, *refusal)
         yield pb.AttachConsoleResponse()
 
     with Scripted({"AttachConsole": attach}) as server, connect(server.address) as cluster:
-        with pytest.raises(errors.Unreachable), cluster.vms.console("web") as console:
+        with pytest.raises(kind), cluster.vms.console("web") as console:
             console.write(b"reboot\r")
             console.read()
         assert len(server.asked) == 1
