@@ -6,6 +6,7 @@ Each collection, and the contract that it speaks, is loaded when it is first use
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +54,14 @@ class Cluster:
         timeout_s: float = 0,
     ) -> None:
         self.transport = Transport(address, token, ca, timeout_s)
+
+    @classmethod
+    def from_environment(cls, *, timeout_s: float = 0) -> Self:
+        """The one that `pvc` would speak to: PVC_CONNECTION, PVC_TOKEN and PVC_CA, the local socket
+        without."""
+        address = os.environ.get("PVC_CONNECTION") or LOCAL_SOCKET
+        token, ca = os.environ.get("PVC_TOKEN", "").strip(), os.environ.get("PVC_CA") or None
+        return cls(address, token=token, ca=ca, timeout_s=timeout_s)
 
     @cached_property
     def vms(self) -> Vms:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+
+from pvc_client.errors import NotSupported
 
 if TYPE_CHECKING:
     from pvc.core.v1 import meta_pb2
@@ -76,8 +78,8 @@ class Method:
         return self.reads or "request_id" in self.request.DESCRIPTOR.fields_by_name
 
 
-class Service(Mapping[str, Method]):
-    """The methods of one service by name: VMS["StartVm"]."""
+class Service(Iterable[str]):
+    """The methods of one service by name: VMS["StartVm"]. Iterates their names."""
 
     def __init__(self, module: str, name: str) -> None:
         self._module = module
@@ -85,19 +87,24 @@ class Service(Mapping[str, Method]):
         self._methods: dict[str, Method] = {}
 
     def __getitem__(self, name: str) -> Method:
+        """Raises NotSupported for a method that the service does not have."""
         if name not in self._methods:
-            self._methods[name] = _method(self._descriptor.methods_by_name[name])
+            found = self._descriptor.methods_by_name.get(name)
+            if found is None:
+                raise NotSupported(f"PVC cannot do that: its {self._name} has no {name}")
+            self._methods[name] = _method(found)
         return self._methods[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._descriptor.methods_by_name)
 
-    def __len__(self) -> int:
-        return len(self._descriptor.methods_by_name)
+    def load(self) -> Any:
+        """Its contract's module."""
+        return import_module(self._module)
 
     @property
     def _descriptor(self) -> Any:
-        return import_module(self._module).DESCRIPTOR.services_by_name[self._name]
+        return self.load().DESCRIPTOR.services_by_name[self._name]
 
 
 _COORDINATOR = "pvc.coordinator.v1.coordinator_service_pb2"
@@ -123,7 +130,7 @@ SERVICES = (
 def load_all() -> None:
     """Loads the contracts of all services, for what may hold messages of any of them."""
     for service in SERVICES:
-        len(service)
+        service.load()
 
 
 def _method(descriptor: Any) -> Method:

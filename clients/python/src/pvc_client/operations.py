@@ -93,7 +93,8 @@ class Pending(Generic[R]):
         now and whenever it changes. A lost connection is taken up again, for a minute.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._hear(self.operation, on_progress)
+        if on_progress is not None:
+            on_progress(self.operation)
         try:
             self._wait(deadline, on_progress)
         except wire.Interrupted as stop:
@@ -140,8 +141,8 @@ class Pending(Generic[R]):
         self._hear(operations.get(self.name), told)  # raises if there is none any more
 
     def _hear(self, operation: Operation, told: Progress | None) -> None:
-        self.operation = operation
-        if told is not None:
+        changed, self.operation = operation != self.operation, operation
+        if changed and told is not None:
             told(operation)
 
     def _outcome(self) -> R:

@@ -199,7 +199,8 @@ class AsyncTransport:
 class AsyncReplyStream(AsyncIterator[Any]):
     """The answers of one streaming call; iterate it, or cancel it from elsewhere. Raises PvcError.
 
-    A call that only reads is begun again, at the next address, until its first answer came.
+    A call that only reads is begun again, at the next address, until its first answer came; one
+    that sends a stream never is.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ class AsyncReplyStream(AsyncIterator[Any]):
         """How long to wait before the call is begun again. Raises the error when it is not."""
         self._transport.leave(self._address, error)
         pause_s = None
-        if self._attempt:
+        if self._attempt and not self._method.client_streaming:
             pause_s = self._transport.pause_s(error, self._method, self._attempt)
         if pause_s is None:
             raise error

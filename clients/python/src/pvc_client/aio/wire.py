@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import grpc
@@ -60,17 +61,37 @@ async def send(
     )
     call = multi(metadata=metadata)
     try:
-        async for request in requests:
-            if call.done():
-                break
-            await call.write(request)
-        await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        pass  # it was ended from there; how, its status tells
+        await _send_all(call, requests)
     except BaseException:
         call.cancel()
         raise
     return await call, await call.trailing_metadata()
+
+
+async def _send_all(call: Any, requests: AsyncIterator[Any]) -> None:
+    """Sends many messages, unless the other side ends the call before; how it ended, its status
+    tells. Raises what the requests raise."""
+    with suppress(grpc.RpcError):
+        await call.wait_for_connection()
+        async for request in requests:
+            if not await _sent(call, request):
+                return
+        await call.done_writing()
+
+
+async def _sent(call: Any, request: Any) -> bool:
+    """Sends one message of many; False when the other side has ended the call.
+
+    Past the call's own `write`, which would put "Internal error from Core" in the place of the
+    other side's words.
+    """
+    if call.done():
+        return False
+    try:
+        await call._cython_call.send_serialized_message(request.SerializeToString())
+    except grpc.aio.InternalError:
+        return False
+    return True
 
 
 class Stream:
@@ -86,7 +107,12 @@ class Stream:
     ) -> None:
         kind: Any = channel.stream_stream if method.client_streaming else channel.unary_stream
         call = kind(method.path, method.request.SerializeToString, method.response.FromString)
-        self._call = call(request, timeout=timeout_s, metadata=metadata)
+        if method.client_streaming:
+            self._call = call(timeout=timeout_s, metadata=metadata)
+            sender = asyncio.create_task(_send_all(self._call, request))
+            self._call.add_done_callback(lambda _: sender.cancel())
+        else:
+            self._call = call(request, timeout=timeout_s, metadata=metadata)
         self._answers = aiter(self._call)
         self._cancelled = False
 
