@@ -18,6 +18,7 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pvc.core.v1 import reason_pb2
+from services.gateway import reflection
 from services.gateway.certificate import DoorCertificate
 from services.gateway.door import Door
 from services.gateway.incoming import BODY_BYTES_MAX
@@ -115,6 +116,7 @@ class Doors:
         servicer = health.aio.HealthServicer()
         await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        server.add_generic_rpc_handlers(reflection.handlers())
         if self._certificate is not None:
             credentials = self._certificate.grpc_credentials()
             self.grpc_port = _bound(server.add_secure_port, address, credentials)

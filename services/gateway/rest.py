@@ -5,6 +5,7 @@ door, and gives back JSON. Streams come as one JSON object a line, or as server-
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -15,19 +16,19 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
 from pvc.core.v1 import reason_pb2
+from pvc.core.v1.operation_pb2 import Operation
 from pvc.gateway.v1.audit_pb2 import AuditEntry
 from services.gateway import headers
 from services.gateway.door import Door
 from services.gateway.failures import JSON, Refused, failure, reason_of, refusal, status_of
 from services.gateway.incoming import HttpRequests
 from services.gateway.json_answers import dumped, to_json
-from services.gateway.methods import METHODS
 from services.gateway.packing import WORTH_BYTES, packed, takes_gzip
 from services.gateway.page import page
 from services.gateway.sockets import Sockets
@@ -50,7 +51,7 @@ class Rest:
     def __init__(self, door: Door, origins: Sequence[str] = ()) -> None:
         self._door = door
         self._openapi = OPENAPI.read_bytes()
-        self._page = page(METHODS.values(), json.loads(self._openapi))
+        self._page = page(json.loads(self._openapi))
         self._sockets = Sockets(door, origins)
         self.app = Starlette(
             routes=[
@@ -67,11 +68,12 @@ class Rest:
         serve = self._sockets if scope["type"] == "websocket" else self._http
         await serve(scope, receive, send)
 
-    async def _show_page(self, _request: Request) -> Response:
-        return HTMLResponse(self._page)
+    async def _show_page(self, request: Request) -> Response:
+        told = {"content-security-policy": self._page.policy, "referrer-policy": "no-referrer"}
+        return _document(self._page.html.encode(), "text/html; charset=utf-8", request, told)
 
     async def _show_openapi(self, request: Request) -> Response:
-        return _whole(self._openapi, request, {})
+        return _document(self._openapi, JSON, request, {})
 
     async def _call(self, request: Request) -> Response:
         try:
@@ -166,6 +168,14 @@ def _verbs(matches: Sequence[Match]) -> set[str]:
     return {route.verb for route in routes} | {"OPTIONS"} | ({"HEAD"} if heads else set())
 
 
+def _document(content: bytes, kind: str, request: Request, told: dict[str, str]) -> Response:
+    """What every caller gets, without a token."""
+    told["etag"] = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+    if headers.is_known(told["etag"], request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=told)
+    return _whole(content, request, told, kind)
+
+
 async def _single(
     match: Match, request: Request, visit: Visit, answers: AsyncIterator[bytes]
 ) -> Response:
@@ -173,8 +183,9 @@ async def _single(
     (answer,) = [one async for one in answers]
     message = visit.method.response.FromString(answer)
     told = headers.told(visit.trailing)
+    # The version of an operation is none of the resource that it changes.
     etag = headers.etag_of(message)
-    if etag:
+    if etag and (match.route.verb == "GET" or not isinstance(message, Operation)):
         told["etag"] = etag
     known = headers.is_known(etag, request.headers.get("if-none-match", ""))
     if known and match.route.verb == "GET":
@@ -182,13 +193,13 @@ async def _single(
     return _whole(dumped(to_json(message)), request, told)
 
 
-def _whole(content: bytes, request: Request, told: dict[str, str]) -> Response:
+def _whole(content: bytes, request: Request, told: dict[str, str], kind: str = JSON) -> Response:
     told["vary"] = "accept-encoding"
     told["cache-control"] = "private, no-cache" if "etag" in told else "no-store"
     if len(content) >= WORTH_BYTES and takes_gzip(request.headers.get("accept-encoding", "")):
         told["content-encoding"] = "gzip"
         content = packed(content)
-    return Response(content, headers=told, media_type=JSON)
+    return Response(content, headers=told, media_type=kind)
 
 
 async def _stream(

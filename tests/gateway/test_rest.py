@@ -221,7 +221,8 @@ def test_a_service_that_is_away_is_unreachable_and_retryable(world: World) -> No
 
 def test_the_page_and_the_contract_are_there_for_everybody(world: World) -> None:
     page = ask(world, "GET", "/")
-    assert "/v1/{name=vms/*}:start" in page.body.decode()
+    assert "/v1/vms/{vm}:start" in page.body.decode()
+    assert "script-src 'sha256-" in page.headers["content-security-policy"]
     assert "Switches a VM on." in page.body.decode()
     contract = ask(world, "GET", "/openapi.json").json
     described = {

@@ -162,14 +162,14 @@ def test_a_console_of_nothing_is_a_status(world: World) -> None:
 
 def test_a_caller_who_leaves_ends_the_call(world: World) -> None:
     door = world.doors._door
-    before = len(door._streams)
+    before = len(door._streams._open)
     console = Duplex(world, "/v1/vms/web:console")
     console.line()
     with asked(world, "GET", "/v1/vms:watch", headers={"accept": "text/event-stream"}) as watch:
         watch.readline()
-        assert len(door._streams) == before + 2
+        assert len(door._streams._open) == before + 2
     console.connection.shutdown(socket.SHUT_RDWR)
-    assert soon(lambda: len(door._streams) <= before), "nobody listens: nothing goes on"
+    assert soon(lambda: len(door._streams._open) <= before), "nobody listens: nothing goes on"
 
 
 def soon(is_so: Callable[[], bool]) -> bool:

@@ -145,8 +145,8 @@ def test_a_caller_who_leaves_ends_the_call(world: World) -> None:
     door = world.doors._door
     with opened(world, CONSOLE) as console, opened(world, "/v1/vms:watch") as watch:
         told(console), told(watch)
-        assert len(door._streams) >= 2
-    assert soon(lambda: not door._streams)
+        assert len(door._streams._open) >= 2
+    assert soon(lambda: not door._streams._open)
 
 
 def test_a_frame_without_end_is_refused(world: World) -> None:
