@@ -77,7 +77,8 @@ class Doors:
         self._door = door
         self._servers: list[grpc.aio.Server] = []
         files = Path(settings.certificate), Path(settings.key)
-        self._certificate = DoorCertificate(*files) if settings.tls else None
+        now = door.clock.now
+        self._certificate = DoorCertificate(*files, now) if settings.tls else None
         self._rest = _QuietServer(self._uvicorn_config())
         self._rest_task: asyncio.Task[None] | None = None
         self.grpc_port = 0
@@ -85,6 +86,8 @@ class Doors:
 
     async def start(self) -> None:
         """Opens them. Raises INVALID_CONFIG when an address cannot be had."""
+        if self._certificate is not None:
+            self._certificate.check()
         self._door.open()
         if self._settings.socket:
             await self._open_socket(Path(self._settings.socket))

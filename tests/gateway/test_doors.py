@@ -225,7 +225,6 @@ def test_a_renewed_certificate_is_shown_and_a_broken_one_is_not(tmp_path: Path) 
         assert [shown_at(port) for port in ports] == [first, first]
         create_cluster(folder, "test", "n1", ["127.0.0.1", "10.0.0.9"], CLOCK.now())
         second = (folder / "node.crt").read_bytes()
-        shown_at(world.doors.rest_port)
         assert [shown_at(port) for port in ports] == [second, second] and second != first
         (folder / "node.crt").write_bytes(first)  # not the certificate of this key
         for _ in range(2):
