@@ -225,6 +225,8 @@ def _meant(
         return "=", _named(field, f"*{text}*", words)
     if field.message == fields.TIME:
         return _moment(operator, text, words.now, is_age=column is not None and column.is_age)
+    if field.message == fields.DURATION:
+        return operator, _length(text)
     if field.is_number and field.leaf.enum_type is None:
         return operator, _number(field, text)
     if field.is_boolean:
@@ -245,6 +247,13 @@ def _enum(field: Field, text: str) -> str:
         hint = did_you_mean(meant) or f"; it is one of {', '.join(known)}"
         raise ValueError(f"{field.path} is never {text!r}{hint}")
     return word
+
+
+def _length(text: str) -> str:
+    """A length of time in seconds; the contract's own form stays. Raises ValueError."""
+    if re.fullmatch(r"-?\d+(\.\d+)?s?", text):
+        return f"{text.removesuffix('s')}s"
+    return f"{parse_span(text)}s"
 
 
 def _number(field: Field, text: str) -> str:

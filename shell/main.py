@@ -27,6 +27,7 @@ COMMANDS = {
     "cluster": ("shell.commands.cluster:cluster", "The cluster as a whole"),
     "operation": ("shell.commands.operation:operation", "Long work that was asked for"),
     "event": ("shell.commands.event:event", "What happened"),
+    "audit": ("shell.commands.audit:audit", "Who did what, from where"),
     "token": ("shell.commands.token:token", "Tokens that let callers in"),
     "connection": ("shell.commands.connection:connection", "Clusters that you know by name"),
     "whoami": ("shell.commands.token:whoami", "Who the cluster takes you for"),

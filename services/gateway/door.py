@@ -68,7 +68,7 @@ class Door:
     ) -> None:  # fmt: skip
         """node: whose door it is, "nodes/n1"."""
         self._store = store
-        self._clock = clock
+        self.clock = clock
         self._peers = peers
         self._limits = limits
         self._recorder = recorder
@@ -90,7 +90,7 @@ class Door:
         RATE_LIMITED, and UNREACHABLE while the door closes."""
         if self._closing:
             raise _leaving()
-        now_s = self._clock.monotonic()
+        now_s = self.clock.monotonic()
         try:
             visit.caller = self._caller(visit)
         except PvcError:
@@ -109,7 +109,7 @@ class Door:
             return access.LOCAL_ROOT
         if visit.method.by_secret:
             return access.BEARER
-        now = self._clock.now()
+        now = self.clock.now()
         return access.authenticate(visit.said("authorization"), self._find_token, now)
 
     async def answers(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -151,7 +151,7 @@ class Door:
 
     async def visited(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """admit and answers, written down. Raises PvcError or grpc.aio.AioRpcError."""
-        began = self._clock.monotonic()
+        began = self.clock.monotonic()
         error: PvcError | None = None
         left = False
         try:
@@ -170,7 +170,7 @@ class Door:
             left = True
             raise
         finally:
-            self._write_down(visit, self._clock.monotonic() - began, error, left=left)
+            self._write_down(visit, self.clock.monotonic() - began, error, left=left)
 
     async def _peeked(self, visit: Visit, requests: AsyncIterator[bytes]) -> Any:
         """The request of a known caller who may not make it, as far as it comes; it is looked at
@@ -186,9 +186,9 @@ class Door:
 
     def _entry(self, visit: Visit) -> AuditEntry:
         origin = audit.Origin(visit.door, visit.peer, self._node)
-        now = self._clock.now()
+        now = self.clock.now()
         return audit.entry_of(
-            self._clock.new_id(), now, visit.caller, origin, visit.method, visit.request
+            self.clock.new_id(), now, visit.caller, origin, visit.method, visit.request
         )
 
     def _write_down(

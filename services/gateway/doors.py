@@ -38,8 +38,10 @@ PINGED_MS = 2_000
 """How often callers may ask whether the door is still there."""
 SILENT_MS = 120_000
 """The same through REST: what was sent and nobody has taken for so long, nobody will."""
-CONNECTIONS_MAX = 4000
-"""More callers of REST at once are told to come later."""
+HANDSHAKE_MS = 10_000
+"""How long a gRPC caller may take to begin to speak it."""
+IDLE_MS = 600_000
+"""How long a gRPC connection without a call stays open; callers open it again without a word."""
 KEEP_ALIVE_S = 30
 """How long a REST connection that nobody uses stays open."""
 OPENING_S = 10.0
@@ -78,7 +80,8 @@ class Doors:
         self._door = door
         self._servers: list[grpc.aio.Server] = []
         files = Path(settings.certificate), Path(settings.key)
-        self._certificate = DoorCertificate(*files) if settings.tls else None
+        now = door.clock.now
+        self._certificate = DoorCertificate(*files, now) if settings.tls else None
         self._rest = _QuietServer(self._uvicorn_config())
         self._rest_task: asyncio.Task[None] | None = None
         self.grpc_port = 0
@@ -86,6 +89,8 @@ class Doors:
 
     async def start(self) -> None:
         """Opens them. Raises INVALID_CONFIG when an address cannot be had."""
+        if self._certificate is not None:
+            self._certificate.check()
         self._door.open()
         if self._settings.socket:
             await self._open_socket(Path(self._settings.socket))
@@ -140,10 +145,12 @@ class Doors:
         log.info("gateway: REST on %s%s", address, ", TLS" if self._settings.tls else "")
 
     def _server(self, *, local: bool) -> grpc.aio.Server:
-        options = (
+        options: tuple[tuple[str, int], ...] = (
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_concurrent_streams", STREAMS_MAX),
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
             ("grpc.keepalive_time_ms", PING_MS),
             ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
             ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
@@ -151,6 +158,10 @@ class Doors:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", PINGED_MS),
         )
+        if not local:
+            options += (
+                ("grpc.max_allowed_incoming_connections", self._settings.bounds.connections),
+            )
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((Proxy(self._door, local=local),))
         self._servers.append(server)
@@ -169,7 +180,7 @@ class Doors:
             lifespan="off",
             ws="websockets-sansio",
             ws_max_size=BODY_BYTES_MAX,
-            limit_concurrency=CONNECTIONS_MAX,
+            limit_concurrency=self._settings.bounds.connections + 1,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(GRACE_S),
             ssl_certfile=self._settings.certificate or None,

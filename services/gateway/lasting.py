@@ -40,6 +40,9 @@ class Streams:
         self._open: set[_Stream] = set()
         self._guard: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def open(self) -> None:
         """Begins to look after them. Within the event loop."""
         self._guard = asyncio.get_running_loop().create_task(self._look_after())

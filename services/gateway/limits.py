@@ -25,6 +25,8 @@ class Bounds:
     tries_per_s: float = 3.0
     requests_per_s: float = 500.0
     streams_per_caller: int = 200
+    connections: int = 4000
+    """Of each door; always some."""
 
 
 class Limits:

@@ -43,6 +43,7 @@ def settings_of(config: Config) -> Settings:
             tries_per_s=section.tries_per_s,
             requests_per_s=section.requests_per_s,
             streams_per_caller=section.streams_per_caller,
+            connections=section.connections,
         ),
     )
 

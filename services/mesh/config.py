@@ -155,6 +155,8 @@ class GatewaySection(Section, frozen=True, kw_only=True):
     streams_per_caller: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 200
     """How many watches, consoles and transfers one token may have open at this gateway. 0: any
     number."""
+    connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4000
+    """How many connections each of the two doors has at most; those beyond are closed."""
 
     def wrong(self) -> Iterator[tuple[str, str]]:
         """See Section."""

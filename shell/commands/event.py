@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from shell import columns
-from shell.render import Output, table
+from shell.commands.recent import before, newest_options, quoted, show_coming, show_newest
+from shell.render import Output
 from shell.tree import Group, Span, command, filter_of, format_option, stacked
-
-PAGE_MAX = 1000
 
 
 @click.group(cls=Group)
@@ -39,9 +38,7 @@ GRAVER = {"warning": "severity = WARNING OR severity = ERROR", "error": "severit
     "pvc event list --severity warning --follow",
 )
 @filters
-@click.option("-l", "--lines", type=click.IntRange(1), default=100, show_default=True,
-              help="How many, the newest.")  # fmt: skip
-@click.option("--follow", is_flag=True, help="Go on with what happens from now on.")
+@newest_options
 @format_option
 def list_events(session: Any, lines: int, follow: bool, format: Output, **which: Any) -> None:
     """List events, the oldest first."""
@@ -50,12 +47,8 @@ def list_events(session: Any, lines: int, follow: bool, format: Output, **which:
 
 def show_events(session: Any, query: str, lines: int, format: Output, *, follow: bool) -> None:
     """Prints the newest that match, the oldest of them first; goes on with new ones if told to."""
-    page = min(lines, PAGE_MAX)
-    newest = session.cluster.events.list(filter=query, order_by="name desc", page_size=page)
-    rows = [row for row, _ in zip(newest, range(lines), strict=False)]
-    session.show_many(rows[::-1], columns.EVENT, format)
-    if follow:
-        _follow(session, query, newest.revision)
+    events = session.cluster.events
+    show_newest(session, events, columns.EVENT, query, lines, format, follow=follow)
 
 
 @command(event, "watch", "pvc event watch", "pvc event watch --subject 'vms/*' --severity warning")
@@ -64,7 +57,8 @@ def show_events(session: Any, query: str, lines: int, format: Output, *, follow:
 def watch(session: Any, everything: bool, **which: Any) -> None:
     """Show events as they happen, until Ctrl-C."""
     kept = everything or which["since"] is not None
-    _follow(session, _query(session, **which), 0, kept=kept)
+    query = _query(session, **which)
+    show_coming(session, session.cluster.events, columns.EVENT, query, Output(), kept=kept)
 
 
 def _query(
@@ -72,34 +66,10 @@ def _query(
     cause: str | None, operation: str | None, filter: str,
 ) -> str:  # fmt: skip
     terms = [filter, GRAVER.get(severity or "", "")]
-    terms += [f"{key} = {_quoted(value)}" for key, value in
+    terms += [f"{key} = {quoted(value)}" for key, value in
               (("subject", subject), ("cause", cause)) if value]  # fmt: skip
     if operation:
-        terms.append(f"operation = {_quoted(f'operations/{columns.last(operation)}')}")
+        terms.append(f"operation = {quoted(f'operations/{columns.last(operation)}')}")
     if since:
-        terms.append(f'time >= "{_before(session, since)}"')
+        terms.append(f'time >= "{before(session, since)}"')
     return filter_of("events", None, *terms)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _before(session: Any, seconds: int) -> str:
-    """A moment so many seconds ago, in RFC 3339."""
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    return str(Timestamp(seconds=int(session.now()) - seconds).ToJsonString())
-
-
-def _follow(session: Any, query: str, revision: int, *, kept: bool = False) -> None:
-    """Prints events after a revision, those that are kept before it too if told to; until
-    Ctrl-C."""
-    from pvc.core.v1 import meta_pb2
-
-    wanted = {meta_pb2.CHANGE_KIND_ADDED} | ({meta_pb2.CHANGE_KIND_PRESENT} if kept else set())
-    for change in session.cluster.events.watch(filter=query, from_revision=revision):
-        if change.resource is not None and change.kind in wanted:
-            shown = table([change.resource], columns.EVENT[:5], session.view(Output()))
-            click.echo(shown.partition("\n")[2], nl=False)

@@ -13,8 +13,21 @@ from shell.commands.shared import add_info, add_list
 from shell.render import Output
 from shell.tree import Command, Group, Span, command, format_option, name_argument, yes_option
 
+NEVER = -1
+ROLE = click.Choice(["viewer", "operator", "admin"])
 
-@click.group(cls=Group, aliases={"remove": "delete", "add": "create", "revoke": "delete"})
+
+class Ttl(Span):
+    """A length of time, or "never"."""
+
+    name = "TIME|never"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Seconds; NEVER."""
+        return NEVER if value == "never" else super().convert(value, param, ctx)
+
+
+@click.group(cls=Group, aliases={"remove": "revoke", "delete": "revoke", "add": "create"})
 def token() -> None:
     """Tokens that let callers in."""
 
@@ -26,12 +39,7 @@ add_info(token, "tokens", columns.TOKEN, "pvc token info ann")
 @command(token, "create", "pvc token create ann --role operator --ttl 30d",
          "pvc token create ci --role viewer --output ci.token")  # fmt: skip
 @click.argument("name")
-@click.option(
-    "--role",
-    type=click.Choice(["viewer", "operator", "admin"]),
-    required=True,
-    help="What its bearer may do.",
-)
+@click.option("--role", type=ROLE, required=True, help="What its bearer may do.")
 @click.option("--ttl", type=Span(), help="How long it is good for: 30d. For ever without it.")
 @click.option("--description", default="", help="A text for people.")
 @click.option("--output", type=click.Path(dir_okay=False), help="Write the secret to a new file.")
@@ -61,14 +69,77 @@ def _write_secret(path: str, secret: str) -> None:
         file.write(secret + "\n")
 
 
-@command(token, "delete", "pvc token delete ann")
+@command(token, "update", "pvc token update ann --role viewer", "pvc token update ci --ttl 90d",
+         "pvc token update ann --ttl never --description 'Ann, operations'")  # fmt: skip
+@name_argument("tokens")
+@click.option("--role", type=ROLE, help="What its bearer may do from now on.")
+@click.option("--ttl", type=Ttl(), help="How long it is good for from now on: 30d, or never.")
+@click.option("--description", help="A text for people.")
+@yes_option
+def update(
+    session: Any, name: str, role: str | None, ttl: int | None, description: str | None, yes: bool
+) -> None:
+    """Change what a token is good for, at once; its secret stays."""
+    if role is None and ttl is None and description is None:
+        raise click.UsageError("nothing to change: give --role, --ttl or --description")
+    found = session.cluster.tokens.get(name)
+    if role not in (None, "admin"):
+        _warn_of_last(session, found.name, yes=yes)
+    found.meta.etag = ""
+    session.cluster.tokens.update(found, _taken(session, found, role, ttl, description))
+    click.echo(f"token {name} is changed")
+
+
+def _taken(
+    session: Any, token: Any, role: str | None, ttl: int | None, description: str | None
+) -> list[str]:
+    """Fills in what was given; the paths of it."""
+    from pvc.core.v1 import options_pb2
+
+    paths = []
+    if role is not None:
+        token.role = options_pb2.Role.Value(f"ROLE_{role.upper()}")
+        paths.append("role")
+    if ttl is not None:
+        token.ClearField("expire_time")
+        if ttl != NEVER:
+            token.expire_time.FromSeconds(int(session.now()) + ttl)
+        paths.append("expire_time")
+    if description is not None:
+        token.description = description
+        paths.append("description")
+    return paths
+
+
+@command(token, "revoke", "pvc token revoke ann", "pvc token revoke ci --yes")
 @name_argument("tokens")
 @yes_option
-def delete(session: Any, name: str, yes: bool) -> None:
-    """Revoke a token, at once."""
-    session.confirm(f"Revoke the token {name}? Whoever uses it is out at once.", yes=yes)
+def revoke(session: Any, name: str, yes: bool) -> None:
+    """Revoke a token, at once, and end what it has open."""
+    found = session.cluster.tokens.get(name)
+    if not _warn_of_last(session, found.name, yes=yes):
+        session.confirm(f"Revoke the token {name}? Whoever uses it is out at once.", yes=yes)
     session.cluster.tokens.delete(name)
     click.echo(f"token {name} is revoked")
+
+
+def _warn_of_last(session: Any, name: str, *, yes: bool) -> bool:
+    """Asks before the last token of an admin is taken away; whether it is that."""
+    admins = [
+        row for row in session.cluster.tokens.list(filter="role = ADMIN") if _is_good(session, row)
+    ]
+    if [row.name for row in admins] != [name]:
+        return False
+    session.confirm(
+        f"{columns.last(name)} is the last token of an admin. Afterwards only root of a node comes "
+        "in as one, by its socket. Go on?",
+        yes=yes,
+    )
+    return True
+
+
+def _is_good(session: Any, token: Any) -> bool:
+    return not token.HasField("expire_time") or token.expire_time.seconds > session.now()
 
 
 @click.command(cls=Command, examples=("pvc whoami",))

@@ -10,11 +10,12 @@ from google.protobuf.message import Message
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, operation_pb2
-from pvc.gateway.v1 import token_pb2
+from pvc.gateway.v1 import audit_pb2, token_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
 from shell import columns, node_columns
+from shell.audit_columns import AUDIT
 
 NOW = 1_800_000_000
 META = f"""meta {{ uid: "01k5" etag: "42" labels {{ key: "owner" value: "ann" }}
@@ -162,6 +163,29 @@ ROWS: dict[str, tuple[list[Any], Any]] = {
             f"""name: "tokens/ann" {META} role: 2 expire_time {{ seconds: {NOW} }}""",
         ),
         columns.TOKEN,
+    ),
+    "audit": (
+        parsed(
+            audit_pb2.AuditEntry,
+            f"""name: "auditEntries/1" time {{ seconds: {NOW} }} caller: "token ann" role: 2
+            token: "tokens/ann" peer: "10.0.0.7:40312" door: DOOR_REST node: "nodes/n1"
+            method: "pvc.compute.v1.VmService/StartVm" target: "vms/web" request_id: "r1"
+            operation: "operations/2" outcome: OUTCOME_SUCCEEDED count: 1
+            duration {{ nanos: 12000000 }}""",
+            f"""name: "auditEntries/2" time {{ seconds: {NOW} }} caller: "local root" role: 3
+            door: DOOR_SOCKET node: "nodes/n1" method: "pvc.compute.v1.VmService/DeleteVm"
+            target: "vms/web" validate_only: true outcome: OUTCOME_FAILED reason: "WRONG_STATE"
+            message: "vms/web is running; stop it first" count: 1 duration {{ seconds: 2 }}""",
+            f"""name: "auditEntries/3" time {{ seconds: {NOW} }} caller: "nobody" door: DOOR_GRPC
+            peer: "10.0.0.66" node: "nodes/n2" outcome: OUTCOME_REFUSED count: 412
+            reason: "UNAUTHENTICATED" message: "the token is not valid"
+            last_time {{ seconds: {NOW + 59} }} duration {{}}""",
+            f"""name: "auditEntries/4" time {{ seconds: {NOW} }} caller: "token bob" role: 2
+            token: "tokens/bob" peer: "[::1]:9" door: DOOR_GRPC node: "nodes/n1" count: 1
+            method: "pvc.compute.v1.VmService/AttachConsole" target: "vms/db"
+            outcome: OUTCOME_RUNNING""",
+        ),
+        AUDIT,
     ),
     "cluster": (
         parsed(

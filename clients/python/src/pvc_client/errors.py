@@ -363,10 +363,29 @@ def from_rpc(error: Any, address: str = "") -> PvcError:
     code: grpc.StatusCode = error.code()
     words = error.details() or code.name
     if code.name == "UNAVAILABLE" and address:
-        words = f"{address} does not answer: {words.rpartition(': ')[2].rstrip(']')}"
+        words = _unanswered(address, words)
     elif code.name == "DEADLINE_EXCEEDED" and address:
         words = f"{address} gave no answer in the time that the call was given"
     return from_status(status_pb2.Status(code=code.value[0], message=words))
+
+
+_TLS_TROUBLE = {
+    "certificate has expired": "shows a certificate that has expired: have it renewed there",
+    "CERTIFICATE_VERIFY_FAILED": "shows a certificate that no CA signed that is trusted here: give "
+    "the cluster's own (--ca FILE or PVC_CA; ca= in programs)",
+    "Hostname Verification Check failed": "shows a certificate that was made for other addresses: "
+    "call it by one that the certificate names",
+    "WRONG_VERSION_NUMBER": "does not speak TLS: is that its port for gRPC?",
+}
+"""What grpc's words have in them → what is the matter, in ours."""
+
+
+def _unanswered(address: str, words: str) -> str:
+    """Why a call did not get through to an address."""
+    for sign, trouble in _TLS_TROUBLE.items():
+        if sign in words:
+            return f"{address} {trouble}"
+    return f"{address} does not answer: {words.rpartition(': ')[2].rstrip(']')}"
 
 
 def mention(stop: BaseException, words: str) -> None:
