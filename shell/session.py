@@ -194,7 +194,7 @@ class Session:
     def complain(self, error: Exception) -> None:
         """Says on stderr what went wrong."""
         told = failures.report(error, self.coloured(sys.stderr), as_json=self.errors_as_json)
-        click.echo(told, nl=False, err=True)
+        click.echo(told, nl=False, err=True, color=True)
 
     def board(self, titles: Sequence[str]) -> Board:
         """Shows on stderr how far things are."""
