@@ -25,6 +25,7 @@ from shell.render import (
     View,
     clean,
     csv_lines,
+    cut_painted,
     json_text,
     many,
     painted,
@@ -271,6 +272,7 @@ class Live:
             self._text(self._columns).splitlines(),
             f"{len(self._rows)} in all, as of {time.strftime('%H:%M:%S')}; q or Ctrl-C leaves",
             size.lines,
+            size.columns,
             colour=self._session.coloured(sys.stdout),
         )
         if picture != self._shown:
@@ -279,13 +281,13 @@ class Live:
             self._shown = picture
 
 
-def framed(lines: Sequence[str], note: str, height: int, *, colour: bool) -> str:
-    """A table as one picture for a screen: cut to its height, a note below, old text wiped."""
+def framed(lines: Sequence[str], note: str, height: int, width: int, *, colour: bool) -> str:
+    """A table as one picture for a screen: cut to its size, a note below, old text wiped."""
     room = max(height - 2, 1)
     if len(lines) > room:
         lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more"]
     told = [*lines, "", painted(note, "dim", colour)][:height]
-    return "\r\n".join(f"{line}\x1b[K" for line in told)
+    return "\r\n".join(f"{cut_painted(line, width)}\x1b[K" for line in told)
 
 
 @contextmanager
