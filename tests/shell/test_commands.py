@@ -329,6 +329,8 @@ def test_every_command_has_help_with_an_example_that_parses(
     assert shown.exit_code == 0
     assert "Examples:\n  " in shown.output, f"{path} shows no example"
     assert command.help, f"{path} says nothing of itself"
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{path} does not explain {parameter.name}"
     for example in command.examples:
         words = in_words(example)
         if words[0] == "pvc":
