@@ -139,7 +139,7 @@ def ended(
 
 def _told(error: Exception, arguments: Sequence[str], session: Session | None) -> int:
     """Says what went wrong."""
-    if "--debug" in arguments or "-v" in arguments:
+    if failures.is_a_mistake(error) and ("--debug" in arguments or "-v" in arguments):
         import traceback
 
         traceback.print_exception(error)

@@ -20,10 +20,11 @@ from shell.choices import picked
 from shell.connections import Connection, checked_token, choose
 from shell.failures import Declined
 from shell.progress import Board
-from shell.render import Answer, Column, Output, View, clean_lines, many, one
+from shell.render import Answer, Column, Output, View, clean_lines, many, one, painted
 
 if TYPE_CHECKING:
     from pvc_client import Cluster
+    from pvc_client.contract import Call
 
 PIPE_WIDTH = 200
 """Width of a table that no terminal shows: nothing is cut."""
@@ -91,9 +92,19 @@ class Session:
         token, chosen = self._token(), self.connection
         ca = self._ca or chosen.ca or self._env("PVC_CA") or None
         try:
-            return Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
+            cluster = Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
         except OSError as error:
             raise click.UsageError(f"the CA's file cannot be read: {error}") from None
+        cluster.transport.on_call = self._called
+        return cluster
+
+    def _called(self, call: Call) -> None:
+        """Shows a call for --debug."""
+        if self.debug:
+            request = f"  request_id={call.request_id}" if call.request_id else ""
+            took = f"{call.seconds * 1000:.1f} ms"
+            told = f"{call.outcome:<10} {took:>9}  {call.method[1:]}  {call.address}{request}"
+            click.echo(painted(told, "dim", self.coloured(sys.stderr)), err=True, color=True)
 
     def switch(self, wanted: str) -> None:
         """Talks to another cluster from now on, by its name or address, with nothing that was given

@@ -235,3 +235,30 @@ def test_a_closed_stdout_is_no_traceback(world: World, tmp_path: Path) -> None:
         )  # fmt: skip
     assert process.returncode == 1
     assert "No space left" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_debug_shows_every_call_on_stderr(world: World) -> None:
+    code, out, err = ran(world, "--debug", "vm", "modify", "db", "--memory", "3G")
+    assert (code, out) == (0, "vm db is changed\n")
+    called = r"OK +\d+\.\d ms  pvc\.\w+\.v1\.{}  unix:\S+{}\n"
+    assert re.search(called.format("VmService/GetVm", ""), err)
+    assert re.search(called.format("VmService/UpdateVm", r"  request_id=\w{32}"), err)
+    assert re.search(called.format("OperationService/WatchOperations", ""), err)
+    code, out, err = ran(world, "-v", "vm", "info", "nowhere")
+    assert (code, out) == (4, "") and "Traceback" not in err
+    assert re.match(r"NOT_FOUND +\d+\.\d ms  pvc\.compute\.v1\.VmService/GetVm ", err)
+
+
+def test_debug_shows_where_a_mistake_of_ours_is(world: World) -> None:
+    broken = (
+        "import shell.session\n"
+        "shell.session.Session.show_many = lambda *_: 1 / 0\n" + ENTRY
+    )  # fmt: skip
+    for arguments, traced in (([], False), (["--debug"], True)):
+        process = subprocess.run(
+            [sys.executable, "-c", broken, *arguments, "vm", "list"], capture_output=True,
+            env=environment(world), text=True, timeout=20, check=False,
+        )  # fmt: skip
+        assert process.returncode == 1
+        assert "error: pvc has a mistake: ZeroDivisionError" in process.stderr
+        assert ("Traceback" in process.stderr) is traced
