@@ -80,9 +80,7 @@ def report(error: BaseException, colour: bool, *, as_json: bool = False) -> str:
         return f"{painted('error:', 'bad', colour)} {clean_lines(str(error))}\n"
     told_of = clean_lines(f"{type(error).__name__}: {error}")
     head = painted("error:", "bad", colour)
-    return (
-        f"{head} pvc has a mistake: {told_of}\n{_hint('pvc --debug … shows where', colour)}"
-    )
+    return f"{head} pvc has a mistake: {told_of}\n{_hint('pvc --debug … shows where', colour)}"
 
 
 def told(error: PvcError, colour: bool) -> str:
