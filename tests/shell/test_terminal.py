@@ -168,7 +168,8 @@ def test_ctrl_c_at_a_question_is_no(world: World) -> None:
     terminal.close()
 
 
-def test_progress_is_shown_on_one_line(world: World) -> None:
+def test_progress_is_shown_on_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.vms, "work_s", 0.3)
     terminal = Terminal(world, "vm", "start", "web")
     terminal.wait_for(b"vm web runs")
     assert terminal.end() == 0
