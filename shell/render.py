@@ -109,11 +109,13 @@ class Answer:
     """What to say where people read and there are none."""
     is_one: bool = False
     """One thing, told as a record."""
+    of: Any = None
+    """The descriptor of the rows, if it is known without any."""
 
     @property
     def kind(self) -> Any:
         """The descriptor of the rows; None when there are none, or they have none."""
-        return getattr(self.rows[0], "DESCRIPTOR", None) if self.rows else None
+        return self.of or (getattr(self.rows[0], "DESCRIPTOR", None) if self.rows else None)
 
 
 def clean(text: str) -> str:

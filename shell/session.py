@@ -161,10 +161,11 @@ class Session:
 
     def show_many(
         self, rows: Sequence[Any], columns: Sequence[Column], output: Output,
-        nothing: str = "nothing found",
+        nothing: str = "nothing found", kind: Any = None,
     ) -> None:  # fmt: skip
-        """Prints rows; says on stderr when there are none, where people read."""
-        self._show(Answer(rows, columns, output, nothing))
+        """Prints rows; says on stderr when there are none, where people read. kind: their
+        descriptor, which counts when there are none."""
+        self._show(Answer(rows, columns, output, nothing, of=kind))
 
     def show_one(self, row: Any, columns: Sequence[Column], output: Output) -> None:
         """Prints one row."""
@@ -182,7 +183,9 @@ class Session:
         if not rows and output.for_people:
             click.echo(answer.nothing, err=True)
             return
-        told = self.columns(output, answer.columns, answer.kind) if rows else answer.columns
+        told = answer.columns
+        if rows or answer.of is not None:
+            told = self.columns(output, told, answer.kind)
         view = self.view(output)
         text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
         click.echo(text, nl=False)

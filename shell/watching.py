@@ -86,6 +86,17 @@ def changes_of(source: Source, plan: Plan) -> Iterator[Any]:
             changes.close()
 
 
+def go_on(
+    session: Any, asked: Listing, source: Source, plan: Plan, rows: Sequence[Any], revision: int
+) -> None:
+    """Shows rows, then each that is added after a revision, until Ctrl-C."""
+    stream = Stream(session, asked, source, plan, alone=True)
+    stream.show([_Seen(PRESENT, row) for row in rows])
+    for change in source.collection.watch(filter=plan.query, from_revision=revision):
+        if change.kind == ADDED:
+            stream.show([change])
+
+
 class _Seen:
     """A change found by reading."""
 
@@ -115,8 +126,11 @@ def _polled(source: Source, plan: Plan, wanted: dict[str, str]) -> Iterator[_See
 class Stream:
     """Changes as lines: what is there first, in order, then each change as it comes."""
 
-    def __init__(self, session: Any, asked: Listing, source: Source, plan: Plan) -> None:
-        self._session, self._asked, self._plan = session, asked, plan
+    def __init__(
+        self, session: Any, asked: Listing, source: Source, plan: Plan, *, alone: bool = False
+    ) -> None:
+        """alone: tables do not say what kind of change a row is."""
+        self._session, self._asked, self._plan, self._alone = session, asked, plan, alone
         columns = source.found_columns()
         self._columns = session.columns(asked.output, columns, source.kind)
         kind = source.kind.name
@@ -134,12 +148,13 @@ class Stream:
                 rows = {one.resource.name: one for one in there}
                 view = self._session.view(self._asked.output)
                 found = ordered([one.resource for one in there], self._plan.keys, view)
-                self._print([rows[row.name] for row in cut_off(found, self._asked)])
+                self.show([rows[row.name] for row in cut_off(found, self._asked)])
                 there = None
             if change.resource is not None and change.kind != PRESENT:
-                self._print([change])
+                self.show([change])
 
-    def _print(self, changes: Sequence[Any]) -> None:
+    def show(self, changes: Sequence[Any]) -> None:
+        """Prints some of them."""
         view = self._session.view(self._asked.output)
         click.echo(self._told(changes, view), nl=False)
         sys.stdout.flush()
@@ -157,7 +172,7 @@ class Stream:
         kinds = {id(change.resource): change_word(change.kind) for change in changes}
         first = Column("CHANGE", lambda row, v: kinds[id(row)])
         usual = self._columns if view.format == "csv" else shown_of(self._columns, rows, view)
-        columns = [first, *usual]
+        columns = [*([] if self._alone else [first]), *usual]
         header, self._titled = not self._titled, True
         view = View(view.format, view.width, view.colour, view.now, header, view.chosen)
         if view.format == "csv":

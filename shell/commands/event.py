@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from shell import columns
-from shell.render import Output, table
-from shell.tree import Group, Span, command, filter_of, format_option, stacked
-
-PAGE_MAX = 1000
+from shell.listing import Listing, show_log
+from shell.tree import Group, Span, command, inner_list_options, stacked
 
 
 @click.group(cls=Group)
@@ -26,9 +25,10 @@ filters = stacked(
     ),
     click.option("--cause", help="Caused by this: 'token ann', 'coordinator n1'; stars are fine."),
     click.option("--operation", help="Part of this operation."),
-    click.option("--filter", default="", help="Which: 'severity = ERROR AND …'."),
+    inner_list_options,
 )
 GRAVER = {"warning": "severity = WARNING OR severity = ERROR", "error": "severity = ERROR"}
+LINES = 100
 
 
 @command(
@@ -36,49 +36,51 @@ GRAVER = {"warning": "severity = WARNING OR severity = ERROR", "error": "severit
     "list",
     "pvc event list",
     "pvc event list --subject vms/web --since 1h",
-    "pvc event list --severity warning --follow",
+    "pvc event list --severity warning --watch",
 )
 @filters
-@click.option("-l", "--lines", type=click.IntRange(1), default=100, show_default=True,
-              help="How many, the newest.")  # fmt: skip
-@click.option("--follow", is_flag=True, help="Go on with what happens from now on.")
-@format_option
-def list_events(session: Any, lines: int, follow: bool, format: Output, **which: Any) -> None:
+@click.option("-l", "--lines", type=click.IntRange(1), default=LINES, show_default=True,
+              help="How many, the newest; the same as --limit.")  # fmt: skip
+@click.option("--follow", is_flag=True, help="The same as --watch.")
+def list_events(session: Any, lines: int, follow: bool, asked: Listing, **which: Any) -> None:
     """List events, the oldest first."""
-    show_events(session, _query(session, **which), lines, format, follow=follow)
+    asked = replace(asked, limit=asked.limit or lines, watch=asked.watch or follow)
+    show_events(session, asked, *_terms(session, **which))
 
 
-def show_events(session: Any, query: str, lines: int, format: Output, *, follow: bool) -> None:
-    """Prints the newest that match, the oldest of them first; goes on with new ones if told to."""
-    page = min(lines, PAGE_MAX)
-    newest = session.cluster.events.list(filter=query, order_by="name desc", page_size=page)
-    rows = [row for row, _ in zip(newest, range(lines), strict=False)]
-    session.show_many(rows[::-1], columns.EVENT, format)
-    if follow:
-        _follow(session, query, newest.revision)
+def show_events(session: Any, asked: Listing, *terms: str, kept: bool = True) -> None:
+    """Prints the newest that match, the oldest of them first; goes on with new ones if told to.
+
+    kept: off for the new ones alone.
+    """
+    show_log(
+        session, asked, session.cluster.events, columns.EVENT,
+        path="events", terms=terms, kept=kept,
+    )  # fmt: skip
 
 
 @command(event, "watch", "pvc event watch", "pvc event watch --subject 'vms/*' --severity warning")
 @filters
 @click.option("--all", "everything", is_flag=True, help="Begin with those that are kept.")
-def watch(session: Any, everything: bool, **which: Any) -> None:
+def watch(session: Any, everything: bool, asked: Listing, **which: Any) -> None:
     """Show events as they happen, until Ctrl-C."""
     kept = everything or which["since"] is not None
-    _follow(session, _query(session, **which), 0, kept=kept)
+    asked = replace(asked, watch=True)
+    show_events(session, asked, *_terms(session, **which), kept=kept)
 
 
-def _query(
+def _terms(
     session: Any, subject: str | None, since: int | None, severity: str | None,
-    cause: str | None, operation: str | None, filter: str,
-) -> str:  # fmt: skip
-    terms = [filter, GRAVER.get(severity or "", "")]
+    cause: str | None, operation: str | None,
+) -> list[str]:  # fmt: skip
+    terms = [GRAVER.get(severity or "", "")]
     terms += [f"{key} = {_quoted(value)}" for key, value in
               (("subject", subject), ("cause", cause)) if value]  # fmt: skip
     if operation:
         terms.append(f"operation = {_quoted(f'operations/{columns.last(operation)}')}")
     if since:
         terms.append(f'time >= "{_before(session, since)}"')
-    return filter_of("events", None, *terms)
+    return terms
 
 
 def _quoted(text: str) -> str:
@@ -91,15 +93,3 @@ def _before(session: Any, seconds: int) -> str:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     return str(Timestamp(seconds=int(session.now()) - seconds).ToJsonString())
-
-
-def _follow(session: Any, query: str, revision: int, *, kept: bool = False) -> None:
-    """Prints events after a revision, those that are kept before it too if told to; until
-    Ctrl-C."""
-    from pvc.core.v1 import meta_pb2
-
-    wanted = {meta_pb2.CHANGE_KIND_ADDED} | ({meta_pb2.CHANGE_KIND_PRESENT} if kept else set())
-    for change in session.cluster.events.watch(filter=query, from_revision=revision):
-        if change.resource is not None and change.kind in wanted:
-            shown = table([change.resource], columns.EVENT[:5], session.view(Output()))
-            click.echo(shown.partition("\n")[2], nl=False)

@@ -261,3 +261,18 @@ def test_debug_shows_where_a_mistake_of_ours_is(world: World) -> None:
         assert process.returncode == 1
         assert "error: pvc has a mistake: ZeroDivisionError" in process.stderr
         assert ("Traceback" in process.stderr) is traced
+
+
+def test_a_log_that_goes_on_is_added_to(world: World) -> None:
+    """New lines stand under the titles of the first."""
+    ran(world, "token", "create", "log-1", "--role", "viewer")
+    process = begun(world, "event", "list", "--subject", "tokens/log-*", "--watch")
+    assert process.stdout is not None
+    head, first = process.stdout.readline(), process.stdout.readline()
+    ran(world, "token", "create", "log-2", "--role", "viewer")
+    second = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert head.split()[:3] == ["TIME", "SEVERITY", "MESSAGE"]
+    at = head.index("MESSAGE")
+    assert first[at:].startswith("token log-1 made") and second[at:].startswith("token log-2 made")
