@@ -44,6 +44,11 @@ def is_refusal(error: Any) -> TypeGuard[PvcError]:
     return client is not None and isinstance(error, client.PvcError)
 
 
+def is_a_mistake(error: BaseException) -> bool:
+    """Whether nobody expected it: a mistake of PVC's own."""
+    return not (is_refusal(error) or isinstance(error, click.ClickException | Declined | OSError))
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code of an error."""
     if isinstance(error, click.UsageError):
@@ -75,9 +80,7 @@ def report(error: BaseException, colour: bool, *, as_json: bool = False) -> str:
         return f"{painted('error:', 'bad', colour)} {clean_lines(str(error))}\n"
     told_of = clean_lines(f"{type(error).__name__}: {error}")
     head = painted("error:", "bad", colour)
-    return (
-        f"{head} pvc itself has a mistake: {told_of}\n{_hint('pvc --debug … shows where', colour)}"
-    )
+    return f"{head} pvc has a mistake: {told_of}\n{_hint('pvc --debug … shows where', colour)}"
 
 
 def told(error: PvcError, colour: bool) -> str:

@@ -90,7 +90,45 @@ def show_list(
         return
     rows = fetched(source, plan, asked)
     rows = ordered(rows, plan.keys, session.view(asked.output))
-    session.show_many(cut_off(rows, asked), told, asked.output, nothing)
+    session.show_many(cut_off(rows, asked), told, asked.output, nothing, source.kind)
+
+
+def show_log(
+    session: Any,
+    asked: Listing,
+    collection: Any,
+    columns: Sequence[Column],
+    *,
+    path: str,
+    terms: Sequence[str] = (),
+    kept: bool = True,
+    nothing: str = "nothing found",
+) -> None:
+    """Prints the newest of what is only ever added to (events, the audit log), the oldest of them
+    first; goes on with what is added for --watch.
+
+    asked.limit: how many. path, terms: see Source; names must sort by age. kept: off for what is
+    added from now on alone.
+    """
+    source = Source(collection, columns, path, tuple(filter(None, terms)))
+    plan = planned(asked, source, columns, session.now())
+    session.columns(asked.output, columns, source.kind)  # before anything is fetched
+    rows, revision = _newest(source, plan, asked.limit)
+    rows = ordered(rows if kept else [], plan.keys, session.view(asked.output))
+    if asked.watch:
+        from shell.watching import go_on
+
+        go_on(session, asked, source, plan, rows, revision)
+        return
+    session.show_many(rows, columns, asked.output, nothing, source.kind)
+
+
+def _newest(source: Source, plan: Plan, limit: int) -> tuple[list[Any], int]:
+    """The newest rows, the oldest of them first, and the revision that they are of."""
+    size = min(limit or PAGE_MAX, PAGE_MAX)
+    pages = source.collection.list(filter=plan.query, order_by="name desc", page_size=size)
+    found = [row for _, row in zip(range(limit), pages, strict=False)] if limit else list(pages)
+    return found[::-1], int(pages.revision)
 
 
 def show_rows(

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -114,8 +113,8 @@ def call(
     """Runs one command as it is: raises what goes wrong. defaults: of options, by the way to the
     command: {"vm": {"list": {"format": "wide"}}}."""
     with pvc.make_context(
-        "pvc", list(arguments), obj=session, default_map=defaults
-    ) as context:  # fmt: skip
+        "pvc", list(arguments), obj=session, default_map=defaults, color=True
+    ) as context:
         context.meta[ERRORS_AS_JSON] = failures.wants_json(arguments)
         return pvc.invoke(context)
 
@@ -134,31 +133,32 @@ def ended(
         click.echo("\n".join(["", *getattr(stop, "__notes__", ())]), err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        return _broken_pipe()
+        return DONE  # whoever read our output has left: no reason to complain
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told and has an exit code
         return _told(error, arguments, session)
 
 
 def _told(error: Exception, arguments: Sequence[str], session: Session | None) -> int:
     """Says what went wrong."""
-    if "--debug" in arguments or "-v" in arguments:
+    if failures.is_a_mistake(error) and ("--debug" in arguments or "-v" in arguments):
         import traceback
 
         traceback.print_exception(error)
     as_json = failures.wants_json(arguments)
     coloured = (session or Session()).coloured(sys.stderr)
-    click.echo(failures.report(error, coloured, as_json=as_json), nl=False, err=True)
+    told = failures.report(error, coloured, as_json=as_json)
+    click.echo(told, nl=False, err=True, color=True)
     return failures.exit_code(error)
 
 
-def _broken_pipe() -> int:
-    """Whoever read our output has left: no reason to complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):  # what is left in them goes where nobody reads
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os.dup2(nowhere, sys.stdout.fileno())
-    return DONE
+def _flushed(code: int) -> int:
+    """The exit code when all that was printed has gone out, or cannot: then it goes nowhere."""
+    try:
+        sys.stdout.flush()
+        return code
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code if isinstance(error, BrokenPipeError) else code or failures.FAILED
 
 
 def _leave_at_once(_number: int, _frame: Any) -> None:
@@ -187,4 +187,4 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _terminated)
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(_flushed(run(sys.argv[1:])))

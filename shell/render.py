@@ -6,6 +6,7 @@ Nothing that a guest or a user wrote reaches the terminal with its control chara
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ SPELLED = {
     "VNC": "VNC",
 }
 """Words of titles that are not written in lower case."""
+_PAINT = re.compile(r"(\x1b\[[0-9;]*m)")
+_END = "\x1b[0m"
 STYLES = {"good": "32", "busy": "33", "bad": "31", "dim": "2", "bold": "1"}
 
 
@@ -106,11 +109,13 @@ class Answer:
     """What to say where people read and there are none."""
     is_one: bool = False
     """One thing, told as a record."""
+    of: Any = None
+    """The descriptor of the rows, if it is known without any."""
 
     @property
     def kind(self) -> Any:
         """The descriptor of the rows; None when there are none, or they have none."""
-        return getattr(self.rows[0], "DESCRIPTOR", None) if self.rows else None
+        return self.of or (getattr(self.rows[0], "DESCRIPTOR", None) if self.rows else None)
 
 
 def clean(text: str) -> str:
@@ -144,6 +149,21 @@ def cut(text: str, width: int) -> str:
             break
         kept += letter
     return kept + ELLIPSIS
+
+
+def cut_painted(text: str, width: int) -> str:
+    """cut() for a text in styles: those take no room and are ended."""
+    if cells_wide(_PAINT.sub("", text)) <= width:
+        return text
+    kept, left = "", width
+    for place, piece in enumerate(_PAINT.split(text)):
+        if place % 2:
+            kept += piece
+        elif cells_wide(piece) >= left:
+            return f"{kept}{cut(piece + ELLIPSIS, left)}{_END if _END in text else ''}"
+        else:
+            kept, left = kept + piece, left - cells_wide(piece)
+    return kept
 
 
 def painted(text: str, style: str, colour: bool) -> str:

@@ -20,10 +20,11 @@ from shell.choices import picked
 from shell.connections import Connection, checked_token, choose
 from shell.failures import Declined
 from shell.progress import Board
-from shell.render import Answer, Column, Output, View, clean_lines, many, one
+from shell.render import Answer, Column, Output, View, clean_lines, many, one, painted
 
 if TYPE_CHECKING:
     from pvc_client import Cluster
+    from pvc_client.contract import Call
 
 PIPE_WIDTH = 200
 """Width of a table that no terminal shows: nothing is cut."""
@@ -91,9 +92,19 @@ class Session:
         token, chosen = self._token(), self.connection
         ca = self._ca or chosen.ca or self._env("PVC_CA") or None
         try:
-            return Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
+            cluster = Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
         except OSError as error:
             raise click.UsageError(f"the CA's file cannot be read: {error}") from None
+        cluster.transport.on_call = self._called
+        return cluster
+
+    def _called(self, call: Call) -> None:
+        """Shows a call for --debug."""
+        if self.debug:
+            request = f"  request_id={call.request_id}" if call.request_id else ""
+            took = f"{call.seconds * 1000:.1f} ms"
+            told = f"{call.outcome:<10} {took:>9}  {call.method[1:]}  {call.address}{request}"
+            click.echo(painted(told, "dim", self.coloured(sys.stderr)), err=True, color=True)
 
     def switch(self, wanted: str) -> None:
         """Talks to another cluster from now on, by its name or address, with nothing that was given
@@ -150,10 +161,11 @@ class Session:
 
     def show_many(
         self, rows: Sequence[Any], columns: Sequence[Column], output: Output,
-        nothing: str = "nothing found",
+        nothing: str = "nothing found", kind: Any = None,
     ) -> None:  # fmt: skip
-        """Prints rows; says on stderr when there are none, where people read."""
-        self._show(Answer(rows, columns, output, nothing))
+        """Prints rows; says on stderr when there are none, where people read. kind: their
+        descriptor, which counts when there are none."""
+        self._show(Answer(rows, columns, output, nothing, of=kind))
 
     def show_one(self, row: Any, columns: Sequence[Column], output: Output) -> None:
         """Prints one row."""
@@ -171,7 +183,9 @@ class Session:
         if not rows and output.for_people:
             click.echo(answer.nothing, err=True)
             return
-        told = self.columns(output, answer.columns, answer.kind) if rows else answer.columns
+        told = answer.columns
+        if rows or answer.of is not None:
+            told = self.columns(output, told, answer.kind)
         view = self.view(output)
         text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
         click.echo(text, nl=False)
@@ -194,7 +208,7 @@ class Session:
     def complain(self, error: Exception) -> None:
         """Says on stderr what went wrong."""
         told = failures.report(error, self.coloured(sys.stderr), as_json=self.errors_as_json)
-        click.echo(told, nl=False, err=True)
+        click.echo(told, nl=False, err=True, color=True)
 
     def board(self, titles: Sequence[str]) -> Board:
         """Shows on stderr how far things are."""

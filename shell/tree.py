@@ -85,12 +85,42 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+EXPLAINED = {
+    "address": "Where the others reach it.",
+    "conditions": "FIELD=VALUE of the thing, or deleted.",
+    "file": "A file of this machine.",
+    "kind": "Which one.",
+    "method": "A method of the contract: StartVm.",
+    "memory": "How much: 2G, 768M.",
+    "name": "How it is called, or is to be.",
+    "names": "How they are called.",
+    "network": "A network of the cluster.",
+    "new": "How it is to be called.",
+    "part_id": "The one of the VM's: its id.",
+    "request": "The request as JSON; - for standard input.",
+    "size": "How large: 20G.",
+    "snapshot_name": "How the snapshot is called.",
+    "tags": "Words to find it by.",
+    "token": "What pvc node add printed; standard input without it.",
+    "vcpus": "How many processors.",
+    "volume": "A volume: POOL/VOLUME.",
+    "volumes": "Volumes: POOL/VOLUME.",
+    "what": "A kind, or a field of one: vm.spec.cpu.",
+    "word": "Which of the two.",
+    "xml": "A file with the domain; - for standard input.",
+}
+"""What arguments of these names are, where a command does not say more."""
+
+
 class Command(click.Command):
     """A command whose help ends with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
+        for parameter in self.params:
+            if isinstance(parameter, click.Argument) and not parameter.help:
+                parameter.help = EXPLAINED.get(parameter.name or "", "")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs it; what a service says of a field is told of the option that was typed."""
@@ -224,6 +254,10 @@ def names_in(session: Session, collection: str) -> list[str]:
 def name_argument(collection: str, name: str = "name", **kwargs: Any) -> Callable[[F], F]:
     """The argument that names one of a collection, or several with nargs=-1."""
     required = kwargs.pop("required", True)
+    kind = collection.removesuffix("s").replace("_", " ")
+    many = kwargs.get("nargs") == -1
+    told = f"Names of {kind}s: several at once." if many else f"Name of the {kind}."
+    kwargs.setdefault("help", told.replace("vm", "VM"))
     return click.argument(name, required=required, shell_complete=live_names(collection), **kwargs)
 
 
@@ -290,7 +324,7 @@ _QUERY = ("filter", "sort", "limit", "watch", *_OUTPUT)
 inner_list_options = stacked(*_query_options, packed(_listing, "asked", _QUERY))
 """list_options without a PATTERN, for what is inside of something that is named."""
 list_options = stacked(
-    click.argument("pattern", required=False),
+    click.argument("pattern", required=False, help="Only names like this: 'web*'."),
     *_query_options,
     packed(_listing, "asked", ("pattern", *_QUERY)),
 )

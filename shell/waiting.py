@@ -233,7 +233,8 @@ def _hear(jobs: Sequence[Job], heard: SimpleQueue[tuple[Job, Any]], board: Board
                 left -= 1
                 job.ended = True
                 board.ended(job.place, "failed" if job.error else "done")
-        board.draw()
+        if heard.empty():
+            board.draw()
 
 
 def _tell_what_goes_on(jobs: Sequence[Job]) -> None:

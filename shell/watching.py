@@ -25,6 +25,7 @@ from shell.render import (
     View,
     clean,
     csv_lines,
+    cut_painted,
     json_text,
     many,
     painted,
@@ -85,6 +86,17 @@ def changes_of(source: Source, plan: Plan) -> Iterator[Any]:
             changes.close()
 
 
+def go_on(
+    session: Any, asked: Listing, source: Source, plan: Plan, rows: Sequence[Any], revision: int
+) -> None:
+    """Shows rows, then each that is added after a revision, until Ctrl-C."""
+    stream = Stream(session, asked, source, plan, alone=True)
+    stream.show([_Seen(PRESENT, row) for row in rows])
+    for change in source.collection.watch(filter=plan.query, from_revision=revision):
+        if change.kind == ADDED:
+            stream.show([change])
+
+
 class _Seen:
     """A change found by reading."""
 
@@ -114,8 +126,11 @@ def _polled(source: Source, plan: Plan, wanted: dict[str, str]) -> Iterator[_See
 class Stream:
     """Changes as lines: what is there first, in order, then each change as it comes."""
 
-    def __init__(self, session: Any, asked: Listing, source: Source, plan: Plan) -> None:
-        self._session, self._asked, self._plan = session, asked, plan
+    def __init__(
+        self, session: Any, asked: Listing, source: Source, plan: Plan, *, alone: bool = False
+    ) -> None:
+        """alone: tables do not say what kind of change a row is."""
+        self._session, self._asked, self._plan, self._alone = session, asked, plan, alone
         columns = source.found_columns()
         self._columns = session.columns(asked.output, columns, source.kind)
         kind = source.kind.name
@@ -133,12 +148,13 @@ class Stream:
                 rows = {one.resource.name: one for one in there}
                 view = self._session.view(self._asked.output)
                 found = ordered([one.resource for one in there], self._plan.keys, view)
-                self._print([rows[row.name] for row in cut_off(found, self._asked)])
+                self.show([rows[row.name] for row in cut_off(found, self._asked)])
                 there = None
             if change.resource is not None and change.kind != PRESENT:
-                self._print([change])
+                self.show([change])
 
-    def _print(self, changes: Sequence[Any]) -> None:
+    def show(self, changes: Sequence[Any]) -> None:
+        """Prints some of them."""
         view = self._session.view(self._asked.output)
         click.echo(self._told(changes, view), nl=False)
         sys.stdout.flush()
@@ -156,7 +172,7 @@ class Stream:
         kinds = {id(change.resource): change_word(change.kind) for change in changes}
         first = Column("CHANGE", lambda row, v: kinds[id(row)])
         usual = self._columns if view.format == "csv" else shown_of(self._columns, rows, view)
-        columns = [first, *usual]
+        columns = [*([] if self._alone else [first]), *usual]
         header, self._titled = not self._titled, True
         view = View(view.format, view.width, view.colour, view.now, header, view.chosen)
         if view.format == "csv":
@@ -271,6 +287,7 @@ class Live:
             self._text(self._columns).splitlines(),
             f"{len(self._rows)} in all, as of {time.strftime('%H:%M:%S')}; q or Ctrl-C leaves",
             size.lines,
+            size.columns,
             colour=self._session.coloured(sys.stdout),
         )
         if picture != self._shown:
@@ -279,13 +296,13 @@ class Live:
             self._shown = picture
 
 
-def framed(lines: Sequence[str], note: str, height: int, *, colour: bool) -> str:
-    """A table as one picture for a screen: cut to its height, a note below, old text wiped."""
+def framed(lines: Sequence[str], note: str, height: int, width: int, *, colour: bool) -> str:
+    """A table as one picture for a screen: cut to its size, a note below, old text wiped."""
     room = max(height - 2, 1)
     if len(lines) > room:
         lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more"]
     told = [*lines, "", painted(note, "dim", colour)][:height]
-    return "\r\n".join(f"{line}\x1b[K" for line in told)
+    return "\r\n".join(f"{cut_painted(line, width)}\x1b[K" for line in told)
 
 
 @contextmanager

@@ -240,7 +240,7 @@ def log(session: Any, name: str | None, lines: int, follow: bool) -> None:
     wanted = session.cluster.nodes.get(name or this_machine()).name
     own = wanted.partition("/")[2]
     query = f'subject = "{wanted}" OR cause = "* {own}"'
-    show_events(session, query, lines, Output(), follow=follow)
+    show_events(session, Listing(limit=lines, watch=follow), query)
 
 
 @command(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shell.contract.methods import as_called, message_class
-
 if TYPE_CHECKING:
     from pvc_client import Pending
 
@@ -16,16 +14,22 @@ TRIES = 5
 
 def ask(session: Any, method: Any, request: Any, timeout_s: float = 0) -> Any:
     """The answer of a method that gives one. Raises PvcError."""
+    from shell.contract.methods import as_called
+
     return session.cluster.transport.unary(as_called(method), request, timeout_s)
 
 
 def follow(session: Any, method: Any, request: Any, timeout_s: float | None = None) -> Any:
     """The answers of a method that streams them, as they come. Raises PvcError."""
+    from shell.contract.methods import as_called
+
     return session.cluster.transport.stream(as_called(method), request, timeout_s)
 
 
 def get(session: Any, kind: Any, name: str) -> Any:
     """One thing as it is. Raises NotFound."""
+    from shell.contract.methods import message_class
+
     return ask(session, kind.get, message_class(kind.get.input_type)(name=name))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from shell import columns
-from shell.commands.edit import add_edit, add_export, as_in_file
+from shell.commands.edit import add_edit, add_export
 from shell.commands.fields import argument, field, nothing_given, put
 from shell.commands.raw import amended
 from shell.commands.shared import add_info
@@ -264,6 +264,8 @@ def modify(
     if file is not None:
         if any(value not in (None, ()) for value in given.values()):
             raise click.UsageError("give a FILE, or options; not both")
+        from shell.commands.editing import as_in_file
+
         as_in_file(session, "vms", name, file, yes=yes, wait=wait, dry_run=dry_run)
         return
     pending = amended(lambda: _modified(session, name, dict(given), options(dry_run=dry_run)))

@@ -113,6 +113,34 @@ def test_lists(pvc: Any) -> None:
     assert json.loads(pvc("vm", "list", "none-*", "-f", "json").out) == []
 
 
+def test_a_list_as_it_is_asked_for(pvc: Any) -> None:
+    for name, memory in (("as-a", "1G"), ("as-b", "3G"), ("as-c", "2G")):
+        pvc("vm", "create", name, "--memory", memory, "--tag", "as")
+    asked = pvc("vm", "list", "--filter", "tag:as memory>1G", "--sort", "-memory",
+                "--columns", "name,spec.memory.memory_mib", "-f", "csv")  # fmt: skip
+    assert asked.out == "name,spec.memory.memory_mib\nas-b,3072\nas-c,2048\n"
+    few = pvc("vm", "list", "as-*", "--limit", "2", "--sort", "name desc", "-f", "name")
+    assert few.out == "as-c\nas-b\n"
+    bare = pvc("vm", "list", "as-a", "--columns", "name,memory", "--no-header")
+    assert bare.out == "as-a  1G\n"
+    none = pvc("vm", "list", "none", "--columns", "name", "-f", "csv")
+    assert (none.code, none.out) == (0, "name\n")
+    assert pvc("vm", "info", "as-a", "--columns", "memory", "--no-header").out == "1G\n"
+    assert pvc("vm", "info", "as-a", "--columns", "mem").code == 2
+    assert json.loads(pvc("vm", "list", "as-a", "--columns", "name,memory", "-f", "json").out) == [
+        {"name": "as-a", "memory": "1G"}
+    ]  # fmt: skip
+
+
+def test_events_as_they_are_asked_for(pvc: Any) -> None:
+    for name in ("ev-1", "ev-2", "ev-3"):
+        pvc("token", "create", name, "--role", "viewer")
+    asked = pvc("event", "list", "--filter", "subject=tokens/ev-* severity=info", "--limit", "2",
+                "--columns", "subject", "--no-header")  # fmt: skip
+    assert asked.out == "tokens/ev-2\ntokens/ev-3\n", "the newest, the oldest of them first"
+    assert pvc("event", "list", "--filter", "subjekt=x").code == 2
+
+
 def test_a_pattern_with_quotes_stays_a_pattern(pvc: Any) -> None:
     assert pvc("vm", "list", '" OR name:"').out == ""
 
@@ -329,6 +357,8 @@ def test_every_command_has_help_with_an_example_that_parses(
     assert shown.exit_code == 0
     assert "Examples:\n  " in shown.output, f"{path} shows no example"
     assert command.help, f"{path} says nothing of itself"
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{path} does not explain {parameter.name}"
     for example in command.examples:
         words = in_words(example)
         if words[0] == "pvc":

@@ -78,6 +78,21 @@ def test_no_line_is_wider_than_the_terminal_if_it_can_be_helped() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab…"),
+        ("\x1b[1mab\x1b[0mcd", 4, "\x1b[1mab\x1b[0mcd"),
+        ("\x1b[1mab\x1b[0mcd", 3, "\x1b[1mab\x1b[0m…\x1b[0m"),
+        ("\x1b[1mabcd\x1b[0m", 2, "\x1b[1ma…\x1b[0m"),
+        ("漢字漢字", 5, "漢字…"),
+    ],
+)
+def test_styles_take_no_room(text: str, width: int, shown: str) -> None:
+    assert render.cut_painted(text, width) == shown
+
+
+@pytest.mark.parametrize(
     ("text", "count"),
     [("20G", 20 * 2**30), ("1.5 GiB", 3 * 2**29), ("768m", 768 * 2**20), ("512", 512),
      ("1T", 2**40), ("4KB", 4096), ("0", 0)],

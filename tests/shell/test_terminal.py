@@ -35,7 +35,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 class Terminal:
     """A program in a terminal."""
 
-    def __init__(self, world: World, *arguments: str, module: str = "shell.main") -> None:
+    def __init__(
+        self, world: World, *arguments: str, module: str = "shell.main", **more: str
+    ) -> None:
         self.master, slave = pty.openpty()
         self.slave = slave
         termios.tcsetwinsize(slave, (24, 80))
@@ -47,6 +49,7 @@ class Terminal:
             "TERM": "xterm",
             "PROMPT_TOOLKIT_NO_CPR": "1",
             "HOME": str(world.socket.parent),
+            **more,
         }
         entry = f"from {module} import main; main()"
         self.process = subprocess.Popen(
@@ -165,7 +168,8 @@ def test_ctrl_c_at_a_question_is_no(world: World) -> None:
     terminal.close()
 
 
-def test_progress_is_shown_on_one_line(world: World) -> None:
+def test_progress_is_shown_on_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.vms, "work_s", 0.3)
     terminal = Terminal(world, "vm", "start", "web")
     terminal.wait_for(b"vm web runs")
     assert terminal.end() == 0

@@ -52,6 +52,20 @@ class Change(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A call that has ended, for those who want to see each; of a stream its beginning."""
+
+    method: str
+    """ "/pvc.compute.v1.VmService/StartVm"."""
+    address: str
+    request_id: str
+    """Of calls that change something."""
+    seconds: float
+    outcome: str
+    """ "OK", or the Reason: "NOT_FOUND"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """One method of the contract."""
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pvc_client.addresses import is_loopback, root_certificates, split
 from pvc_client.aio import wire
-from pvc_client.contract import ACCESS, Method, give_request_id
+from pvc_client.contract import ACCESS, Call, Method, give_request_id
 from pvc_client.errors import (
     AccessRefused,
     PvcError,
@@ -58,6 +58,8 @@ class AsyncTransport:
         self._at = 0
         self._revision = 0
         self._closed = False
+        self.on_call: Callable[[Call], None] | None = None
+        """Is told of every call, if somebody wants to see them."""
 
     @property
     def address(self) -> str:
@@ -128,7 +130,7 @@ class AsyncTransport:
     async def send(self, method: Method, requests: AsyncIterator[Any]) -> Any:
         """Sends many messages and gets one answer. Never repeated: the messages are spent."""
         await self.settle()
-        address = self.address
+        address, began = self.address, time.monotonic()
         try:
             answer, ended = await wire.send(
                 self.channel_to(address), method, requests, self.metadata()
@@ -136,7 +138,9 @@ class AsyncTransport:
         except wire.RpcError as rpc:
             error = from_rpc(rpc, address)
             self.leave(address, error)
+            self.tell(address, method, None, began, error)
             raise error from None
+        self.tell(address, method, None, began)
         self._note_revision(ended)
         return answer
 
@@ -148,16 +152,35 @@ class AsyncTransport:
 
     async def _once(self, address: str, method: Method, request: Any, left_s: float) -> Any:
         channel, left_s = self.channel_to(address), max(left_s, 0.001)
+        began = time.monotonic()
         try:
             answer, ended = await wire.ask(channel, method, request, left_s, self.metadata())
         except wire.RpcError as rpc:
-            raise from_rpc(rpc, address) from None
+            error = from_rpc(rpc, address)
+            self.tell(address, method, request, began, error)
+            raise error from None
         except wire.Interrupted as stop:
             if not method.reads:
                 mention(stop, _on_its_way(method, request))
             raise
         self._note_revision(ended)
+        self.tell(address, method, request, began)
         return answer
+
+    def tell(
+        self,
+        address: str,
+        method: Method,
+        request: Any,
+        began: float,
+        error: PvcError | None = None,
+    ) -> None:
+        """Tells whoever wants to know of a call that has ended."""
+        if self.on_call is not None:
+            outcome = "OK" if error is None else error.reason or type(error).__name__
+            request_id = getattr(request, "request_id", "")
+            took_s = time.monotonic() - began
+            self.on_call(Call(method.path, address, request_id, took_s, outcome))
 
     @property
     def _attempts(self) -> int:
@@ -216,6 +239,7 @@ class AsyncReplyStream(AsyncIterator[Any]):
 
     def _begin(self) -> None:
         self._attempt += 1
+        self._began = time.monotonic()
         self._address = self._transport.address
         self._stream = wire.Stream(
             self._transport.channel_to(self._address),
@@ -235,6 +259,8 @@ class AsyncReplyStream(AsyncIterator[Any]):
             except wire.RpcError as rpc:
                 pause_s = self._pause_s(from_rpc(rpc, self._address))
             else:
+                if self._attempt:
+                    self._tell()
                 self._attempt = 0
                 return answer
             await wire.sleep(pause_s)
@@ -244,6 +270,8 @@ class AsyncReplyStream(AsyncIterator[Any]):
 
     def _pause_s(self, error: PvcError) -> float:
         """How long to wait before the call is begun again. Raises the error when it is not."""
+        if not self._cancelled:
+            self._tell(error)
         self._transport.leave(self._address, error)
         pause_s = None
         if self._attempt and not self._method.client_streaming:
@@ -251,6 +279,9 @@ class AsyncReplyStream(AsyncIterator[Any]):
         if pause_s is None:
             raise error
         return pause_s
+
+    def _tell(self, error: PvcError | None = None) -> None:
+        self._transport.tell(self._address, self._method, self._request, self._began, error)
 
     def cancel(self) -> None:
         """Ends the call; whoever iterates sees the end."""
