@@ -42,7 +42,10 @@ from shell.waiting import act
 @click.group(
     cls=Group,
     aliases={"flush": "drain", "unflush": "ready", "modify": "update", "set": "update"},
-    lazy={"bmc": ("shell.commands.bmc:bmc", "The controllers of the nodes' power")},
+    lazy={
+        "bmc": ("shell.commands.bmc:bmc", "The controllers of the nodes' power"),
+        "top": ("shell.commands.top:top", "How busy they are"),
+    },
 )
 def node() -> None:
     """The machines of the cluster."""
