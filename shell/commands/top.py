@@ -52,7 +52,8 @@ def _look(session: Any) -> str:
 
 def busy(node: Any) -> float:
     """How much of its processors is wanted, as a share."""
-    return float(node.status.load.load_percent) / max(node.status.cpus * 100, 1)
+    wanted, there = float(node.status.load.load_percent), float(node.status.cpus) * 100
+    return wanted / max(there, 1.0)
 
 
 def used(node: Any) -> float:
