@@ -129,3 +129,9 @@ def command_at(path: str) -> click.Command:
         assert inner is not None, f"{path}: there is no {word}"
         found = inner
     return found
+
+
+def test_the_page_of_commands_is_what_the_tree_makes() -> None:
+    from tools.commands_table import PAGE, page
+
+    assert PAGE.read_text() == page(), "run: .venv/bin/python -m tools.commands_table"
