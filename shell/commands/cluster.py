@@ -1,127 +1,45 @@
-"""`pvc cluster`: the cluster as a whole, made, joined, told how to behave, balanced."""
+"""`pvc cluster`: the cluster as a whole, told how to behave, balanced."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
 from shell import columns
+from shell.commands.fields import field, nothing_given, put
 from shell.measures import parse_span
 from shell.render import Output, clean
-from shell.tree import Group, command, format_option, options, waiting_options, yes_option
+from shell.tree import (
+    Group,
+    Span,
+    command,
+    dry_run_option,
+    format_option,
+    options,
+    waiting_options,
+    yes_option,
+)
 from shell.waiting import finish
 
-INIT = "services.pvcd.init"
-"""Where a new cluster is made; only on a machine that runs the services."""
-JOIN = "services.pvcd.join"
-"""Where a machine becomes a node."""
-REMOVE = "services.pvcd.remove"
-"""Where PVC is taken off a machine."""
 
-
-@click.group(cls=Group, aliases={"info": "status"})
+@click.group(
+    cls=Group,
+    aliases={"info": "status", "faults": "fault"},
+    lazy={
+        "init": ("shell.commands.cluster_machine:init", "Make a new cluster on this machine"),
+        "join": ("shell.commands.cluster_machine:join", "Make this machine a node"),
+        "leave": ("shell.commands.cluster_machine:leave", "Take PVC off this machine"),
+        "status": ("shell.commands.status:status", "How it is, what is wrong, what to do"),
+        "fault": ("shell.commands.status:fault", "What wants a person's attention"),
+        "task": ("shell.commands.operation:task", "List long work, or wait for some"),
+    },
+)
 def cluster() -> None:
     """The cluster as a whole."""
 
 
-@command(cluster, "status", "pvc cluster status", "pvc cluster status -f json")
-@format_option
-def status(session: Any, format: Output) -> None:
-    """Say who leads, how many of what are in which state, and what is wrong."""
-    session.show_one(session.cluster.status(), columns.CLUSTER, format)
-
-
-config_option = click.option(
-    "--config", type=click.Path(dir_okay=False), help="This machine's configuration."
-)
-
-
-def _here(module: str) -> Any:
-    """A module of the services, which only machines that run them have."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        problem = f"this installation has no services, only the client ({error})"
-        raise click.ClickException(problem) from None
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Has the services' own refusals told like any other."""
-    try:
-        yield
-    except Exception as error:
-        if not hasattr(error, "reason_name"):
-            raise
-        raise click.ClickException(str(error)) from None
-
-
-@command(cluster, "init", "sudo pvc cluster init", "sudo pvc cluster init --config lab.toml")
-@config_option
-@yes_option
-def init(session: Any, config: str | None, yes: bool) -> None:
-    """Make a new cluster on this machine: state, CA, first token. Needs no server."""
-    make = _here(INIT).init
-    if config and not Path(config).exists():
-        raise click.BadParameter(f"{config} does not exist", param_hint="--config")
-    session.confirm("Make a new cluster on this machine?", yes=yes)
-    with _told():
-        begun = make(Path(config) if config else None)
-    for name in begun.made:
-        click.echo(f"made {name}")
-    click.echo(f"cluster {begun.cluster} is on {begun.node}; its first token: {begun.token_file}")
-
-
-@command(cluster, "join", "sudo pvc cluster join", "sudo pvc cluster join --config lab.toml")
-@click.argument("token", required=False)
-@config_option
-def join(session: Any, token: str | None, config: str | None) -> None:
-    """Make this machine a node of the cluster that expects it (pvc node add).
-
-    Without TOKEN it is asked for, or read from standard input: other users of the machine can see
-    what is on a command line. May be repeated if it broke off.
-    """
-    make = _here(JOIN).join
-    if not token and sys.stdin.isatty():
-        token = click.prompt("Token", hide_input=True, err=True)
-    given = token or sys.stdin.readline()
-    with _told():
-        joined = make(given, Path(config) if config else None)
-    for path in joined.made:
-        click.echo(f"made {path}")
-    role = ", a coordinator" if joined.coordinator else ""
-    click.echo(f"this machine is {joined.node} of the cluster {joined.cluster}{role}")
-    click.echo(
-        f"next: start PVC's services with --config {joined.config}, then see it come: "
-        "pvc node list",
-        err=True,
-    )
-
-
-@command(cluster, "leave", "sudo pvc cluster leave", "sudo pvc cluster leave --force --yes")
-@config_option
-@click.option("--force", is_flag=True, help="Though the cluster was not told, or is gone.")
-@yes_option
-def leave(session: Any, config: str | None, force: bool, yes: bool) -> None:
-    """Take PVC off this machine: its VMs, its networks, all its state. Stop its services first.
-
-    A node of several is taken out of its cluster before: pvc node remove.
-    """
-    take_off = _here(REMOVE).remove
-    session.confirm(
-        "Take PVC off this machine? Its VMs end, and what is in its state folder is lost.", yes=yes
-    )
-    with _told():
-        left = take_off(Path(config) if config else None, force=force)
-    for remains in left:
-        click.echo(remains, err=True)
-    click.echo("PVC is off this machine" if not left else "PVC is off this machine, but for that")
+WOULD = "this would be accepted; nothing was changed"
 
 
 def _switch(group: click.Group, name: str, field: str, on: tuple[str, str], off: tuple[str, str],
@@ -131,15 +49,17 @@ def _switch(group: click.Group, name: str, field: str, on: tuple[str, str], off:
 
     @command(group, name, f"pvc cluster {name} {on[0]}", f"pvc cluster {name} {off[0]}")
     @click.argument("word", metavar=f"[{on[0]}|{off[0]}]", type=click.Choice([on[0], off[0]]))
+    @dry_run_option
     @yes_option
-    def switch(session: Any, word: str, yes: bool) -> None:
+    def switch(session: Any, word: str, dry_run: bool, yes: bool) -> None:
         from pvc.coordinator.v1 import cluster_pb2
 
         value = word == on[0]
-        if value:
+        if value and not dry_run and not getattr(session.cluster.status().spec, field):
             session.confirm(ask, yes=yes)
-        session.cluster.update(cluster_pb2.ClusterSpec(**{field: value}), [field])
-        click.echo((on if value else off)[1])
+        spec = cluster_pb2.ClusterSpec(**{field: value})
+        session.cluster.update(spec, [field], **options(dry_run=dry_run))
+        session.say(f"cluster {name}: {WOULD if dry_run else (on if value else off)[1]}")
 
     switch.help = help
 
@@ -148,8 +68,8 @@ _switch(
     cluster,
     "maintenance",
     "maintenance",
-    ("on", "maintenance: no node is fenced, nothing is restarted elsewhere"),
-    ("off", "maintenance is over"),
+    ("on", "no node is fenced, nothing is restarted elsewhere"),
+    ("off", "it is over"),
     "Stop fencing, recovery and balancing until it is switched off?",
     "Switch off fencing, recovery and balancing while you work on the machines; VMs go on.",
 )
@@ -157,8 +77,8 @@ _switch(
     cluster,
     "ha",
     "ha_disarmed",
-    ("disarm", "disarmed: nodes that fail are not fenced, their VMs not restarted"),
-    ("arm", "armed: the VMs of nodes that fail are restarted"),
+    ("disarm", "disarmed; nodes that fail are not fenced, their VMs not restarted"),
+    ("arm", "armed; the VMs of nodes that fail are restarted"),
     "Leave the VMs of nodes that fail where they are until it is armed again?",
     "Arm or disarm the recovery of the VMs of nodes that fail.",
 )
@@ -194,32 +114,62 @@ class Milliseconds(click.ParamType[int]):
     "pvc cluster set --reserve-nodes 1",
     "pvc cluster set --fence-delay 500ms --auto-balance --balance-threshold 15",
 )
-@click.option("--reserve-nodes", type=click.IntRange(0),
-              help="Keep room to restart the VMs of so many failed nodes.")  # fmt: skip
-@click.option("--fence-max-percent", type=click.IntRange(1, 100),
-              help="Most nodes that may be fenced at a time; one always may.")  # fmt: skip
-@click.option("--fence-delay", "fence_delay_ms", type=Milliseconds(),
-              help="How long a node that is gone is waited for.")  # fmt: skip
-@click.option("--restart-grace", "restart_grace_s", type=click.IntRange(1),
-              help="The same in seconds, for one whose agent restarts.")  # fmt: skip
-@click.option("--migrations-per-node", type=click.IntRange(1), help="Most at a time.")
-@click.option("--migrations-per-cluster", type=click.IntRange(1), help="Most at a time.")
-@click.option("--auto-balance/--no-auto-balance", default=None, help="Balance by itself, or not.")
-@click.option("--balance-threshold", "balance_threshold_percent", type=click.IntRange(1, 100),
-              help="How uneven the nodes may be used.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
-def set_(session: Any, dry_run: bool, **given: Any) -> None:
+@field(
+    "ClusterSpec.reserve_nodes",
+    "--reserve-nodes",
+    type=int,
+    help="Keep room to restart the VMs of so many failed nodes.",
+)
+@field(
+    "ClusterSpec.fence_max_percent",
+    "--fence-max-percent",
+    type=int,
+    help="Most nodes that may be fenced at a time; one always may.",
+)
+@field(
+    "ClusterSpec.fence_delay_ms",
+    "--fence-delay",
+    type=Milliseconds(),
+    help="How long a node that is gone is waited for.",
+)
+@field(
+    "ClusterSpec.restart_grace_s",
+    "--restart-grace",
+    type=Span(),
+    help="The same, for one whose agent restarts.",
+)
+@field("ClusterSpec.migrations_per_node", "--migrations-per-node", type=int, help="Most at a time.")
+@field(
+    "ClusterSpec.migrations_per_cluster",
+    "--migrations-per-cluster",
+    type=int,
+    help="Most at a time.",
+)
+@field(
+    "ClusterSpec.auto_balance",
+    "--auto-balance/--no-auto-balance",
+    default=None,
+    help="Balance by itself, or not.",
+)
+@field(
+    "ClusterSpec.balance_threshold_percent",
+    "--balance-threshold",
+    type=int,
+    help="How uneven the nodes may be used.",
+)
+@dry_run_option
+@format_option
+def set_(session: Any, dry_run: bool, format: Output, **given: Any) -> None:
     """Change how the cluster is to behave."""
     from pvc.coordinator.v1 import cluster_pb2
 
-    wanted = {key: value for key, value in given.items() if value is not None}
-    if not wanted:
-        raise click.UsageError("nothing to change: give at least one option")
-    spec = cluster_pb2.ClusterSpec(**wanted)
-    after = session.cluster.update(spec, list(wanted), **options(dry_run=dry_run))
-    session.show_one(after.spec, columns.SETTINGS, Output())
+    spec = cluster_pb2.ClusterSpec()
+    paths = put(spec, "ClusterSpec", given)
+    nothing_given(paths)
+    after = session.cluster.update(spec, paths, **options(dry_run=dry_run))
+    session.show_one(after.spec, columns.SETTINGS, format)
     if dry_run:
-        click.echo("this would be so; nothing was changed", err=True)
+        session.note("this would be so; nothing was changed")
 
 
 @command(cluster, "balance", "pvc cluster balance --dry-run", "pvc cluster balance --max-moves 5")

@@ -24,6 +24,8 @@ class _Field:
     path: str
     per: int
     """How many of what is typed make one of the field's: bytes in a MiB."""
+    zero: bool
+    """Zero may be typed, for none or for the default."""
     type: Any
 
     def descriptor(self) -> Any:
@@ -43,7 +45,7 @@ class _Field:
             if one is None or not isinstance(one, int | float | str) or isinstance(one, bool):
                 continue
             typed = one if isinstance(one, str) else one // self.per
-            if wrong := fault(field, typed, lambda number: told(number * self.per)):
+            if wrong := fault(field, typed, lambda n: told(n * self.per), zero=self.zero):
                 shown = repr(one) if isinstance(one, str) else told(one)
                 raise click.BadParameter(f"must {wrong} (got {shown})", param=self)  # type: ignore[arg-type]
         return value
@@ -60,9 +62,11 @@ class _Field:
 class FieldOption(click.Option, _Field):
     """An option that is a field."""
 
-    def __init__(self, *args: Any, path: str, per: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, path: str, per: int = 1, zero: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.path, self.per = path, per
+        self.path, self.per, self.zero = path, per, zero
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Checked too."""
@@ -72,9 +76,11 @@ class FieldOption(click.Option, _Field):
 class FieldArgument(click.Argument, _Field):
     """An argument that is a field."""
 
-    def __init__(self, *args: Any, path: str, per: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, path: str, per: int = 1, zero: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.path, self.per = path, per
+        self.path, self.per, self.zero = path, per, zero
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Checked too."""

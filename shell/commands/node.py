@@ -42,7 +42,10 @@ from shell.waiting import act
 @click.group(
     cls=Group,
     aliases={"flush": "drain", "unflush": "ready", "modify": "update", "set": "update"},
-    lazy={"bmc": ("shell.commands.bmc:bmc", "The controllers of the nodes' power")},
+    lazy={
+        "bmc": ("shell.commands.bmc:bmc", "The controllers of the nodes' power"),
+        "top": ("shell.commands.top:top", "How busy they are"),
+    },
 )
 def node() -> None:
     """The machines of the cluster."""
@@ -206,7 +209,9 @@ def is_primary(session: Any, name: str | None) -> int:
 @field("node.spec.tags", "--tag", multiple=True, help="All its tags, instead of those it has.")
 @click.option("--add-tag", multiple=True, help="One more tag.")
 @click.option("--remove-tag", multiple=True, help="A tag less.")
-@field("node.spec.max_vms", "--max-vms", type=int, help="Most VMs on it; 0: as many as fit.")
+@field(
+    "node.spec.max_vms", "--max-vms", type=int, zero=True, help="Most VMs on it; 0: as many as fit."
+)
 @field("node.spec.address", "--address", help="Where the other nodes reach it.")
 @field("node.meta.labels", "--label", multiple=True, type=Pair(),
        help="A label of your own: KEY=VALUE.")  # fmt: skip

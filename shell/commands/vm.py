@@ -24,6 +24,7 @@ from shell.tree import (
     Pair,
     Size,
     command,
+    dry_run_option,
     list_options,
     live_names,
     name_argument,
@@ -145,6 +146,7 @@ def _file_option(name: str, help: str) -> Callable[[F], F]:
 )
 @field("vm.spec.tags", "--tag", multiple=True, help="A word to find it by.")
 @label_option
+@_file_option("--spec", "Begin with the spec of the VM in this file, as pvc vm export prints it.")
 @field("vm.spec.uuid", "--uuid", help="Its UUID; made up without it.")
 @click.option("--start", is_flag=True, help="Start it.")
 @shape_options
@@ -165,9 +167,19 @@ def _new_vm(given: dict[str, Any], disks: Sequence[str], networks: Sequence[str]
     from pvc.compute.v1 import vm_pb2
     from shell.spec import equipped
 
-    vm = vm_pb2.Vm()
+    vm = vm_pb2.Vm(spec=_spec_in(given["spec"])) if given["spec"] else vm_pb2.Vm()
     put(vm, "vm", given)
     return equipped(vm, disks, networks)
+
+
+def _spec_in(file: str) -> Any:
+    """The spec of the VM in a file, whatever its name. Raises UsageError."""
+    from shell.commands.applying import read
+
+    (document, *more) = read([file])
+    if more or document.kind.path != "vms":
+        raise click.UsageError(f"{file} must hold one VM (it has {document.name})")
+    return document.message.spec
 
 
 def _created(session: Any, name: str, given: dict[str, Any], extra: dict[str, Any]) -> Any:
@@ -188,6 +200,8 @@ def _provisioned(session: Any, name: str, given: dict[str, Any], extra: dict[str
         raise click.UsageError("--label goes without --image")
     first, *more = given["network"] or [""]
     spec = _new_vm(given, [], [first, *more] if more else []).spec
+    if spec.nics and not more and first:
+        raise click.UsageError("--network goes without interfaces in --spec")
     seed = CloudInit(
         user_data=_text(given["user_data"]),
         meta_data=_text(given["meta_data"]),
@@ -213,10 +227,10 @@ def _provisioned(session: Any, name: str, given: dict[str, Any], extra: dict[str
     "virsh dumpxml web | pvc vm define - --volume vda=local/web-root --network br0=default",
 )
 @click.argument("xml", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--name", help="The VM's name; the domain's own without it.")
+@field("ImportVmRequest.vm_id", "--name", help="The VM's name; the domain's own without it.")
 @click.option("--volume", multiple=True, type=Pair(), help="Volume for a disk: vda=POOL/VOLUME.")
 @click.option("--network", multiple=True, type=Pair(), help="Network for a bridge: br0=default.")
-@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+@dry_run_option
 def define(
     session: Any,
     xml: str,

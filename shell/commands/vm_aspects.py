@@ -100,15 +100,15 @@ def tag_remove(session: Any, name: str, tags: tuple[str, ...], wait: Any, dry_ru
 
 
 VCPU = (
-    Column("VM", lambda r, v: columns.last(r.name)),
+    Column("NAME", lambda r, v: columns.last(r.name)),
     Column("NOW", lambda r, v: str(r.status.vcpus or ""), right=True),
-    Column("VCPUS", lambda r, v: str(r.spec.cpu.vcpus), right=True),
+    Column("CPUS", lambda r, v: str(r.spec.cpu.vcpus), right=True),
     Column("MOST", lambda r, v: str(r.spec.cpu.max_vcpus), right=True),
     Column("TOPOLOGY", lambda r, v: topology(r.spec.cpu)),
     Column("MODEL", lambda r, v: r.spec.cpu.model),
 )
 MEMORY = (
-    Column("VM", lambda r, v: columns.last(r.name)),
+    Column("NAME", lambda r, v: columns.last(r.name)),
     Column("NOW", lambda r, v: mebibytes(r.status.memory_mib), right=True),
     Column("MEMORY", lambda r, v: mebibytes(r.spec.memory.memory_mib), right=True),
     Column("MOST", lambda r, v: mebibytes(r.spec.memory.max_memory_mib), right=True),

@@ -118,7 +118,8 @@ disk_options = stacked(
           help="How the node caches it."),
     field("DiskSpec.discard", "--discard/--no-discard", default=None,
           help="Blocks that the guest discards are given back, or not."),
-    field("DiskSpec.boot_order", "--boot-order", type=int, help="Its place in the boot order."),
+    field("DiskSpec.boot_order", "--boot-order", type=int, zero=True,
+          help="Its place in the boot order; 0 for none."),
     field("DiskSpec.read_only", "--read-only", is_flag=True, help="The guest cannot write it."),
 )  # fmt: skip
 nic_options = stacked(
@@ -126,6 +127,7 @@ nic_options = stacked(
     field("NicSpec.mac", "--mac", "-a", "--macaddr", help="Its hardware address; else chosen."),
     field("NicSpec.model", "--model", "-m", type=click.Choice(["virtio", "e1000e"]),
           help="What the guest sees."),
-    field("NicSpec.boot_order", "--boot-order", type=int, help="Its place in the boot order."),
+    field("NicSpec.boot_order", "--boot-order", type=int, zero=True,
+          help="Its place in the boot order; 0 for none."),
     field("NicSpec.link_down", "--link-down", is_flag=True, help="The cable is out."),
 )  # fmt: skip

@@ -9,6 +9,7 @@ import click
 
 from shell import columns
 from shell.commands.fields import argument, put
+from shell.commands.losses import is_on
 from shell.commands.vm_options import disk_options, nic_options
 from shell.listing import Listing, show_rows
 from shell.render import RECORD, Column
@@ -182,9 +183,10 @@ def _unplug(group: click.Group, name: str, part: str) -> None:
     @waiting_options
     @yes_option
     def unplug(session: Any, name: str, part_id: str, wait: Any, dry_run: bool, yes: bool) -> None:
-        found = _part_of(session.cluster.vms.get(name), part, part_id)
-        if not dry_run:
-            session.confirm(f"Take {part_id} out of {name}? The {rest}.", yes=yes)
+        there = session.cluster.vms.get(name)
+        found = _part_of(there, part, part_id)
+        if not dry_run and is_on(there):
+            session.confirm(f"Take {part_id} out of {name}, which runs? The {rest}.", yes=yes)
         begin, extra = getattr(session.cluster.vms, f"detach_{part}"), options(dry_run=dry_run)
         done = f"vm {{}} has no {found} any more"
         act(session, [name], lambda n: begin(n, found, **extra), done, wait=wait, dry_run=dry_run)

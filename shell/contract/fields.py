@@ -89,14 +89,14 @@ def leaves(message: Descriptor, inside: str = "") -> Iterator[tuple[str, FieldDe
             yield from leaves(inner, f"{path}.")
 
 
-def fault(field: FieldDescriptor, value: Any, told: Told = str) -> str:
+def fault(field: FieldDescriptor, value: Any, told: Told = str, *, zero: bool = True) -> str:
     """What a single value must be when it is not: "be between 1 and 512"; "" when it is. told: how
-    numbers are written."""
+    numbers are written. zero: it stands for the default, where there is one."""
     rule = rules(field)
     match value:
         case bool():
             return ""
-        case 0 if not (behaves(field, "REQUIRED") or field.has_presence):
+        case 0 if zero and not (behaves(field, "REQUIRED") or field.has_presence):
             return ""  # unset: the default
         case int() | float():
             return _number_fault(rule, value, told)

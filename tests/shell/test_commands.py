@@ -325,7 +325,7 @@ def test_unknown_commands_get_the_nearest(pvc: Any) -> None:
 
 
 def test_init_without_services_says_so(pvc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shell.commands.cluster.INIT", "services.nothing_here")
+    monkeypatch.setattr("shell.commands.cluster_machine.INIT", "services.nothing_here")
     refused = pvc("cluster", "init", "--yes")
     assert refused.code == 1
     assert "only the client" in refused.err

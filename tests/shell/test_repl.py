@@ -30,7 +30,7 @@ def suggested(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("v", ["vm", "volume"]),
+        ("vo", ["volume"]),
         ("vm sta", ["start"]),
         ("vm start ", ["web", "web-2", "db"]),
         ("vm start web ", ["web-2", "db"]),
