@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 from prompt_toolkit import PromptSession
@@ -22,6 +21,7 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from shell.failures import DONE, FAILED, USAGE
+from shell.language.script import batch
 from shell.live import LiveNames
 from shell.main import pvc, run
 from shell.session import Session
@@ -128,15 +128,23 @@ def history() -> History:
 @click.option("-c", "--connection", metavar="ADDRESS", help="As for pvc. Env: PVC_CONNECTION.")
 @click.option("--token-file", type=click.Path(dir_okay=False), help="As for pvc.")
 @click.option("--ca", type=click.Path(dir_okay=False), help="As for pvc. Env: PVC_CA.")
-@click.argument("script", required=False, type=click.File())
-def shell(connection: str | None, token_file: str | None, ca: str | None, script: Any) -> int:
-    """Run the commands of pvc at a prompt, from SCRIPT, or from standard input."""
+@click.option("-e", "--execute", "lines", multiple=True, metavar="LINE", help="Run this line.")
+@click.option("--keep-going", is_flag=True, help="Go on after errors; the first gives the code.")
+@click.argument("script", required=False, type=click.Path(exists=True, dir_okay=False,
+                                                          allow_dash=True))  # fmt: skip
+def shell(
+    connection: str | None, token_file: str | None, ca: str | None, lines: tuple[str, ...],
+    keep_going: bool, script: str | None,
+) -> int:  # fmt: skip
+    """Run the commands of pvc at a prompt, from SCRIPT, or from standard input.
+
+    A script stops at the first error, says where, and ends with that one's exit code.
+    """
     session = Session(connection or "", token_file or "", ca or "")
-    one = Shell(session)
     try:
-        if script is not None:
-            return one.read_all(script)
-        return one.prompt_forever() if sys.stdin.isatty() else one.read_all(sys.stdin)
+        if script or lines or not sys.stdin.isatty():
+            return batch(session, script or "", lines, keep_going=keep_going)
+        return Shell(session).prompt_forever()
     finally:
         session.close()
 
