@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -62,8 +62,12 @@ class Session:
         self.errors_as_json = False
         self.switches = 0
         """How often another cluster was switched to."""
+        self.going: set[str] = set()
+        """Names of operations that were begun here and go on without anybody waiting for them."""
         self.sink: Sink | None = None
         """Gets what would be shown, while its answer goes on through pipes."""
+        self.page: Callable[[str], None] | None = None
+        """Shows a text that may be longer than the terminal; None: it is printed."""
         self.confirms = True
         """Off: whatever is asked, the answer is yes."""
         self.asks: bool | None = None
@@ -174,7 +178,10 @@ class Session:
         told = self.columns(output, answer.columns, answer.kind) if rows else answer.columns
         view = self.view(output)
         text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
-        click.echo(text, nl=False)
+        if self.page is not None:
+            self.page(text)
+        else:
+            click.echo(text, nl=False)
 
     @property
     def can_ask(self) -> bool:
