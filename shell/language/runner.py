@@ -18,7 +18,7 @@ from shell.language.expand import expanded, stands_for
 from shell.language.flow import through
 from shell.language.line import NAME, Statement, parse
 from shell.language.line import Stage as Written
-from shell.language.settings import Settings
+from shell.language.settings import SETTINGS, Settings
 from shell.language.stages import Stage, made
 from shell.language.stages import stages as stage_commands
 from shell.language.target import written_to
@@ -237,6 +237,15 @@ class Runner:
     def aliases(self) -> Sequence[tuple[str, str]]:
         """The user's own words, with what they stand for."""
         return list(self.settings.aliases.items())
+
+    def queries(self) -> Sequence[tuple[str, str]]:
+        """Saved queries, with what they stand for."""
+        return list(self.settings.queries.items())
+
+    def values(self, setting: str) -> Sequence[tuple[str, str]]:
+        """What a setting may be."""
+        found = SETTINGS.get(setting)
+        return [(choice, "") for choice in found.choices] if found is not None else []
 
 
 def is_builtin(name: str) -> bool:

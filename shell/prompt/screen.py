@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.key_binding.vi_state import InputMode
 
+from shell.connections import HERE
 from shell.failures import DONE
 from shell.prompt.completer import LineCompleter, Memory
 from shell.prompt.jobs import Jobs
@@ -29,7 +29,7 @@ from shell.prompt.pulse import Pulse
 from shell.prompt.speech import Settings, Speech
 from shell.prompt.status import Keys, status_line
 from shell.prompt.style import depth, style
-from shell.session import LOCAL, Session
+from shell.session import Session
 
 MENU_LINES = 8
 PANE_ROWS_MIN = 14
@@ -42,31 +42,30 @@ class Screen:
     def __init__(
         self,
         root: click.Group,
-        session: Callable[[], Session],
+        session: Session,
         speech: Speech,
         settings: Settings,
-        name: Callable[[], str] = lambda: "",
     ) -> None:
-        """session: the one in use, which may be another one later. name: what the connection is
-        called; "" for none."""
+        """session: may switch to another cluster later."""
         self.settings = settings
         self.help = settings["help"] == "on"
         self.searching: Document | None = None
         """What was typed when the search in the history began."""
         self.code = DONE
         """Of the last command."""
-        self._root, self._speech, self._name = root, speech, name
+        self._root, self._speech = root, speech
         self._session = session
-        self._follow(session())
+        self._follow()
         self._past = Past(self._history_path())
         self._memory = Memory(lambda: self.pulse.live)
         self._prompt = self._made()
 
-    def _follow(self, session: Session) -> None:
-        """Begins to follow the cluster of a session."""
-        self._followed = session
-        self.pulse = Pulse(session, self._tell_ended)
-        self.jobs = Jobs(session.going, lambda: self.pulse.live)
+    def _follow(self) -> None:
+        """Begins to follow the cluster that the session talks to now."""
+        self._switches = self._session.switches
+        self._session.going.clear()
+        self.pulse = Pulse(self._session, self._tell_ended)
+        self.jobs = Jobs(self._session.going, lambda: self.pulse.live)
         self._begun = False
 
     def _history_path(self) -> Any:
@@ -74,7 +73,7 @@ class Screen:
             case "none":
                 return None
             case "connection":
-                return history_path(self._name() or self._session().address)
+                return history_path(self._session.connection.label)
         return history_path()
 
     def _made(self) -> PromptSession[str]:
@@ -138,9 +137,9 @@ class Screen:
 
     def _follow_session(self) -> None:
         """Another connection is in use: what is known of the former one goes."""
-        if (session := self._session()) is not self._followed:
+        if self._session.switches != self._switches:
             self.pulse.close()
-            self._follow(session)
+            self._follow()
 
     def _redraw(self) -> None:
         app = self._prompt.app
@@ -159,7 +158,7 @@ class Screen:
     def _tell_ended(self, operation: Any) -> None:
         """An operation has ended; above the prompt, if it was begun here."""
         app = self._prompt.app
-        if operation.name not in self._followed.going or not app.is_running or app.loop is None:
+        if operation.name not in self._session.going or not app.is_running or app.loop is None:
             return
 
         def told() -> None:
@@ -188,8 +187,8 @@ class Screen:
 
     def _place(self) -> str:
         """What the connection is called: nothing for the one on this machine."""
-        name, address = self._name(), self._followed.address
-        return name or ("" if address == LOCAL else address.rpartition("/")[2])
+        chosen = self._session.connection
+        return "" if chosen == HERE else chosen.name or chosen.address.rpartition("/")[2]
 
     def _message(self) -> FormattedText:
         if self.searching is not None:

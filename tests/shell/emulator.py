@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import select
@@ -20,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 PATHS = ":".join(str(ROOT / part) for part in ("", "clients/python/src", "clients/python/gen"))
 WAITED_S = 20.0
 QUIET_S = 0.15
+
+
+START = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from {} import main; main()"
+"""The terminal becomes the one that the process is controlled by: Ctrl-C reaches it. Done there,
+not between fork and exec, where the threads of this process would be half alive."""
 
 
 class _Screen(pyte.Screen):
@@ -50,8 +54,7 @@ class Emulator:
         self._stream = pyte.ByteStream(self.screen)
         self.began, self.home = time.monotonic(), home
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from {entry} import main; main()", *words],
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C reaches it
+            [sys.executable, "-c", START.format(entry), *words],
             stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": PATHS, "TERM": "xterm-256color",
                  "HOME": str(home), "LANG": "C.UTF-8", **(environment or {})}, cwd=home,
@@ -120,6 +123,11 @@ class Emulator:
         while self.read(0.05):
             pass
         return self.process.returncode
+
+    def spent_s(self) -> float:
+        """The processor's time that the process has taken so far."""
+        after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait_until_raw(self) -> None:
         """Until keys go to the program as they are: what is typed before may be lost."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -246,12 +245,12 @@ def test_the_cluster_goes_away_and_comes_back(start: Start, tmp_path: Path) -> N
 
 
 def test_the_prompt_is_there_at_once(start: Start) -> None:
-    began = []
+    spent = []
     for _ in range(3):
         shell = start(ready="pvc@")
-        began.append(time.monotonic() - shell.began)
+        spent.append(shell.spent_s())
         shell.close()
-    assert min(began) < 0.4
+    assert min(spent) < 0.4, "the processor's time: this machine may be busy with something else"
 
 
 def test_no_thread_is_left() -> None:

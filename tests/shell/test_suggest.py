@@ -185,7 +185,7 @@ class InContext(Plain):
 def test_a_context_is_completed_in() -> None:
     assert texts("sta", InContext())[0] == "start"
     assert "start" not in texts("sta")
-    assert texts("start ", InContext())[:2] == ["--wait", "--no-wait"]
+    assert all(text.startswith("--") for text in texts("start ", InContext()))
     assert texts("start d", InContext()) == ["db"]
     assert texts("no", InContext())[0] == "node"
 
