@@ -17,7 +17,7 @@ import click
 
 from shell import failures
 from shell.choices import picked
-from shell.connections import Connection, checked_token, choose
+from shell.connections import Connection, Connections, checked_token, choose
 from shell.failures import Declined
 from shell.progress import Board
 from shell.render import Answer, Column, Output, View, clean_lines, many, one
@@ -94,6 +94,8 @@ class Session:
 
         token, chosen = self._token(), self.connection
         ca = self._ca or chosen.ca or self._env("PVC_CA") or None
+        if chosen.token and not Connections().is_private():
+            self.note(f"others can read your tokens: chmod 600 {Connections().path}")
         try:
             return Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
         except OSError as error:

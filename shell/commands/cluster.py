@@ -107,8 +107,8 @@ def join(session: Any, token: str | None, config: str | None) -> None:
         err=True,
     )
     session.note(
-        f"at your desk, once it is there: pvc connection add {joined.cluster} --replace --address "
-        "HOST,HOST… with all nodes, so that any of them may be down"
+        "then at your desk: pvc connection modify NAME --address HOST,HOST… with all nodes, so "
+        "that any of them may be down"
     )
 
 

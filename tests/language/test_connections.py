@@ -188,6 +188,23 @@ def test_rename_and_remove(pvc: Pvc, prod: Said) -> None:
     assert unknown.code == 2 and "there is no connection 'main'; there are: local, b" in unknown.err
 
 
+def test_a_connection_changes_and_keeps_what_is_not_given(
+    pvc: Pvc, prod: Said, whole: Whole, tmp_path: Path
+) -> None:
+    (tmp_path / "ann").write_text(whole.secrets["ann"])
+    said = pvc("connection", "modify", "prod", "--token-file", str(tmp_path / "ann"))
+    assert said.out == "connection prod is changed: cluster test 2.0, token ann, role viewer\n"
+    found = Connections().get("prod")
+    assert (found.token, found.description) == (whole.secrets["ann"], "the real one")
+    dead = pvc("connection", "modify", "prod", "--address", "127.0.0.1:1")
+    assert dead.code == 5 and Connections().get("prod") == found
+    assert pvc("connection", "set", "prod", "--description", "").code == 0
+    assert Connections().get("prod") == replace(found, description="")
+    assert pvc("connection", "modify", "prod").code == 2
+    assert pvc("connection", "modify", "nope", "--address", "a").code == 2
+    assert pvc("connection", "modify", "local", "--address", "a").code == 2
+
+
 def test_all_are_asked_at_once_and_nobody_is_waited_for(
     pvc: Pvc, prod: Said, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,11 +322,14 @@ def test_what_people_wrote_stays(own_files: Path) -> None:
     assert list(found) == ["b", "a"] and Connections().current() == "a"
 
 
-def test_a_file_that_others_can_read_is_closed_by_the_next_change(own_files: Path) -> None:
+def test_a_file_that_others_can_read_is_told_of_and_closed_by_the_next_change(
+    own_files: Path, pvc: Pvc, prod: Said
+) -> None:
     Connections().add(Connection("a", ("a:1",)))
     file = own_files / "connections.toml"
     file.chmod(0o644)
     assert not Connections().is_private()
+    assert f"chmod 600 {file}" in pvc("-c", "prod", "node", "list", "-f", "name").err
     Connections().use("a")
     assert Connections().is_private()
 
