@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,7 @@ import click
 
 from shell import failures
 from shell.choices import picked
-from shell.connections import Connection, checked_token, choose
+from shell.connections import Connection, Connections, checked_token, choose
 from shell.failures import Declined
 from shell.progress import Board
 from shell.render import Answer, Column, Output, View, clean_lines, many, one, painted
@@ -63,8 +63,12 @@ class Session:
         self.errors_as_json = False
         self.switches = 0
         """How often another cluster was switched to."""
+        self.going: set[str] = set()
+        """Names of operations that were begun here and go on without anybody waiting for them."""
         self.sink: Sink | None = None
         """Gets what would be shown, while its answer goes on through pipes."""
+        self.page: Callable[[str], None] | None = None
+        """Shows a text that may be longer than the terminal; None: it is printed."""
         self.confirms = True
         """Off: whatever is asked, the answer is yes."""
         self.asks: bool | None = None
@@ -91,6 +95,8 @@ class Session:
 
         token, chosen = self._token(), self.connection
         ca = self._ca or chosen.ca or self._env("PVC_CA") or None
+        if chosen.token and not Connections().is_private():
+            self.note(f"others can read your tokens: chmod 600 {Connections().path}")
         try:
             cluster = Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
         except OSError as error:
@@ -188,7 +194,10 @@ class Session:
             told = self.columns(output, told, answer.kind)
         view = self.view(output)
         text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
-        click.echo(text, nl=False)
+        if self.page is not None:
+            self.page(text)
+        else:
+            click.echo(text, nl=False)
 
     @property
     def can_ask(self) -> bool:

@@ -1,148 +1,177 @@
-"""What could come next on a command line: commands, options, their values and live names, with what
-each means. Knows the click tree and nothing of screens; the names come from whoever has them.
+"""Where on a command line somebody is, by the tree of commands: which command, which parameter,
+what was given. Knows nothing of screens, and asks nobody.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import click
 
-FindNames = Callable[[str], Sequence[str]]
-"""The names in a collection ("vms"), at once, from memory."""
 
+class Slot(Enum):
+    """What the word that is being typed will be."""
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """One thing that could come next."""
-
-    text: str
-    help: str = ""
+    COMMAND = "command"
+    OPTION = "option"
+    VALUE = "value"
+    """Of the parameter that is awaited."""
+    SURPLUS = "surplus"
+    """One word more than the command takes."""
+    LOST = "lost"
+    """A word before is no command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where on a line the cursor is."""
+    """Where the words before lead."""
 
     context: click.Context
-    """Of the command that the words before lead to."""
-    given: tuple[str, ...]
-    """The words after that command."""
-    word: str
-    """What is being typed."""
+    """Of the command that they lead to."""
+    slot: Slot
+    typed: str
+    """The word as far as it is there; of --option=value the value."""
+    awaited: click.Parameter | None = None
+    arguments: tuple[str, ...] = ()
+    options: frozenset[str] = frozenset()
+    """Names of the options that were given, as the command calls its parameters."""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names of the commands that lead here: ("vm", "snapshot", "create")."""
+        names: list[str] = []
+        context: click.Context | None = self.context
+        while context is not None and context.parent is not None:
+            names.append(context.command.name or "")
+            context = context.parent
+        return tuple(reversed(names))
 
 
-def words_of(text: str) -> tuple[list[str], str]:
-    """The finished words of a line and the one that is being typed; an open quote is fine."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    words: list[str] = []
-    try:
-        words += lexer
-    except ValueError:
-        words.append(lexer.token)
-        return words[:-1], words[-1]
-    if not words or text[-1:].isspace():
-        return words, ""
-    return words[:-1], words[-1]
+@dataclass(slots=True)
+class _Walk:
+    """What was read so far."""
 
+    context: click.Context
+    arguments: list[str] = field(default_factory=list)
+    options: set[str] = field(default_factory=set)
+    awaited: click.Option | None = None
+    missing: int = 0
+    """Values that the awaited option still takes."""
+    literal: bool = False
+    """Behind `--`: nothing is an option any more."""
+    lost: bool = False
 
-def place_of(root: click.Group, text: str) -> Place:
-    """Follows the words of a line into the tree as far as they lead."""
-    words, word = words_of(text)
-    context = click.Context(root, info_name="pvc", resilient_parsing=True)
-    while words and isinstance(context.command, click.Group):
-        inner = context.command.get_command(context, words[0])
+    def read(self, word: str) -> None:
+        """Takes in a finished word."""
+        if self.awaited is not None:
+            self.missing -= 1
+            self.awaited = self.awaited if self.missing else None
+        elif not self.literal and word == "--":
+            self.literal = True
+        elif not self.literal and len(word) > 1 and word.startswith("-"):
+            self._option(word)
+        elif isinstance(self.context.command, click.Group) and not self.lost:
+            self._step(self.context.command, word)
+        else:
+            self.arguments.append(word)
+
+    def _step(self, group: click.Group, word: str) -> None:
+        inner = group.get_command(self.context, word)
         if inner is None:
+            self.lost = True
+            return
+        self.context = click.Context(inner, self.context, word, resilient_parsing=True)
+        self.arguments, self.options = [], set()
+
+    def _option(self, word: str) -> None:
+        option, value = option_in(self.context, word)
+        if option is None:
+            return
+        self.options.add(option.name or "")
+        if takes_value(option) and value is None:
+            self.awaited, self.missing = option, max(option.nargs, 1)
+
+
+def takes_value(option: click.Option) -> bool:
+    """Whether a value belongs to it."""
+    return not option.is_flag and not option.count
+
+
+def option_in(context: click.Context, word: str) -> tuple[click.Option | None, str | None]:
+    """The option that a word of the line is, and the value that it brings along: --format=json,
+    -fjson, -yf."""
+    if word.startswith("--"):
+        spelling, equals, value = word.partition("=")
+        return option_named(context, spelling), value if equals else None
+    for at in range(1, len(word)):
+        option = option_named(context, f"-{word[at]}")
+        if option is None:
             break
-        context = click.Context(inner, context, words.pop(0), resilient_parsing=True)
-    return Place(context, tuple(words), word)
-
-
-def suggestions(root: click.Group, text: str, names: FindNames) -> Iterator[Suggestion]:
-    """What could stand in the place of the word that is being typed, best first."""
-    place = place_of(root, text)
-    command = place.context.command
-    found: Iterator[Suggestion]
-    if (option := _awaited(place)) is not None:
-        found = _values(option, names)
-    elif place.word.startswith("-"):
-        found = _options(place)
-    elif isinstance(command, click.Group):
-        found = _commands(place) if not place.given else iter(())
+        if takes_value(option):
+            return option, word[at + 1 :] or None
     else:
-        found = _arguments(place, names)
-    yield from _matching(found, place.word)
+        return option_named(context, word[-2:] if len(word) == 2 else f"-{word[-1]}"), None
+    return None, None
 
 
-def _matching(found: Iterator[Suggestion], word: str) -> Iterator[Suggestion]:
-    """Those that begin with the word, then those that merely hold its letters in their order."""
-    loose = []
-    for one in found:
-        if one.text.startswith(word):
-            yield one
-        elif is_fuzzy(one.text, word):
-            loose.append(one)
-    yield from loose
-
-
-def is_fuzzy(text: str, word: str) -> bool:
-    """Whether the letters of the word stand in the text in their order."""
-    rest = iter(text.lower())
-    return all(letter in rest for letter in word.lower())
-
-
-def _awaited(place: Place) -> click.Parameter | None:
-    """The option whose value is being typed, or None."""
-    last = place.given[-1] if place.given else ""
-    for parameter in place.context.command.get_params(place.context):
-        takes_value = isinstance(parameter, click.Option) and not parameter.is_flag
-        if takes_value and last in parameter.opts:
-            return parameter
+def option_named(context: click.Context, spelling: str) -> click.Option | None:
+    """The option with that spelling."""
+    for option in context.command.get_params(context):
+        if isinstance(option, click.Option) and spelling in (
+            *option.opts,
+            *option.secondary_opts,
+        ):
+            return option
     return None
 
 
-def _options(place: Place) -> Iterator[Suggestion]:
-    for parameter in place.context.command.get_params(place.context):
-        if not isinstance(parameter, click.Option) or parameter.hidden:
-            continue
-        spellings = [*parameter.opts, *parameter.secondary_opts]
-        if parameter.multiple or not any(one in place.given for one in spellings):
-            for spelling in spellings:
-                if spelling.startswith("--") or place.word == "-":
-                    yield Suggestion(spelling, parameter.help or "")
+def arguments_of(context: click.Context) -> list[click.Argument]:
+    """The arguments of a command."""
+    found = context.command.get_params(context)
+    return [one for one in found if isinstance(one, click.Argument)]
 
 
-def _commands(place: Place) -> Iterator[Suggestion]:
-    from shell.tree import Group
-
-    group = place.context.command
-    assert isinstance(group, Group)
-    for name, help in group.told(place.context):
-        yield Suggestion(name, help)
-
-
-def _arguments(place: Place, names: FindNames) -> Iterator[Suggestion]:
-    """Values for the argument whose turn it is."""
-    arguments = [
-        one
-        for one in place.context.command.get_params(place.context)
-        if isinstance(one, click.Argument)
-    ]
-    filled = sum(not word.startswith("-") for word in place.given)
-    if arguments and (filled < len(arguments) or arguments[-1].nargs == -1):
-        for one in _values(arguments[min(filled, len(arguments) - 1)], names):
-            if one.text not in place.given:
-                yield one
+def place_of(root: click.Group, words: Sequence[str], typed: str) -> Place:
+    """Where the finished words of a line lead, and what the word that is being typed will be."""
+    walk = _Walk(click.Context(root, info_name=root.name, resilient_parsing=True))
+    for word in words:
+        walk.read(word)
+    place = Place(
+        walk.context, Slot.SURPLUS, typed, None, tuple(walk.arguments), frozenset(walk.options)
+    )
+    if walk.lost:
+        return replace(place, slot=Slot.LOST)
+    if walk.awaited is not None:
+        return replace(place, slot=Slot.VALUE, awaited=walk.awaited)
+    if typed.startswith("-") and not walk.literal:
+        return _at_option(place)
+    if isinstance(walk.context.command, click.Group):
+        return replace(place, slot=Slot.COMMAND)
+    return _at_argument(place)
 
 
-def _values(parameter: click.Parameter, names: FindNames) -> Iterator[Suggestion]:
-    """What a parameter may be, as far as that can be listed."""
-    if isinstance(parameter.type, click.Choice):
-        yield from (Suggestion(str(choice)) for choice in parameter.type.choices)
-    collection = getattr(parameter, "_custom_shell_complete", None)
-    if (path := getattr(collection, "collection", "")) != "":
-        yield from (Suggestion(name, path.removesuffix("s")) for name in names(path))
+def _at_option(place: Place) -> Place:
+    """In the name of an option, or in the value that is written to it."""
+    glued = "=" in place.typed or not place.typed.startswith("--")
+    option, value = option_in(place.context, place.typed) if glued else (None, None)
+    if option is None or value is None or not takes_value(option):
+        return replace(place, slot=Slot.OPTION)
+    return replace(place, slot=Slot.VALUE, awaited=option, typed=value)
+
+
+def _at_argument(place: Place) -> Place:
+    arguments, filled = arguments_of(place.context), len(place.arguments)
+    if not arguments or (filled >= len(arguments) and arguments[-1].nargs != -1):
+        return place
+    awaited = arguments[min(filled, len(arguments) - 1)]
+    return replace(place, slot=Slot.VALUE, awaited=awaited)
+
+
+def collection_of(parameter: click.Parameter | None, before: Sequence[str] = ()) -> str:
+    """The collection in which the values of a parameter are; "" for any other parameter."""
+    complete = getattr(parameter, "_custom_shell_complete", None)
+    if by_words := getattr(complete, "collection_of", None):
+        return str(by_words(before))
+    return str(getattr(complete, "collection", ""))

@@ -85,6 +85,7 @@ def _told(session: Any, job: Job, done: str | Callable[[Any], str]) -> Any:
 def _left(session: Any, begun: Sequence[Pending[Any]]) -> None:
     """Says what goes on without anybody waiting for it."""
     for pending in begun:
+        session.going.add(pending.name)
         click.echo(pending.name)
         session.note(f"it goes on; look at it: pvc operation info {_id(pending)}")
 
@@ -164,7 +165,7 @@ def _begun(
                 begun.append((name, pending))
     except (KeyboardInterrupt, SystemExit) as stop:
         _tell_what_was_asked(left)
-        _tell_what_goes_on([Job(i, n, pending) for i, (n, pending) in enumerate(begun)])
+        _tell_what_goes_on(session, [Job(i, n, one) for i, (n, one) in enumerate(begun)])
         _stop(stop)
     return begun
 
@@ -192,7 +193,7 @@ def _wait_for_all(session: Any, jobs: Sequence[Job], wait: Waiting | bool) -> No
         _hear(jobs, heard, board)
     except (KeyboardInterrupt, SystemExit) as stop:
         board.end()
-        _tell_what_goes_on([job for job in jobs if not job.ended])
+        _tell_what_goes_on(session, [job for job in jobs if not job.ended])
         _stop(stop)
     finally:
         board.end()
@@ -237,8 +238,9 @@ def _hear(jobs: Sequence[Job], heard: SimpleQueue[tuple[Job, Any]], board: Board
             board.draw()
 
 
-def _tell_what_goes_on(jobs: Sequence[Job]) -> None:
+def _tell_what_goes_on(session: Any, jobs: Sequence[Job]) -> None:
     """What somebody who stops waiting should know."""
+    session.going |= {job.pending.name for job in jobs}
     if not jobs:
         return
     one = len(jobs) == 1

@@ -66,6 +66,10 @@ def init(session: Any, /, config: str | None, yes: bool) -> None:
     for name in begun.made:
         click.echo(f"made {name}")
     click.echo(f"cluster {begun.cluster} is on {begun.node}; its first token: {begun.token_file}")
+    session.note(
+        f"from your desk: pvc connection add {begun.cluster} --address HOST --token-file "
+        "admin.token --ca ca.crt, with copies of that file and of tls/ca.crt beside it"
+    )
 
 
 @click.command(
@@ -98,6 +102,10 @@ def join(session: Any, /, token: str | None, config: str | None) -> None:
         f"next: start PVC's services with --config {joined.config}, then see it come: "
         "pvc node list",
         err=True,
+    )
+    session.note(
+        "then at your desk: pvc connection modify NAME --address HOST,HOST… with all nodes, so "
+        "that any of them may be down"
     )
 
 

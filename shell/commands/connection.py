@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,17 @@ from click.shell_completion import CompletionItem
 
 from shell import connections
 from shell.connections import HERE, LOCAL, Connection, Connections
+from shell.greetings import UNASKED, State, ask, states
 from shell.listing import Listing, show_rows
 from shell.render import WIDE, Column, Output
-from shell.tree import Group, command, format_option, rows_options, yes_option
-
-ASKING_S = 3.0
-"""A cluster that takes longer to say how it is does not answer."""
-GRACE_S = 1.0
+from shell.tree import F, Group, command, format_option, rows_options, stacked, yes_option
 
 
 @click.group(
-    cls=Group, aliases={"detail": "info", "show": "info", "delete": "remove", "rm": "remove"}
+    cls=Group, aliases={"detail": "info", "show": "info", "delete": "remove", "set": "modify"}
 )
 def connection() -> None:
     """Clusters that you know by name: addresses, a token, the CA."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a cluster said of itself when it was asked."""
-
-    answer: str = ""
-    """ "ok", or why there is none; "" when it was not asked."""
-    cluster: str = ""
-    version: str = ""
-    health: str = ""
-    caller: str = ""
-    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +32,7 @@ class Row:
 
     connection: Connection
     is_current: bool
-    state: State = State()
+    state: State = UNASKED
 
     @property
     def name(self) -> str:
@@ -97,6 +80,7 @@ def _names(_ctx: click.Context, _param: Any, incomplete: str) -> list[Completion
 
 
 _names.offers = connections.names  # type: ignore[attr-defined]
+name_of_one = click.argument("name", shell_complete=_names)
 
 
 def _ca(path: str) -> str:
@@ -108,23 +92,43 @@ def _ca(path: str) -> str:
         raise click.BadParameter(f"{path}: {problem}", param_hint="--ca") from None
 
 
-def _token(session: Any, path: str, from_stdin: bool, addresses: Sequence[str]) -> str:
-    """The secret: from a file or standard input, or asked for where somebody can answer."""
+def _token(path: str, from_stdin: bool) -> str:
+    """The secret from a file or standard input; "" for none."""
     if path and from_stdin:
         raise click.UsageError("--token-file and --token-stdin exclude each other")
-    if path:
-        try:
-            text = Path(path).read_text(errors="replace")
-        except OSError as error:
-            problem = f"{path}: {error.strerror}"
-            raise click.BadParameter(problem, param_hint="--token-file") from None
-        return connections.checked_token(text, path)
     if from_stdin:
         return connections.checked_token(sys.stdin.read(), "standard input")
-    if session.can_ask and not addresses[0].startswith("unix:"):
-        typed = click.prompt("Token", hide_input=True, default="", show_default=False, err=True)
-        return connections.checked_token(typed, "what was typed")
-    return ""
+    if not path:
+        return ""
+    try:
+        text = Path(path).read_text(errors="replace")
+    except OSError as error:
+        problem = f"{path}: {error.strerror}"
+        raise click.BadParameter(problem, param_hint="--token-file") from None
+    return connections.checked_token(text, path)
+
+
+def _typed(session: Any) -> str:
+    """The secret from somebody who can be asked."""
+    if not session.can_ask:
+        return ""
+    typed = click.prompt("Token", hide_input=True, default="", show_default=False, err=True)
+    return connections.checked_token(typed, "what was typed")
+
+
+secret_options = stacked(
+    click.option("--token-file", default="", metavar="FILE", help="It has the secret of a token."),
+    click.option("--token-stdin", is_flag=True, help="The secret comes on standard input."),
+    click.option("--ca", default="", metavar="FILE", help="The cluster's CA: a node's tls/ca.crt."),
+)
+check_option = click.option(
+    "--check/--no-check", default=True, show_default=True, help="See if it answers, first."
+)
+
+
+def _address_option(*, required: bool) -> Callable[[F], F]:
+    help = "Where its gateways listen; when one is silent the next is asked."
+    return click.option("--address", required=required, metavar="HOST:PORT[,…]", help=help)
 
 
 @command(connection, "add",
@@ -132,13 +136,10 @@ def _token(session: Any, path: str, from_stdin: bool, addresses: Sequence[str]) 
          "ssh n1 cat ann.token | pvc connection add prod --address n1 --token-stdin --ca ca.crt",
          "pvc connection add lab --address 10.0.0.1 --no-check --use")  # fmt: skip
 @click.argument("name")
-@click.option("--address", required=True, metavar="HOST:PORT[,…]",
-              help="Where its gateways listen; when one is silent the next is asked.")  # fmt: skip
-@click.option("--token-file", default="", metavar="FILE", help="The secret of a token is in it.")
-@click.option("--token-stdin", is_flag=True, help="The secret comes on standard input.")
-@click.option("--ca", default="", metavar="FILE", help="The cluster's CA: tls/ca.crt of a node.")
+@_address_option(required=True)
+@secret_options
 @click.option("--description", default="", help="A text for people.")
-@click.option("--check/--no-check", default=True, show_default=True, help="See if it answers.")
+@check_option
 @click.option("--use", "is_used", is_flag=True, help="Use it from now on.")
 @click.option("--replace", "overwrite", is_flag=True, help="In the place of the one of that name.")
 def add(
@@ -153,12 +154,11 @@ def add(
         raise click.UsageError(f"there is a connection {name!r} already; --replace takes its place")
     addresses = connections.addresses_in(address)
     certificate = _ca(ca) if ca else ""
-    secret = _token(session, token_file, token_stdin, addresses)
+    secret = _token(token_file, token_stdin)
+    if not (token_file or token_stdin) and not addresses[0].startswith("unix:"):
+        secret = _typed(session)
     made = Connection(name, addresses, description, secret, certificate)
-    told = ""
-    if check:
-        state = _checked(session, made)
-        told = f": cluster {state.cluster} {state.version}, {state.caller}, role {state.role}"
+    told = _greeting(session, made) if check else ""
     store.add(made, overwrite=overwrite, use=is_used)
     session.say(f"connection {name} is kept{told}")
     if is_used:
@@ -167,64 +167,58 @@ def add(
         session.note(f"next: pvc -c {name} vm list; or for good: pvc connection use {name}")
 
 
+@command(connection, "modify", "pvc connection modify prod --address n1,n2,n3",
+         "pvc connection modify prod --token-file new.token")  # fmt: skip
+@name_of_one
+@_address_option(required=False)
+@secret_options
+@click.option("--description", help="A text for people.")
+@check_option
+def modify(
+    session: Any, name: str, address: str | None, token_file: str, token_stdin: bool, ca: str,
+    description: str | None, check: bool,
+) -> None:  # fmt: skip
+    """Change one: other addresses, a new token. What is not given stays."""
+    store = Connections()
+    before = store.get(connections.checked_name(name))
+    after = replace(
+        before,
+        addresses=connections.addresses_in(address) if address else before.addresses,
+        description=before.description if description is None else description,
+        token=_token(token_file, token_stdin) or before.token,
+        ca=_ca(ca) if ca else before.ca,
+    )
+    if after == before:
+        raise click.UsageError("nothing would change: give an option with something new")
+    told = _greeting(session, after) if check else ""
+    store.add(after, overwrite=True)
+    session.say(f"connection {name} is changed{told}")
+
+
+def _greeting(session: Any, made: Connection) -> str:
+    """How the cluster greets it, for people. Raises PvcError."""
+    state = _checked(session, made)
+    return f": cluster {state.cluster} {state.version}, {state.caller}, role {state.role}"
+
+
 def _checked(session: Any, made: Connection) -> State:
     """How the cluster greets it. Raises PvcError when it does not."""
     from pvc_client import PvcError
 
     try:
-        return _ask(made)
+        return ask(made)
     except PvcError:
         session.note(
-            "nothing was kept: look at --address, --ca and --token-file; --no-check keeps it as "
-            "it is"
+            "nothing was kept: look at --address, --ca and --token-file; with --no-check it is "
+            "kept all the same"
         )
         raise
 
 
-def _ask(one: Connection) -> State:
-    """What a cluster says of itself. Raises PvcError."""
-    from pvc_client import Cluster, PvcError
-    from shell.columns import enum_word
-
-    with Cluster(one.address, token=one.token, ca=one.ca or None, timeout_s=ASKING_S) as cluster:
-        who = cluster.whoami()
-        found = State("ok", who.cluster, who.version, "", who.caller, enum_word(who, "role"))
-        try:
-            return replace(found, health=enum_word(cluster.status(), "health"))
-        except PvcError as error:  # it greeted us: that is more than nothing
-            return replace(found, answer=error.message, health="unknown")
-
-
-def _states(found: Sequence[Connection]) -> dict[str, State]:
-    """What all of them say, asked at once; whoever has not answered by then has not."""
-    said: dict[str, State] = {}
-
-    def ask(one: Connection) -> None:
-        try:
-            said[one.name] = _ask(one)
-        except Exception as error:  # noqa: BLE001 - of another cluster, and shown as its answer
-            said[one.name] = State(str(error) or type(error).__name__)
-
-    threads = [threading.Thread(target=ask, args=(one,), daemon=True) for one in found]
-    for thread in threads:
-        thread.start()
-    end = _now() + ASKING_S + GRACE_S
-    for thread in threads:
-        thread.join(max(end - _now(), 0))
-    late = State(f"no answer within {ASKING_S + GRACE_S:.0f} s")
-    return {one.name: said.get(one.name, late) for one in found}
-
-
-def _now() -> float:
-    import time
-
-    return time.monotonic()
-
-
 def _rows(session: Any, found: Sequence[Connection], asks: bool) -> list[Row]:
-    states = _states(found) if asks else {}
+    said = states(found) if asks else {}
     here = session.connection.name
-    return [Row(one, one.name == here, states.get(one.name, State())) for one in found]
+    return [Row(one, one.name == here, said.get(one.name, UNASKED)) for one in found]
 
 
 status_option = click.option("--status", is_flag=True, help="Ask each how it is, all at once.")
@@ -238,9 +232,6 @@ def list_(session: Any, status: bool, asked: Listing) -> None:
     known = [HERE, *Connections().all().values()]
     shown = (*STORED, *ASKED) if status else STORED
     show_rows(session, asked, _rows(session, known, status), shown)
-
-
-name_of_one = click.argument("name", shell_complete=_names)
 
 
 @command(connection, "info", "pvc connection info prod", "pvc connection info prod --status")

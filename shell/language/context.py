@@ -12,6 +12,9 @@ from typing import Any
 
 import click
 
+SEARCHES = ("everything", "filter", "tags")
+"""Options that say which ones are meant, in the place of names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -47,18 +50,21 @@ class _Placed(str):
 
 
 def placed(root: click.Group, context: Context, words: Sequence[str]) -> list[str]:
-    """The words as the tree takes them: the context's group before what only that has, and its name
-    where a command needs one of its kind and was given none.
+    """The words as the tree takes them: the context's group before what it has, and its name where
+    a command takes one of its kind.
 
-    `pvc` before a command means the command as it is, whatever group the context would find it in.
+    A command that was written in full gets the name only where it could not do without. One that
+    was found in the context's group is about the name unless the words are as many as it takes.
+    `pvc` before a command means that it is written in full.
     """
     from_root = list(words[:1]) == ["pvc"]
     rest = list(words[1:] if from_root else words)
     if not context or not rest:
         return rest
-    if not from_root and _child(_child(root, context.kind), rest[0]) is not None:
+    is_short = not from_root and _child(_child(root, context.kind), rest[0]) is not None
+    if is_short:
         rest = [context.kind, *rest]
-    return _named(root, context, rest) if context.name else rest
+    return _named(root, context, rest, is_short) if context.name else rest
 
 
 def collection_of(root: click.Group, kind: str) -> str:
@@ -102,35 +108,50 @@ def _collection(parameter: click.Parameter) -> str:
     return str(getattr(complete, "collection", ""))
 
 
-def _named(root: click.Group, context: Context, words: list[str]) -> list[str]:
+def _named(root: click.Group, context: Context, words: list[str], is_short: bool) -> list[str]:
     """The words with the name put in, if the command lacks it."""
     command, _, rest = located(root, words)
-    if isinstance(command, click.Group):
-        return words
-    arguments = [one for one in _arguments(command) if one.required]
+    arguments = [] if isinstance(command, click.Group) else _arguments(command)
     ours = [one for one in arguments if _collection(one) == context.collection]
     if not ours:
         return words
-    given = _positionals(command, rest)
-    needed = sum(abs(one.nargs) for one in arguments)
-    if len(given) >= needed:
+    given, options = _given(command, rest)
+    if not _lacks(ours[0], arguments, len(given), options, is_short):
         return words
     before = sum(abs(one.nargs) for one in arguments[: arguments.index(ours[0])])
-    at = len(words) - len(rest)
-    if before and before <= len(given):
-        at += given[before - 1] + 1
-    elif before:
+    if before > len(given):
         return words  # what stands before it is missing too
+    at = len(words) - len(rest) + (given[before - 1] + 1 if before else 0)
     return [*words[:at], context.name, *words[at:]]
 
 
-def _positionals(command: click.Command, words: Sequence[str]) -> list[int]:
-    """The places of the words that are neither options nor their values."""
+def _lacks(
+    ours: click.Argument, arguments: Sequence[click.Argument], given: int, options: Sequence[str],
+    is_short: bool,
+) -> bool:  # fmt: skip
+    """Whether a command with so many words lacks the one that names what it is about."""
+    if ours.nargs < 0:
+        return not given and not any(one in options for one in SEARCHES)
+    if is_short:
+        others = [one for one in arguments if one is not ours]
+        endless = any(one.nargs < 0 for one in others)
+        return endless or given < ours.nargs + sum(one.nargs for one in others if not _is_file(one))
+    least = sum(abs(one.nargs) for one in arguments if one.required)
+    return ours.required and given < least
+
+
+def _is_file(argument: click.Argument) -> bool:
+    """Whether it is a file that may be left out: a word alone is rather a name."""
+    return not argument.required and isinstance(argument.type, click.Path | click.File)
+
+
+def _given(command: click.Command, words: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The places of the words that are neither options nor their values, and the options."""
     options = [one for one in command.params if isinstance(one, click.Option)]
     rest = click.Argument(["words"], nargs=-1, required=False, type=click.UNPROCESSED)
     twin = click.Command("twin", params=[*options, rest], add_help_option=True)
     context = click.Context(twin, resilient_parsing=True, ignore_unknown_options=True)
     found, _, _ = twin.make_parser(context).parse_args(_Placed.all(words))
-    given = found.get("words")
-    given = given if isinstance(given, tuple) else ()  # click has a mark of its own for none
-    return [word.place for word in given if isinstance(word, _Placed)]
+    plain = found.pop("words", ())
+    plain = plain if isinstance(plain, tuple) else ()  # click has a mark of its own for none
+    return [word.place for word in plain if isinstance(word, _Placed)], list(found)

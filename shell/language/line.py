@@ -171,7 +171,7 @@ class _Parser:
         foreign = token.text[:1] == "!" and self._text[token.begin] == "!"
         words = [self._taken(word) for word in self._words()]
         if foreign:
-            words[0] = _without_mark(words[0])
+            words[0] = without_mark(words[0])
             if not words[0].text and not words[0].is_quoted:
                 words = words[1:]
         if not words:
@@ -264,7 +264,7 @@ def _redirects(token: Token | None) -> TypeGuard[Mark]:
     return isinstance(token, Mark) and token.text in REDIRECTS
 
 
-def _without_mark(word: Word) -> Word:
+def without_mark(word: Word) -> Word:
     """The word without the ! that it begins with."""
     live = tuple(place - 1 for place in word.live)
     return Word(word.text[1:], False, word.begin + 1, word.end, word.is_quoted, live)

@@ -16,9 +16,9 @@ from shell.language.builtins import FOLLOWED, builtins
 from shell.language.context import Context, located, placed
 from shell.language.expand import expanded, stands_for
 from shell.language.flow import through
-from shell.language.line import NAME, Statement, parse
+from shell.language.line import NAME, Statement, parse, without_mark
 from shell.language.line import Stage as Written
-from shell.language.settings import Settings
+from shell.language.settings import SETTINGS, Settings
 from shell.language.stages import Stage, made
 from shell.language.stages import stages as stage_commands
 from shell.language.target import written_to
@@ -205,8 +205,10 @@ class Runner:
     def inner(self, number: int) -> Statement:
         """What runs now, without all but so many of the words at its command's end."""
         assert self.statement is not None and number > 0
-        command = self.statement.command
-        return replace(self.statement, command=replace(command, words=command.words[-number:]))
+        first, *rest = self.statement.command.words[-number:]
+        foreign = first.text.startswith("!") and not first.is_quoted and len(first.text) > 1
+        words = (without_mark(first) if foreign else first, *rest)
+        return replace(self.statement, command=Written(words, foreign))
 
     # What the screen asks; see shell.prompt.speech.
 
@@ -237,6 +239,15 @@ class Runner:
     def aliases(self) -> Sequence[tuple[str, str]]:
         """The user's own words, with what they stand for."""
         return list(self.settings.aliases.items())
+
+    def queries(self) -> Sequence[tuple[str, str]]:
+        """Saved queries, with what they stand for."""
+        return list(self.settings.queries.items())
+
+    def values(self, setting: str) -> Sequence[tuple[str, str]]:
+        """What a setting may be."""
+        found = SETTINGS.get(setting)
+        return [(choice, "") for choice in found.choices] if found is not None else []
 
 
 def is_builtin(name: str) -> bool:

@@ -4,8 +4,12 @@ error and say where.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -15,6 +19,7 @@ from shell.language.words import SyntaxProblem
 
 if TYPE_CHECKING:
     from shell.language.runner import Runner
+    from shell.session import Session
 
 SHOWN = 60
 """Of a statement in a message."""
@@ -92,3 +97,40 @@ def _one(runner: Runner, statement: Statement) -> int:
         return runner.run(statement)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def batch(session: Session, path: str, lines: Iterable[str], *, keep_going: bool) -> int:
+    """What `pvc-shell` does where nobody types: runs lines of its command line, of a file, or of
+    standard input; gives the exit code."""
+    from shell.language.runner import Runner
+
+    runner = Runner(session)
+    if keep_going:
+        runner.settings.set("on-error", "continue")
+    given = "\n".join(lines)
+    if given:
+        return run_text(runner, given, "-e")
+    if path and path != "-":
+        return run_text(runner, _read(path), path)
+    with _nothing_to_read() as stdin:
+        return run_stream(runner, stdin, "standard input")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{path} is not a text in UTF-8") from None
+
+
+@contextlib.contextmanager
+def _nothing_to_read() -> Iterator[TextIO]:
+    """The lines of a script on standard input are its own: commands that read there find it at its
+    end."""
+    script = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:  # noqa: PTH123 - devnull is no place
+        sys.stdin = nothing
+        try:
+            yield script
+        finally:
+            sys.stdin = script

@@ -1,0 +1,125 @@
+"""Follows the cluster in the background for what is always on the screen, and says so only when
+something of it has changed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shell.columns import enum_word, ids, last
+from shell.live import Link, Live
+from shell.prompt.source import ClusterSource
+from shell.prompt.status import NODES_UP, VMS_UP, Doing, Picture
+from shell.session import Session
+
+DRAWN_S = 0.1
+"""The screen changes no more often than this."""
+ASKED_S, ASKED_MAX_S = 0.5, 10.0
+"""Between questions about the cluster as a whole: after a change, and without one."""
+FOLLOWED = ("vms", "nodes", "operations")
+GOING = ("pending", "running")
+
+
+class Pulse:
+    """The background of a prompt: from `start` to `close`."""
+
+    def __init__(self, session: Session, ended: Callable[[Any], None] | None = None) -> None:
+        """ended: is told of every operation that has ended since the prompt began to follow."""
+        self._source = ClusterSource(session)
+        self._ended = ended
+        self._dirty, self._closed = threading.Event(), threading.Event()
+        self._asked_at = 0.0
+        self._stale = True
+        self._doing: dict[str, Doing] = {}
+        self._status: Any = None
+        self._redraw: Callable[[], None] = lambda: None
+        self.live = Live(self._source, self._heard)
+        self.picture = Picture(address=session.address)
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def start(self, redraw: Callable[[], None]) -> None:
+        """Begins to follow. redraw: is called, from another thread, when the picture changed."""
+        self._redraw = redraw
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends all that goes on in the background."""
+        self._closed.set()
+        self._dirty.set()
+        self.live.close()
+
+    def _run(self) -> None:
+        try:
+            self._source.tell_links(self._linked)
+        except Exception as error:  # noqa: BLE001 - shown in the status line; commands say it too
+            self.live.link, self.live.refused = Link.REFUSED, str(error)
+            self._draw()
+            return
+        for collection in FOLLOWED:
+            self.live.rows(collection)
+        while not self._closed.is_set():
+            self._dirty.wait(ASKED_MAX_S if not self._stale else ASKED_S)
+            self._dirty.clear()
+            self._ask()
+            self._draw()
+            self._closed.wait(DRAWN_S)
+
+    def _linked(self, link: Link) -> None:
+        self.live.link = link
+        self._stale = True
+        self._dirty.set()
+
+    def _heard(self, collection: str, row: Any) -> None:
+        """Of a change of a collection; in a thread of the watch."""
+        if collection == "operations" and row is not None:
+            self._note(row)
+        self._stale = True
+        self._dirty.set()
+
+    def _note(self, operation: Any) -> None:
+        state = enum_word(operation, "state")
+        if state in GOING:
+            shown = f"{last(operation.method)} {ids(operation.target)}"
+            self._doing[operation.name] = Doing(shown, operation.percent)
+        elif self._doing.pop(operation.name, None) is not None and self._ended is not None:
+            self._ended(operation)
+
+    def _ask(self) -> None:
+        """Asks for the cluster as a whole, when something changed or it was long ago."""
+        since_s = time.monotonic() - self._asked_at
+        if self.live.link is not Link.UP or since_s < (ASKED_S if self._stale else ASKED_MAX_S):
+            return
+        self._asked_at, self._stale = time.monotonic(), False
+        try:
+            self._status = self._source.status()
+        except Exception:  # noqa: BLE001 - the link says what is wrong; the next round asks again
+            self._stale = True
+
+    def _draw(self) -> None:
+        picture = self._seen()
+        if picture != self.picture:
+            self.picture = picture
+            self._redraw()
+
+    def _seen(self) -> Picture:
+        status, live = self._status, self.live
+        vms, nodes = live.rows("vms"), live.rows("nodes")
+        doing = list(self._doing.values())
+        return Picture(
+            link=live.link,
+            address=self.picture.address,
+            name=status.name if status is not None else "",
+            health=enum_word(status, "health") if status is not None else "",
+            leader=last(status.leader) if status is not None else "",
+            nodes_up=sum(nodes.states[state] for state in NODES_UP),
+            nodes=len(nodes),
+            vms_up=sum(vms.states[state] for state in VMS_UP),
+            vms=len(vms),
+            newest=doing[-1] if doing else None,
+            operations=len(doing),
+            faults=tuple(status.faults) if status is not None else (),
+            refused=live.refused,
+        )
