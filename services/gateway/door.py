@@ -24,6 +24,7 @@ from services.gateway.access import Caller
 from services.gateway.lasting import Streams
 from services.gateway.limits import Limits
 from services.gateway.methods import Method
+from services.gateway.passed_on import PassedOn
 from services.gateway.recorder import Recorder
 from services.gateway.routing import node_for
 from services.gateway.visit import Pair, Visit
@@ -74,6 +75,7 @@ class Door:
         self._recorder = recorder
         self._node = node
         self._streams = Streams(store, clock, self._ask_again)
+        self._passed_on = PassedOn(store)
         self._closing = False
 
     def open(self) -> None:
@@ -126,6 +128,7 @@ class Door:
                 visit.entry = self._entry(visit)
                 self._recorder.begin(visit.entry)
             call = self._call(channel, visit, first, requests)
+            until.callback(self._passed_on.ended, visit)
             until.callback(call.cancel)
             if lasts:
                 until.enter_context(self._streams.lasting(visit, call))
@@ -133,6 +136,7 @@ class Door:
                 async for answer in _all_of(call, method):
                     if visit.entry is not None:
                         visit.operation = audit.operation_in(method, answer)
+                    visit.newest = answer if method.server_streaming else b""
                     yield answer
                 visit.trailing = _pairs(await call.trailing_metadata())
             except grpc.aio.AioRpcError as error:
@@ -228,8 +232,9 @@ class Door:
         }
         kind = kinds[method.client_streaming, method.server_streaming]
         request: Any = _chained(first, rest) if method.client_streaming else first
+        metadata = (*_inward(visit), self._passed_on.wish())
         call = kind(method.path)(
-            request, timeout=self._timeout_s(visit), metadata=_inward(visit), wait_for_ready=False
+            request, timeout=self._timeout_s(visit), metadata=metadata, wait_for_ready=False
         )
         return _hearing_out(call) if method.client_streaming else call
 

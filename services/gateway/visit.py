@@ -30,6 +30,8 @@ class Visit:
     caller: Caller = field(default_factory=lambda: NOBODY)
     trailing: Sequence[Pair] = ()
     """What the service said beside its answer, to be passed back."""
+    newest: bytes = b""
+    """The last answer of a stream that was passed on."""
     turned_out: PvcError | None = None
     """Why it may not go on."""
     request: Any = None

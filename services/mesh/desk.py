@@ -33,12 +33,16 @@ A = TypeVar("A", bound=Message)
 
 MIN_REVISION = "pvc-min-revision"
 """Request metadata: answer only from a state at least this new."""
+WISHED_REVISION = "pvc-wished-revision"
+"""Request metadata inside the mesh, set by the gateway: what it has passed on already. Waited for a
+little; an older answer is better than none, since a cut may keep a process from hearing of it."""
 REVISION = "pvc-revision"
 """Trailing metadata: the revision that the answer shows or made."""
 CALLER = "pvc-caller"
 """Request metadata inside the mesh, set by the gateway: who asked."""
 
 FRESHNESS_WAIT_S = 5.0
+WISH_WAIT_S = 1.0
 THREADS = 16
 COMMIT_TRIES = 20
 
@@ -114,8 +118,10 @@ class Desk:
         return answer
 
     async def fresh(self, context: Context) -> Snapshot:
-        """The newest snapshot, at least as new as the caller has seen."""
-        wanted = _revision(_metadata(context).get(MIN_REVISION, "0"))
+        """The newest snapshot, at least as new as the caller has seen; and if that comes soon, as
+        anybody has who came through the same gateway."""
+        said = _metadata(context)
+        wanted = _revision(said.get(MIN_REVISION, "0"))
         snapshot = await arrival(self.store, wanted, FRESHNESS_WAIT_S)
         if snapshot.revision < wanted:
             raise PvcError(
@@ -123,6 +129,9 @@ class Desk:
                 f"this process has not heard of revision {wanted} within {FRESHNESS_WAIT_S:g} s "
                 f"(it is at {snapshot.revision}); try again",
             )
+        wished = _revision(said.get(WISHED_REVISION, "0"))
+        if snapshot.revision < wished:
+            snapshot = await arrival(self.store, wished, WISH_WAIT_S)
         _tell_revision(context, snapshot.revision)
         return snapshot
 
