@@ -122,3 +122,14 @@ def test_a_connection_that_is_cut_without_a_word_is_noticed(
             assert next(changes).resource.name == "vms/meanwhile"
             assert cluster.transport.address == world.grpc_address
         cable.close()
+
+
+@HALVES
+def test_an_address_that_took_too_long_is_left(connect: Any, silent: str, tmp_path: Path) -> None:
+    with (
+        world_in(tmp_path) as world,
+        connect([silent, world.grpc_address], token=world.secrets["eve"], timeout_s=1) as cluster,
+    ):
+        with pytest.raises(errors.Deadline):
+            cluster.whoami()
+        assert cluster.whoami().caller == "token eve"

@@ -19,6 +19,7 @@ from pvc_client.addresses import is_loopback, root_certificates, split
 from pvc_client.contract import ACCESS, Call, Method, give_request_id
 from pvc_client.errors import (
     AccessRefused,
+    Deadline,
     PvcError,
     RateLimited,
     StoreUnavailable,
@@ -33,6 +34,8 @@ TIMEOUT_S = 60.0
 TRIES = 5
 """How often each address is asked."""
 RETRY_FIRST_S = 0.1
+ELSEWHERE = (Deadline, StoreUnavailable, Unreachable)
+"""What another node may not have to say."""
 MIN_REVISION = "pvc-min-revision"
 REVISION = "pvc-revision"
 
@@ -89,7 +92,7 @@ class Transport:
     def leave(self, address: str, error: PvcError) -> None:
         """Goes on with the next address, if this one is in use and the error is the node's."""
         with self._lock:
-            if isinstance(error, Unreachable | StoreUnavailable) and self.address == address:
+            if isinstance(error, ELSEWHERE) and self.address == address:
                 self._at = (self._at + 1) % len(self.addresses)
 
     def close(self) -> None:
@@ -114,7 +117,7 @@ class Transport:
             address, left_s = self.address, deadline - time.monotonic()
             try:
                 return self._once(address, method, request, left_s)
-            except (Unavailable, RateLimited) as error:
+            except PvcError as error:
                 self.leave(address, error)
                 pause_s = self.pause_s(error, method, attempt)
                 if pause_s is None or time.monotonic() + pause_s > deadline:
