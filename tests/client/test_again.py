@@ -22,6 +22,7 @@ from tests.client.blocking import blocking
 from tests.client.servers import Scripted, refused
 from tests.contract.three import Three, three_running
 from tests.contract.whole import MIB
+from tests.doors.world import world_in
 
 Unavailable = grpc.StatusCode.UNAVAILABLE
 Exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -97,6 +98,20 @@ def test_who_would_have_to_wait_too_long_is_told_at_once(connect: Any) -> None:
             cluster.vms.get("web")
         assert limited.value.retry_after_s == 30.0
         assert time.monotonic() - began < 2
+
+
+def test_the_gateway_says_when_to_come_again(connect: Any, tmp_path: Path) -> None:
+    with (
+        world_in(tmp_path, tries_per_s=2.0) as world,
+        connect(world.grpc_address, timeout_s=0.2) as cluster,
+    ):
+        for _ in range(20):
+            with pytest.raises(errors.PvcError) as refusal:
+                cluster.nodes.join("n9", b"s" * 32, "request", "2.0")
+            if isinstance(refusal.value, errors.RateLimited):
+                break
+        assert isinstance(refusal.value, errors.RateLimited)
+        assert refusal.value.retry_after_s and 0 < refusal.value.retry_after_s <= 0.5
 
 
 def test_what_a_node_that_is_gone_was_asked_another_one_answers(connect: Any) -> None:
