@@ -311,3 +311,19 @@ def test_waiting_and_watching_survive_a_restart_of_the_doors(connect: Any, tmp_p
         assert "starting the emulator" in seen
         cluster.vms.start("long")
         assert next(changes).kind == CHANGED
+
+
+def test_threads_share_a_connection(world: World, connect: Any) -> None:
+    made: list[str] = []
+    with connect(world.grpc_address, token=world.secrets["eve"]) as shared:
+
+        def work(number: int) -> None:
+            shared.vms.create(f"shared-{number}", VmSpec()).result(20)
+            made.extend(vm.name for vm in shared.vms.list(filter=f'name = "vms/shared-{number}"'))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert sorted(made) == [f"vms/shared-{number}" for number in range(8)]
