@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -32,7 +32,7 @@ from services.gateway.json_answers import dumped, to_json
 from services.gateway.packing import WORTH_BYTES, packed, takes_gzip
 from services.gateway.page import page
 from services.gateway.sockets import Sockets
-from services.gateway.streams import Answers, Raw, Streamed, begun, form_of
+from services.gateway.streams import START_S, Answers, Raw, Streamed, begun, form_of
 from services.gateway.transcode import ROUTES, Match, find
 from services.gateway.visit import Visit
 from services.mesh.errors import PvcError
@@ -90,11 +90,11 @@ class Rest:
 
     async def _answer(self, match: Match, request: Request, visit: Visit) -> Response:
         requests = HttpRequests(match, request, visit)
-        answers = self._door.visited(visit, requests.messages())
+        answers = Answers(self._door.visited(visit, requests.messages()))
         try:
             if visit.method.server_streaming:
-                return await _stream(match, request, requests, Answers(answers))
-            return await _single(match, request, visit, answers)
+                return await _stream(match, request, requests, answers)
+            return await _single(match, request, visit, await _only(answers, requests))
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         except asyncio.CancelledError:
@@ -176,11 +176,22 @@ def _document(content: bytes, kind: str, request: Request, told: dict[str, str])
     return _whole(content, request, told, kind)
 
 
-async def _single(
-    match: Match, request: Request, visit: Visit, answers: AsyncIterator[bytes]
-) -> Response:
+async def _only(answers: Answers, requests: HttpRequests) -> bytes:
+    """The answer of a call that does not stream. One that takes long ends when its caller leaves.
+    Raises ClientDisconnect."""
+    try:
+        if not await begun(answers, requests.gone, None):
+            raise ClientDisconnect
+        answer = await answers.next(None)
+        assert answer is not None and await answers.next(None) is None
+        return answer
+    except BaseException:
+        await answers.close()
+        raise
+
+
+async def _single(match: Match, request: Request, visit: Visit, answer: bytes) -> Response:
     """The one answer, or that the caller has it already."""
-    (answer,) = [one async for one in answers]
     message = visit.method.response.FromString(answer)
     told = headers.told(visit.trailing)
     # The version of an operation is none of the resource that it changes.
@@ -208,7 +219,7 @@ async def _stream(
     """The stream, once it has begun: a refusal is a status, not a line."""
     form = form_of(match.route, request.headers.get("accept", ""))
     try:
-        if not await begun(answers, requests.gone):
+        if not await begun(answers, requests.gone, START_S):
             raise ClientDisconnect
     except BaseException:
         await answers.close()

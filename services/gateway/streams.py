@@ -26,6 +26,8 @@ LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
 BYTES = "application/octet-stream"
 TEXT = "text/plain"
+SOON_S = 0.25
+"""Callers who leave sooner are not noticed before the answer is there."""
 START_S = 2.0
 """A stream that has said nothing for so long has begun: what goes wrong later is told in it."""
 KEEP_ALIVE_S = 15.0
@@ -251,14 +253,22 @@ async def _body(send: Send, body: bytes, *, more: bool = True) -> None:
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def begun(answers: Answers, gone: Callable[[], Awaitable[None]]) -> bool:
-    """Waits until there is a first answer, or a stream that has not been refused; False when the
-    caller has left before. Raises the refusal."""
-    coming, leaving = answers.begin(), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((coming, leaving), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-        if coming.done() and not coming.cancelled() and (error := coming.exception()):
-            raise error
-        return coming.done() or not leaving.done()
-    finally:
-        leaving.cancel()
+async def begun(
+    answers: Answers, gone: Callable[[], Awaitable[None]], wait_s: float | None
+) -> bool:
+    """Waits until there is a first answer, or for so long; False when the caller has left before.
+    Raises the refusal."""
+    coming = answers.begin()
+    await asyncio.wait((coming,), timeout=SOON_S)
+    leaving: asyncio.Future[None] | None = None
+    if not coming.done():
+        leaving = asyncio.ensure_future(gone())
+        both, when = (coming, leaving), asyncio.FIRST_COMPLETED
+        try:
+            await asyncio.wait(both, timeout=wait_s, return_when=when)
+        finally:
+            leaving.cancel()
+    if coming.done():
+        coming.result()  # raises what the call did
+        return True
+    return leaving is not None and not leaving.done()
