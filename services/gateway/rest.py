@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -59,6 +60,7 @@ class Rest:
                 HttpRoute("/openapi.json", self._show_openapi, methods=["GET"]),
             ],
             middleware=_cross_origin(origins),
+            exception_handlers={HTTPException: _not_so},
         )
         self._http = request_response(self._call)
         # Not a route: those do not fit every path, and what fits none is told in plain text.
@@ -109,6 +111,14 @@ class Rest:
             log.exception("%s failed in the gateway", visit.method.short)
             problem = f"{visit.method.short} failed in the gateway; its log says more"
             return refusal(PvcError(reason_pb2.REASON_INTERNAL, problem))
+
+
+async def _not_so(request: Request, error: Exception) -> Response:
+    """What the page and the OpenAPI file say to another verb than GET."""
+    assert isinstance(error, HTTPException)
+    problem = f"{request.url.path} takes GET, HEAD, not {request.method}"
+    refused = Refused(error.status_code, reason_pb2.REASON_NOT_SUPPORTED, problem)
+    return refusal(refused, error.headers)
 
 
 def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
