@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -33,7 +33,7 @@ from services.gateway.json_answers import dumped, to_json
 from services.gateway.packing import WORTH_BYTES, packed, takes_gzip
 from services.gateway.page import page
 from services.gateway.sockets import Sockets
-from services.gateway.streams import START_S, Answers, Raw, Streamed, begun, form_of
+from services.gateway.streams import Answers, Raw, Streamed, begun, form_of, while_there
 from services.gateway.transcode import ROUTES, Match, find
 from services.gateway.visit import Visit
 from services.mesh.errors import PvcError
@@ -92,11 +92,12 @@ class Rest:
 
     async def _answer(self, match: Match, request: Request, visit: Visit) -> Response:
         requests = HttpRequests(match, request, visit)
-        answers = Answers(self._door.visited(visit, requests.messages()))
+        answers = self._door.visited(visit, requests)
         try:
             if visit.method.server_streaming:
-                return await _stream(match, request, requests, answers)
-            return await _single(match, request, visit, await _only(answers, requests))
+                return await _stream(match, request, requests, Answers(answers))
+            answer = await while_there(_only(answers), requests.gone)
+            return _single(match, request, visit, answer)
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         except asyncio.CancelledError:
@@ -186,21 +187,13 @@ def _document(content: bytes, kind: str, request: Request, told: dict[str, str])
     return _whole(content, request, told, kind)
 
 
-async def _only(answers: Answers, requests: HttpRequests) -> bytes:
-    """The answer of a call that does not stream. One that takes long ends when its caller leaves.
-    Raises ClientDisconnect."""
-    try:
-        if not await begun(answers, requests.gone, None):
-            raise ClientDisconnect
-        answer = await answers.next(None)
-        assert answer is not None and await answers.next(None) is None
-        return answer
-    except BaseException:
-        await answers.close()
-        raise
+async def _only(answers: AsyncIterator[bytes]) -> bytes:
+    """The answer of a call that does not stream."""
+    (answer,) = [one async for one in answers]
+    return answer
 
 
-async def _single(match: Match, request: Request, visit: Visit, answer: bytes) -> Response:
+def _single(match: Match, request: Request, visit: Visit, answer: bytes) -> Response:
     """The one answer, or that the caller has it already."""
     message = visit.method.response.FromString(answer)
     told = headers.told(visit.trailing)
@@ -229,7 +222,7 @@ async def _stream(
     """The stream, once it has begun: a refusal is a status, not a line."""
     form = form_of(match.route, request.headers.get("accept", ""))
     try:
-        if not await begun(answers, requests.gone, START_S):
+        if not await begun(answers, requests.gone):
             raise ClientDisconnect
     except BaseException:
         await answers.close()
