@@ -214,6 +214,7 @@ def _complete_parameter(parameter: dict[str, Any], call: Call) -> None:
     field = _field_at(message, parameter["name"])
     if parameter["in"] == "path":
         parameter["pattern"] = "^[^/]+$"
+        parameter.setdefault("description", f"The id of the {parameter['name']}.")
     elif field is not None:
         apply_rules(parameter, field)
 

@@ -172,7 +172,7 @@ class Doors:
             Rest(self._door, self._settings.allowed_origins).app,
             http=Patient,
             log_config=None,
-            log_level=logging.WARNING,
+            log_level=logging.ERROR,  # what callers do wrong is told to them, not to the log
             access_log=False,
             server_header=False,
             headers=[("x-content-type-options", "nosniff")],

@@ -30,6 +30,8 @@ SILENCE_S = 60.0
 class Requests(ABC):
     """The requests of one call, whichever way they come in."""
 
+    _coming: AsyncIterator[Message]
+
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self.read = asyncio.Event()
@@ -39,12 +41,13 @@ class Requests(ABC):
         self.left = False
         """The caller went away in the middle of its requests."""
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         """The requests, as the door takes them. Raises what is wrong with them."""
-        self.asked.set()
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            async for message in self._messages():
-                yield message.SerializeToString()
+            return (await self._next()).SerializeToString()
         except PvcError as error:
             self._visit.turned_out = error  # the library would tell of a call that was cancelled
             raise
@@ -52,8 +55,25 @@ class Requests(ABC):
             self.left = True
             raise
 
+    async def _next(self) -> Message:
+        first = not self.asked.is_set()
+        self.asked.set()
+        if self._visit.method.client_streaming:
+            if first:
+                self._coming = self._many()
+            return await anext(self._coming)
+        if not first:
+            raise StopAsyncIteration
+        message = await self._one()
+        self.read.set()
+        return message
+
     @abstractmethod
-    def _messages(self) -> AsyncIterator[Message]:
+    async def _one(self) -> Message:
+        """The only request."""
+
+    @abstractmethod
+    def _many(self) -> AsyncIterator[Message]:
         """The requests one after the other. Sets `read` after the last one."""
 
     @abstractmethod
@@ -71,27 +91,24 @@ class HttpRequests(Requests):
         self._query = request.url.query
         self._headers: Mapping[str, str] = request.headers
 
-    async def _messages(self) -> AsyncIterator[Message]:
+    async def _one(self) -> Message:
+        self._check_head()
+        message = build(self._match, self._query, await self._whole())
+        headers.fill(message, self._match.route, self._headers)
+        return message
+
+    async def _many(self) -> AsyncIterator[Message]:
+        self._check_head()
+        async for message in self._pieces() if self._match.route.raw_body else self._lines():
+            yield message
+        self.read.set()
+
+    def _check_head(self) -> None:
         route = self._match.route
         headers.check_coding(self._headers.get("content-encoding", ""))
         if route.body:
             kind = self._headers.get("content-type", "")
             headers.check_content_type(kind, raw=bool(route.raw_body))
-        if route.raw_body:
-            messages = self._pieces()
-        elif route.method.client_streaming:
-            messages = self._lines()
-        else:
-            messages = self._one()
-        async for message in messages:
-            yield message
-        self.read.set()
-
-    async def _one(self) -> AsyncIterator[Message]:
-        message = build(self._match, self._query, await self._whole())
-        headers.fill(message, self._match.route, self._headers)
-        self.read.set()  # a stream of answers asks for no second one
-        yield message
 
     async def _whole(self) -> bytes:
         length = self._headers.get("content-length", "")
@@ -114,7 +131,7 @@ class HttpRequests(Requests):
             yield first
         rest = b""
         stream = aiter(self._request.stream())
-        while (piece := await _next(stream, SILENCE_S if rest else None)) is not None:
+        while (piece := await _piece(stream, SILENCE_S if rest else None)) is not None:
             *lines, rest = (rest + piece).split(b"\n")
             for line in (*lines, rest):
                 if len(line) > BODY_BYTES_MAX:
@@ -130,7 +147,7 @@ class HttpRequests(Requests):
         headers.fill_first(first, self._headers)
         yield first
         stream = aiter(self._request.stream())
-        while (piece := await _next(stream, SILENCE_S)) is not None:
+        while (piece := await _piece(stream, SILENCE_S)) is not None:
             if piece:
                 message = route.method.request()
                 setattr(message, route.raw_body, piece)
@@ -142,7 +159,7 @@ class HttpRequests(Requests):
             continue
 
 
-async def _next(stream: AsyncIterator[bytes], wait_s: float | None) -> bytes | None:
+async def _piece(stream: AsyncIterator[bytes], wait_s: float | None) -> bytes | None:
     """The next piece of a body, None at its end."""
     try:
         async with asyncio.timeout(wait_s):

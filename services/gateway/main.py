@@ -38,7 +38,7 @@ def settings_of(config: Config) -> Settings:
         socket=section.socket or f"{config.node.run_dir}/pvc.sock",
         certificate=certificate,
         key=key,
-        allowed_origins=tuple(section.allowed_origins),
+        allowed_origins=section.allowed_origins,
         bounds=Bounds(
             tries_per_s=section.tries_per_s,
             requests_per_s=section.requests_per_s,

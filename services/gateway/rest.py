@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -32,7 +33,7 @@ from services.gateway.json_answers import dumped, to_json
 from services.gateway.packing import WORTH_BYTES, packed, takes_gzip
 from services.gateway.page import page
 from services.gateway.sockets import Sockets
-from services.gateway.streams import Answers, Raw, Streamed, begun, form_of
+from services.gateway.streams import Answers, Raw, Streamed, begun, form_of, while_there
 from services.gateway.transcode import ROUTES, Match, find
 from services.gateway.visit import Visit
 from services.mesh.errors import PvcError
@@ -59,6 +60,7 @@ class Rest:
                 HttpRoute("/openapi.json", self._show_openapi, methods=["GET"]),
             ],
             middleware=_cross_origin(origins),
+            exception_handlers={HTTPException: _not_so},
         )
         self._http = request_response(self._call)
         # Not a route: those do not fit every path, and what fits none is told in plain text.
@@ -90,11 +92,12 @@ class Rest:
 
     async def _answer(self, match: Match, request: Request, visit: Visit) -> Response:
         requests = HttpRequests(match, request, visit)
-        answers = self._door.visited(visit, requests.messages())
+        answers = self._door.visited(visit, requests)
         try:
             if visit.method.server_streaming:
                 return await _stream(match, request, requests, Answers(answers))
-            return await _single(match, request, visit, answers)
+            answer = await while_there(_only(answers), requests.gone)
+            return _single(match, request, visit, answer)
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         except asyncio.CancelledError:
@@ -109,6 +112,14 @@ class Rest:
             log.exception("%s failed in the gateway", visit.method.short)
             problem = f"{visit.method.short} failed in the gateway; its log says more"
             return refusal(PvcError(reason_pb2.REASON_INTERNAL, problem))
+
+
+async def _not_so(request: Request, error: Exception) -> Response:
+    """What the page and the OpenAPI file say to another verb than GET."""
+    assert isinstance(error, HTTPException)
+    problem = f"{request.url.path} takes GET, HEAD, not {request.method}"
+    refused = Refused(error.status_code, reason_pb2.REASON_NOT_SUPPORTED, problem)
+    return refusal(refused, error.headers)
 
 
 def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
@@ -176,11 +187,14 @@ def _document(content: bytes, kind: str, request: Request, told: dict[str, str])
     return _whole(content, request, told, kind)
 
 
-async def _single(
-    match: Match, request: Request, visit: Visit, answers: AsyncIterator[bytes]
-) -> Response:
-    """The one answer, or that the caller has it already."""
+async def _only(answers: AsyncIterator[bytes]) -> bytes:
+    """The answer of a call that does not stream."""
     (answer,) = [one async for one in answers]
+    return answer
+
+
+def _single(match: Match, request: Request, visit: Visit, answer: bytes) -> Response:
+    """The one answer, or that the caller has it already."""
     message = visit.method.response.FromString(answer)
     told = headers.told(visit.trailing)
     # The version of an operation is none of the resource that it changes.

@@ -121,7 +121,7 @@ class Talk(Requests):
 
     async def go_on(self, door: Door) -> None:
         """From the door to the end."""
-        answers = Answers(door.visited(self._visit, self.messages()))
+        answers = Answers(door.visited(self._visit, self))
         try:
             if await self._let_in(answers):
                 await self._talked(answers)
@@ -170,14 +170,13 @@ class Talk(Requests):
         else:
             await self._socket.send_text(dumped({"result": to_json(message)}).decode())
 
-    async def _messages(self) -> AsyncIterator[Message]:
-        query, route = self._socket.url.query, self._match.route
-        if not route.method.client_streaming:
-            body = await self._frame() if route.body else b""
-            self.read.set()
-            yield build(self._match, query, body if isinstance(body, bytes) else b"")
-            return
-        first = opening(self._match, query)
+    async def _one(self) -> Message:
+        body = await self._frame() if self._match.route.body else b""
+        query = self._socket.url.query
+        return build(self._match, query, body if isinstance(body, bytes) else b"")
+
+    async def _many(self) -> AsyncIterator[Message]:
+        first = opening(self._match, self._socket.url.query)
         if first is not None:
             yield first
         while frame := await self._frame():

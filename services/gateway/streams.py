@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,12 +21,15 @@ from services.gateway.packing import Packer
 from services.gateway.transcode import Route
 from services.mesh.errors import PvcError
 
+R = TypeVar("R")
 log = logging.getLogger("pvc.gateway")
 
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
 BYTES = "application/octet-stream"
 TEXT = "text/plain"
+SOON_S = 0.25
+"""Callers who leave sooner are not noticed before the answer is there."""
 START_S = 2.0
 """A stream that has said nothing for so long has begun: what goes wrong later is told in it."""
 KEEP_ALIVE_S = 15.0
@@ -161,7 +165,8 @@ class Answers:
         if self.coming is None and wait_s is None:
             return await anext(self._answers, None)
         coming = self.begin()
-        await asyncio.wait((coming,), timeout=wait_s)
+        if not coming.done():
+            await asyncio.wait((coming,), timeout=wait_s)
         if not coming.done():
             raise TimeoutError
         self.coming = None
@@ -251,14 +256,49 @@ async def _body(send: Send, body: bytes, *, more: bool = True) -> None:
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
+async def while_there(work: Awaitable[R], gone: Callable[[], Awaitable[None]]) -> R:
+    """What the work gives; ended when the caller leaves in the middle. Raises ClientDisconnect."""
+    task, left = asyncio.current_task(), False
+    watching: list[asyncio.Future[None]] = []
+    assert task is not None
+
+    async def watch() -> None:
+        nonlocal left
+        await gone()
+        left = True
+        task.cancel()
+
+    # Nearly all work is done before; no task is made for its sake.
+    soon = asyncio.get_running_loop().call_later(
+        SOON_S, lambda: watching.append(asyncio.ensure_future(watch()))
+    )
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        soon.cancel()
+        for one in watching:
+            one.cancel()
+
+
 async def begun(answers: Answers, gone: Callable[[], Awaitable[None]]) -> bool:
     """Waits until there is a first answer, or a stream that has not been refused; False when the
     caller has left before. Raises the refusal."""
-    coming, leaving = answers.begin(), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((coming, leaving), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-        if coming.done() and not coming.cancelled() and (error := coming.exception()):
-            raise error
-        return coming.done() or not leaving.done()
-    finally:
-        leaving.cancel()
+    coming = answers.begin()
+    await asyncio.wait((coming,), timeout=SOON_S)
+    leaving: asyncio.Future[None] | None = None
+    if not coming.done():
+        leaving = asyncio.ensure_future(gone())
+        both, when = (coming, leaving), asyncio.FIRST_COMPLETED
+        try:
+            await asyncio.wait(both, timeout=START_S, return_when=when)
+        finally:
+            leaving.cancel()
+    if coming.done():
+        coming.result()  # raises what the call did
+        return True
+    return leaving is not None and not leaving.done()

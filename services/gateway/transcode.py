@@ -5,6 +5,7 @@ code for any single route. Pure.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,29 @@ class Match:
     fields: Mapping[str, str]
 
 
-def routes_of(methods: Iterable[Method]) -> tuple[Route, ...]:
+class Routes(tuple[Route, ...]):
+    """Routes, the more specific first, and which of them a path can be for by its shape alone."""
+
+    def __new__(cls, routes: Iterable[Route]) -> Routes:
+        made = super().__new__(cls, sorted(routes, key=lambda route: route.template.rank))
+        made._by_shape = defaultdict(list)
+        made._open = [one for one in made if templates.REST in one.template.segments]
+        for route in made:
+            template = route.template
+            if templates.REST not in template.segments:
+                made._by_shape[template.verb, len(template.segments)].append(route)
+        return made
+
+    _by_shape: dict[tuple[str, int], list[Route]]
+    _open: list[Route]
+
+    def shaped(self, verb: str, segments: int) -> Sequence[Route]:
+        """Those that a path of so many segments can be for, with that verb at its end."""
+        fitting = self._by_shape.get((verb, segments), [])
+        return [*fitting, *self._open] if self._open else fitting
+
+
+def routes_of(methods: Iterable[Method]) -> Routes:
     """All routes of the methods, the more specific first. Internal methods have none."""
     found = [
         _route(rule, method)
@@ -90,7 +113,7 @@ def routes_of(methods: Iterable[Method]) -> tuple[Route, ...]:
         if method.http is not None and not method.internal
         for rule in (method.http, *method.http.additional_bindings)
     ]
-    return tuple(sorted(found, key=lambda route: route.template.rank))
+    return Routes(found)
 
 
 def _route(rule: http_pb2.HttpRule, method: Method) -> Route:
@@ -108,12 +131,12 @@ def _route(rule: http_pb2.HttpRule, method: Method) -> Route:
 ROUTES = routes_of(METHODS.values())
 
 
-def find(routes: Sequence[Route], path: str) -> Sequence[Match]:
+def find(routes: Routes, path: str) -> Sequence[Match]:
     """The routes that fit a path (still encoded), whatever their verb. Raises INVALID_FIELD."""
     segments, verb = templates.split_path(path)
     found: list[Match] = []
     try:
-        for route in routes:
+        for route in routes.shaped(verb, len(segments)):
             fields = templates.match(route.template, segments, verb)
             if fields is not None:
                 found.append(Match(route, fields))

@@ -143,7 +143,7 @@ class GatewaySection(Section, frozen=True, kw_only=True):
     """The PEM file of the doors' certificate. Without it they speak plainly, on loopback only."""
     key: str = ""
     """The PEM file of the certificate's key."""
-    allowed_origins: list[str] = []
+    allowed_origins: tuple[str, ...] = ()
     """Of which web pages' scripts may call the REST door: scheme://host or scheme://host:port
     each, or "*" for all. Empty: only the door's own page."""
     tries_per_s: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0

@@ -22,7 +22,7 @@ from google.protobuf import (
 from grpc_tools import protoc
 
 from services.gateway.methods import read_method
-from services.gateway.transcode import Route, routes_of
+from services.gateway.transcode import Routes, routes_of
 
 IMPORTED = (any_pb2, duration_pb2, field_mask_pb2, struct_pb2, timestamp_pb2, wrappers_pb2)
 """What the contract builds upon, known to this process by being imported."""
@@ -35,7 +35,7 @@ FOLDERS = (
 
 
 @cache
-def routes() -> tuple[Route, ...]:
+def routes() -> Routes:
     """The routes of EverythingService."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set"

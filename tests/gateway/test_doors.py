@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
@@ -204,6 +205,9 @@ def test_doors_with_the_clusters_certificate(tls: Path, tmp_path: Path) -> None:
         trusting = ssl.create_default_context(cafile=str(tls / "ca.crt"))
         with urllib.request.urlopen(request, context=trusting, timeout=5) as answer:
             assert json.load(answer)["caller"] == "token ann"
+        watch = f"wss://127.0.0.1:{world.doors.rest_port}/v1/nodes:watch"
+        with connect(watch, ssl=trusting, additional_headers=request.headers) as socket:
+            assert "CHANGE_KIND_BOOKMARK" in str(socket.recv(5))
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
             urllib.request.urlopen(request, timeout=5)
 

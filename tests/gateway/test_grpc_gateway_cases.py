@@ -6,11 +6,14 @@ a call for something else than its sender may have meant, and ours says so (docs
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.transcode import build, find
@@ -244,6 +247,35 @@ def test_a_call_is_refused(call: str, body: str, field: str, words: str) -> None
     assert refused.value.reason_name == "INVALID_FIELD"
     assert refused.value.field == field
     assert words in refused.value.message
+
+
+WORDS = st.sampled_from(
+    ["i32", "i64", "flag", "inner", "text", "labels", "[", "]", "=", "&", ".", "mask", "paths", "1",
+     "%", "%2F", "%FF", "+", "kind", "times", "struct", "{", "}", '"', ":", ",", "null", "value",
+     "left", "right", "any", "@type", "\ud800", "ä", "\0", "wrappedInt", "named", "-1", "1e999"]
+)  # fmt: skip
+TEXTS = st.lists(WORDS, max_size=12).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(["GET /t/things", "POST /t/things", "PUT /t/things/a", "PATCH /t/things/a",
+                     "PUT /t/texts/a"]),
+    TEXTS, TEXTS | st.binary(max_size=40).map(lambda b: b.decode("latin-1")),
+)  # fmt: skip
+def test_whatever_is_sent_is_a_request_or_a_refusal(call: str, query: str, body: str) -> None:
+    query = query.encode("utf-8", "surrogatepass").decode("latin-1")
+    with contextlib.suppress(PvcError):
+        request_of(f"{call}?{query}", body.encode("utf-8", "surrogatepass").decode("latin-1"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS)
+def test_whatever_the_path_is_it_is_one_or_none(path: str) -> None:
+    path = path.encode("utf-8", "surrogatepass").decode("latin-1")
+    for start in ("GET /t/ones/", "GET /t/things/", "GET /t/numbers/", "GET /t/times/", "GET /"):
+        with contextlib.suppress(PvcError):
+            request_of(start + path.replace("?", ""), "")
 
 
 ANSWERS: list[tuple[dict[str, Any], dict[str, Any]]] = [

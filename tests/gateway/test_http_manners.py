@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pvc.compute.v1 import vm_pb2
 from services.gateway import patience
@@ -212,6 +214,8 @@ def test_pages_of_other_origins_may_not(world: World) -> None:
         ("GET", "/v1/vms/nowhere", "eve", 404, 5, ""),
         ("GET", "/v2/vms", "eve", 404, 5, ""),
         ("PUT", "/v1/vms", "eve", 405, 9, "allow"),
+        ("POST", "/", "", 405, 9, "allow"),
+        ("DELETE", "/openapi.json", "", 405, 9, "allow"),
         ("BREW", "/v1/vms", "eve", 405, 9, "allow"),
         ("HEAD", "/v1/vms:watch", "eve", 405, None, "allow"),
     ],
@@ -228,11 +232,11 @@ def test_errors_have_a_shape(
         assert answer.json["details"][0]["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
 
 
-def raw(world: World, sent: bytes) -> bytes:
-    """What comes back to these bytes, until the connection is closed or silent for a second."""
+def raw(world: World, sent: bytes, silence_s: float = 1.0) -> bytes:
+    """What comes back to these bytes, until the connection is closed or silent for so long."""
     with socket.create_connection(("127.0.0.1", world.doors.rest_port), 5) as connection:
         connection.sendall(sent)
-        connection.settimeout(1)
+        connection.settimeout(silence_s)
         answer = b""
         try:
             while piece := connection.recv(65536):
@@ -256,6 +260,20 @@ def test_what_is_no_http_is_answered_and_closed(world: World, sent: bytes, statu
     answer = raw(world, sent)
     assert answer.startswith(b"HTTP/1.1 %d " % status) and b"connection: close" in answer.lower()
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["details"][0]["reason"] == "INVALID_FIELD"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(
+    st.binary(max_size=300),
+    st.binary(max_size=60).map(lambda path: b"GET /v1/%b HTTP/1.1\r\nhost: x\r\n\r\n" % path),
+    st.binary(max_size=60).map(lambda one: b"GET / HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % one),
+))  # fmt: skip
+def test_whatever_comes_is_no_failure_of_ours(
+    world: World, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    answer = raw(world, sent, silence_s=0.02)
+    assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 2")), answer
+    assert "Traceback" not in caplog.text
 
 
 def test_a_slow_head_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

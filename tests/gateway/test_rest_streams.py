@@ -7,6 +7,7 @@ import base64
 import hashlib
 import http.client
 import json
+import logging
 import queue
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from pvc.compute.v1 import vm_pb2
+from pvc.core.v1.operation_pb2 import Operation
 from services.gateway import incoming, streams
 from services.gateway.packing import takes_gzip
 from services.state.store import Put
@@ -170,6 +172,20 @@ def test_a_caller_who_leaves_ends_the_call(world: World) -> None:
         assert len(door._streams._open) == before + 2
     console.connection.shutdown(socket.SHUT_RDWR)
     assert soon(lambda: len(door._streams._open) <= before), "nobody listens: nothing goes on"
+
+
+def test_a_caller_who_leaves_ends_a_long_wait(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.commit([Put(Operation(name="operations/long", state=Operation.STATE_RUNNING))])
+    port = world.doors.rest_port
+    with caplog.at_level(logging.DEBUG, "pvc.calls"):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        headers = {"authorization": f"Bearer {world.secrets['eve']}"}
+        connection.request("POST", "/v1/operations/long:wait", '{"timeout":"60s"}', headers)
+        time.sleep(0.4)
+        connection.close()
+        assert soon(lambda: "WaitOperation by token eve: ended by the caller" in caplog.text)
 
 
 def soon(is_so: Callable[[], bool]) -> bool:

@@ -45,9 +45,12 @@ def test_settings_are_taken_over() -> None:
         hosts = ["zk1:2181", "[fe80::1]:2181"]
         [compute]
         accelerator = "tcg"
+        [gateway]
+        allowed_origins = ["https://a.example.org:8443", "http://[fe80::1]", "*"]
         """,
         "x",
     )
+    assert one.gateway.allowed_origins[0] == "https://a.example.org:8443"
     assert one.node_name == "nodes/n1"
     assert one.public_addresses()["coordinator"] == "10.0.0.1:9004"
     assert len(set(one.public_addresses().values())) == len(config.SERVICES)
@@ -67,6 +70,8 @@ def test_settings_are_taken_over() -> None:
         ("[node]\nstate_dir = 'var'", "state_dir must be an absolute path"),
         ("[node]\nrun_dir = '/run/../etc'", "run_dir must be an absolute path"),
         ("[node]\nlog_level = 'loud'", "[node] log_level: Invalid enum value 'loud'"),
+        ("[gateway]\nallowed_origins = ['example.org']", "allowed_origins must be a list of"),
+        ("[gateway]\nallowed_origins = ['https://a/']", "allowed_origins must be a list of"),
         ("[compute]\nreserved_memory_mib = -1", "reserved_memory_mib: Expected `int` >= 0"),
         ("[compute]\naccelerator = 'xen'", "accelerator"),
         ("[compute]\nmigration_host = 'n1'", "migration_host must be left out"),
