@@ -44,6 +44,7 @@ class Journal:
         self._file = -1
         self.size = 0
         """Bytes in the file."""
+        self._unsynced = False
         self._needed = 0
         """Its size when it was last written anew."""
 
@@ -74,7 +75,8 @@ class Journal:
 
     def sync(self) -> None:
         """What was written outlives a failure of the machine from now on."""
-        if self._file >= 0:
+        if self._file >= 0 and self._unsynced:
+            self._unsynced = False
             os.fdatasync(self._file)
 
     def close(self) -> None:
@@ -86,6 +88,7 @@ class Journal:
     def _write(self, line: bytes) -> None:
         if self._file < 0:
             self._reopen()
+        self._unsynced = True
         written = os.write(self._file, line)
         self.size += written
         if written < len(line):
@@ -104,7 +107,8 @@ class Journal:
         self.size = os.fstat(self._file).st_size
 
     def _rewrite(self, going: Iterable[AuditEntry], ended: Iterable[AuditEntry]) -> None:
-        """The new file is whole before it takes the place of the old one."""
+        """The new file is whole before it takes the place of the old one. That it outlives a
+        failure of the machine is for the next `sync` to see to."""
         partial = self._path.with_name(f"{self._path.name}.new")
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -113,12 +117,10 @@ class Journal:
                 file.write(_line("begin", entry))
             for entry in ended:
                 file.write(_line("ended", entry))
-            file.flush()
-            os.fsync(file.fileno())
         partial.replace(self._path)
         self.close()
         self._reopen()
-        self._needed = self.size
+        self._needed, self._unsynced = self.size, True
 
 
 def _line(sign: str, entry: AuditEntry) -> bytes:

@@ -253,7 +253,7 @@ PROVOKED: Mapping[str, Provoked] = {
 ELSEWHERE: Mapping[str, str] = {
     "INVALID_CONFIG": "tests/mesh/test_config.py",
     "MIGRATION_FAILED": "tests/coordinator/test_moves.py",
-    "RATE_LIMITED": "tests/gateway/test_access.py",
+    "RATE_LIMITED": "tests/gateway/test_limits.py",
     "NOT_LEADER": "tests/state/test_store.py",
     "SCHEMA_TOO_NEW": "tests/state/test_schema.py",
 }

@@ -31,6 +31,8 @@ run_dir = "{base}/run"
 [gateway]
 grpc_listen = "127.0.0.1:{grpc}"
 rest_listen = "127.0.0.1:{rest}"
+requests_per_s = 0
+streams_per_caller = 0
 [network]
 namespace = "{name}"
 [storage]
