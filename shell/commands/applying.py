@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 
+from shell.answers import tell
 from shell.commands.raw import ask, get
 from shell.contract.changes import Difference, completed, differences
 from shell.contract.kinds import carrier, id_field
 from shell.contract.manifest import Document, Malformed, documents
 from shell.contract.methods import message_class
 from shell.render import clean, painted
-from shell.waiting import finish, show_plan
+from shell.waiting import finish, format_of, show_plan
 
 MAKERS = {
     "nodes": "pvc node add",
@@ -102,7 +103,7 @@ def request_of(step: Step, *, dry_run: bool, start: bool = False) -> tuple[Any, 
 
 
 def send(
-    session: Any, step: Step, *, wait: bool, dry_run: bool, start: bool = False, **going: Any
+    session: Any, step: Step, *, wait: Any, dry_run: bool, start: bool = False, **going: Any
 ) -> Any:
     """Asks for a step and waits for it, if told to. Raises PvcError."""
     method, request = request_of(step, dry_run=dry_run, start=start)
@@ -110,10 +111,10 @@ def send(
     said = "is made" if step.current is None else "is changed"
     if answer.DESCRIPTOR.name != "Operation":
         said = f"would be {said.removeprefix('is ')}" if dry_run else said
-        click.echo(f"{step.name} {said}")
+        tell(session, format_of(wait), answer, f"{step.name} {said}")
         return answer
     if dry_run:
-        show_plan(SimpleNamespace(operation=answer))  # type: ignore[arg-type]
+        show_plan(SimpleNamespace(operation=answer), format_of(wait))  # type: ignore[arg-type]
         return None
     pending = session.cluster.operations.pending(answer.name)
     return finish(session, pending, f"{step.name} {said}", wait=wait, **going)
