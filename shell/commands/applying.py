@@ -14,6 +14,7 @@ import click
 from shell.answers import tell
 from shell.commands.raw import ask, get
 from shell.contract.changes import Difference, completed, differences
+from shell.contract.fields import behaves
 from shell.contract.kinds import carrier, id_field
 from shell.contract.manifest import Document, Malformed, documents
 from shell.contract.methods import message_class
@@ -89,8 +90,12 @@ def request_of(step: Step, *, dry_run: bool, start: bool = False) -> tuple[Any, 
     request = message_class(method.input_type)(validate_only=dry_run)
     field = carrier(method, kind.message)
     assert field is not None
-    getattr(request, field.name).CopyFrom(step.wanted)
+    thing = getattr(request, field.name)
+    thing.CopyFrom(step.wanted)
     if step.current is None:
+        for part in thing.DESCRIPTOR.fields:  # {} is all that a bare network has to say
+            if part.message_type is not None and behaves(part, "REQUIRED"):
+                getattr(thing, part.name).SetInParent()
         parent, _, own = step.name.rpartition("/")
         setattr(request, id_field(method), own)
         if "parent" in method.input_type.fields_by_name:

@@ -221,15 +221,12 @@ def test_an_edit_of_what_somebody_else_changed_is_refused_and_kept(
 def test_a_text_that_cannot_be_read_is_edited_again(
     pvc: Any, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vm, turns = stage.vm(), iter(["memory_mib: lots", "memory_mib: 512"])
+    vm = stage.vm()
+    turns = iter([("  memory_mib: 1024", "  memory_mib: lots"), ("mib: lots", "mib: 512")])
 
     def typed(filename: str) -> None:
-        path, text = Path(filename), Path(filename).read_text()
-        for old in ("memory_mib: 1024", "memory_mib: lots"):
-            text = text.replace(f"    {old}", f"    {next(turns)}", 1) if old in text else text
-            if "lots" in text:
-                break
-        path.write_text(text)
+        path = Path(filename)
+        path.write_text(path.read_text().replace(*next(turns)))
 
     monkeypatch.setattr("click.edit", typed)
     stdin = io.StringIO("y\n")
