@@ -322,6 +322,9 @@ def _sort_maps(shown: dict[str, Any], descriptor: Any) -> None:
         value, inner = shown.get(field.json_name), field.message_type
         if inner is None or not value:
             continue
+        if inner.full_name == "google.protobuf.Any":
+            shown[field.json_name] = dict(value)  # YAML knows no other kind of mapping
+            continue
         if inner.GetOptions().map_entry and isinstance(value, dict):
             shown[field.json_name] = dict(sorted(value.items()))
             value, inner = list(value.values()), inner.fields_by_name["value"].message_type

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from shell.answers import FORMATS as ANSWERS
+from shell.answers import TEXT
 from shell.listing import Listing
 from shell.measures import parse_size, parse_span
 from shell.render import FORMATS, Output
@@ -295,8 +297,8 @@ _output_options = (
 _OUTPUT = ("format", "columns", "header")
 
 
-def _waiting(on: bool, timeout_s: int | None) -> Waiting:
-    return Waiting(on, timeout_s or 0)
+def _waiting(on: bool, timeout_s: int | None, shown: str = TEXT) -> Waiting:
+    return Waiting(on, timeout_s or 0, shown)
 
 
 def _listing(**given: Any) -> Listing:
@@ -330,16 +332,25 @@ list_options = stacked(
 )
 """What every list has; the function gets a Listing as `asked`, for shell.listing.show_list."""
 dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
-wait_options = stacked(
+_wait_options = (
     click.option(
         "--wait/--no-wait", "on", default=True, show_default=True, help="Wait for the end."
     ),
     click.option("--timeout", "timeout_s", type=Span(), help="Wait so long at most: 90s, 10m."),
-    packed(_waiting, "wait", ("on", "timeout_s")),
 )
+wait_options = stacked(*_wait_options, packed(_waiting, "wait", ("on", "timeout_s")))
 """For what goes on in the background; the function gets a Waiting as `wait`, for finish."""
-waiting_options = stacked(wait_options, dry_run_option)
-"""wait_options and --dry-run."""
+_SHOWN: Any = {"type": click.Choice(ANSWERS), "default": TEXT, "show_default": True,
+          "help": "How to show what came out."}  # fmt: skip
+answer_option = click.option("-f", "--format", "shown", **_SHOWN)
+"""For changes that are done at once; the function gets the format as `shown`."""
+_packed_wait = packed(_waiting, "wait", ("on", "timeout_s", "shown"))
+waiting_options = stacked(*_wait_options, answer_option, _packed_wait, dry_run_option)
+"""wait_options, how to show what came out, and --dry-run."""
+filed_options = stacked(
+    *_wait_options, click.option("--format", "shown", **_SHOWN), _packed_wait, dry_run_option
+)
+"""waiting_options of commands whose -f is a file."""
 copy_option = click.option(
     "--copy-volumes", is_flag=True, help="Copy volumes along that cannot be opened there."
 )

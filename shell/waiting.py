@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shell.answers import TEXT, outcome, show
 from shell.failures import INTERRUPTED, exit_code
 from shell.progress import Board, Progress
 from shell.render import clean
@@ -37,6 +38,8 @@ class Waiting:
     on: bool = True
     timeout_s: int = 0
     """0: as long as it takes."""
+    format: str = TEXT
+    """How to show what comes out: a sentence for TEXT, else one of shell.answers.FORMATS."""
 
     def __bool__(self) -> bool:
         return self.on
@@ -66,26 +69,37 @@ def finish(
     Gives what came out, None when it was not waited for. Raises what the operation failed with.
     """
     if not wait:
-        return _left(session, [pending])
+        return _left(session, [pending], format_of(wait), several=False)
     job = Job(0, _title(pending), pending)
     _wait_for_all(session, [job], wait)
-    return _told(session, job, done)
+    result = _told(session, job, done, format_of(wait))
+    if done:
+        show(format_of(wait), [outcome(pending, result)], several=False)
+    return result
 
 
-def _told(session: Any, job: Job, done: str | Callable[[Any], str]) -> Any:
+def format_of(wait: Waiting | bool) -> str:
+    """How to show what comes out."""
+    return wait.format if isinstance(wait, Waiting) else TEXT
+
+
+def _told(session: Any, job: Job, done: str | Callable[[Any], str], format: str) -> Any:
     """Says what a job came to; gives what came out. Raises what it failed with."""
     if job.error is not None:
         raise job.error
+    if format != TEXT:
+        return job.result
     sentence = done if isinstance(done, str) else done(job.result)
     if sentence:
         session.say(sentence)
     return job.result
 
 
-def _left(session: Any, begun: Sequence[Pending[Any]]) -> None:
+def _left(session: Any, begun: Sequence[Pending[Any]], format: str, *, several: bool) -> None:
     """Says what goes on without anybody waiting for it."""
-    for pending in begun:
-        session.going.add(pending.name)
+    session.going.update(pending.name for pending in begun)
+    show(format, [pending.operation for pending in begun], several=several)
+    for pending in begun if format == TEXT else ():
         click.echo(pending.name)
         session.note(f"it goes on; look at it: pvc operation info {_id(pending)}")
 
@@ -102,32 +116,36 @@ def act(
     """Begins something for each name, then waits for all at once. done: "vm {} is running", or
     what makes a sentence of what came out.
 
-    What is refused for one of several is told, and the others go on; the first refusal is the
+    What is refused for one of several is told, and the others go on; the gravest refusal is the
     exit code.
     """
     several = list(dict.fromkeys(names))
-    refusals = _Refusals(session, alone=len(several) == 1)
+    refusals = _Refusals(session, many=len(several))
     begun = _begun(session, several, begin, refusals)
+    format, many = format_of(wait), len(several) > 1
     if dry_run:
-        for _, pending in begun:
+        show(format, [pending.operation for _, pending in begun], several=many)
+        for _, pending in begun if format == TEXT else ():
             show_plan(pending)
     elif not wait:
-        _left(session, [pending for _, pending in begun])
+        _left(session, [pending for _, pending in begun], format, several=many)
     else:
         jobs = [Job(i, name, pending) for i, (name, pending) in enumerate(begun)]
         _wait_for_all(session, jobs, wait)
         for job in jobs:
             told_of = done.format(job.title) if isinstance(done, str) else done
-            refusals.tried(partial(_told, session, job, told_of))
+            refusals.tried(partial(_told, session, job, told_of, format))
+        rows = [outcome(job.pending, job.result) for job in jobs if job.error is None]
+        show(format, rows, several=many)
     refusals.end()
 
 
 class _Refusals:
     """What was refused so far. Of a single thing it is simply raised."""
 
-    def __init__(self, session: Any, *, alone: bool) -> None:
+    def __init__(self, session: Any, *, many: int) -> None:
         self._session = session
-        self._alone = alone
+        self._many = many
         self._codes: list[int] = []
 
     def tried(self, step: Callable[[], Any]) -> Any:
@@ -137,15 +155,17 @@ class _Refusals:
         try:
             return step()
         except PvcError as error:
-            if self._alone:
+            if self._many == 1:
                 raise
             self._session.complain(error)
             self._codes.append(exit_code(error))
 
     def end(self) -> None:
-        """Ends the command with the code of the first."""
+        """Says how many were refused, and ends the command with the code of the gravest."""
         if self._codes:
-            raise click.exceptions.Exit(self._codes[0])
+            done = f"{self._many - len(self._codes)} of {self._many} are done"
+            self._session.note(f"{done}; {len(self._codes)} were refused or failed")
+            raise click.exceptions.Exit(max(self._codes))
 
 
 def _begun(
@@ -266,9 +286,12 @@ def _stop(stop: BaseException) -> None:
     raise stop
 
 
-def show_plan(pending: Pending[Any]) -> None:
+def show_plan(pending: Pending[Any], format: str = TEXT) -> None:
     """What a dry run found out."""
     operation = pending.operation
+    show(format, [operation], several=False)
+    if format != TEXT:
+        return
     click.echo(f"{operation.target}: this would be accepted; nothing was changed")
     for line in operation.log:
         click.echo(f"  {clean(line.text)}")

@@ -9,7 +9,7 @@ import click
 
 from shell.failures import exit_code
 from shell.failures import told as told_error
-from shell.tree import Command, stacked, waiting_options
+from shell.tree import Command, filed_options, stacked
 
 file_option = click.option(
     "-f", "--file", "files", multiple=True, required=True,
@@ -28,7 +28,7 @@ file_option = click.option(
 )
 @stacked(file_option)
 @click.option("--start", is_flag=True, help="Start the VMs that are made.")
-@waiting_options
+@filed_options
 @click.pass_obj
 def apply(session: Any, /, files: tuple[str, ...], start: bool, **going: Any) -> None:
     """Have things be as files say: what is missing is made, what differs is changed.

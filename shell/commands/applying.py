@@ -11,13 +11,15 @@ from typing import Any
 
 import click
 
+from shell.answers import tell
 from shell.commands.raw import ask, get
 from shell.contract.changes import Difference, completed, differences
+from shell.contract.fields import behaves
 from shell.contract.kinds import carrier, id_field
 from shell.contract.manifest import Document, Malformed, documents
 from shell.contract.methods import message_class
 from shell.render import clean, painted
-from shell.waiting import finish, show_plan
+from shell.waiting import finish, format_of, show_plan
 
 MAKERS = {
     "nodes": "pvc node add",
@@ -88,8 +90,12 @@ def request_of(step: Step, *, dry_run: bool, start: bool = False) -> tuple[Any, 
     request = message_class(method.input_type)(validate_only=dry_run)
     field = carrier(method, kind.message)
     assert field is not None
-    getattr(request, field.name).CopyFrom(step.wanted)
+    thing = getattr(request, field.name)
+    thing.CopyFrom(step.wanted)
     if step.current is None:
+        for part in thing.DESCRIPTOR.fields:  # {} is all that a bare network has to say
+            if part.message_type is not None and behaves(part, "REQUIRED"):
+                getattr(thing, part.name).SetInParent()
         parent, _, own = step.name.rpartition("/")
         setattr(request, id_field(method), own)
         if "parent" in method.input_type.fields_by_name:
@@ -102,7 +108,7 @@ def request_of(step: Step, *, dry_run: bool, start: bool = False) -> tuple[Any, 
 
 
 def send(
-    session: Any, step: Step, *, wait: bool, dry_run: bool, start: bool = False, **going: Any
+    session: Any, step: Step, *, wait: Any, dry_run: bool, start: bool = False, **going: Any
 ) -> Any:
     """Asks for a step and waits for it, if told to. Raises PvcError."""
     method, request = request_of(step, dry_run=dry_run, start=start)
@@ -110,10 +116,10 @@ def send(
     said = "is made" if step.current is None else "is changed"
     if answer.DESCRIPTOR.name != "Operation":
         said = f"would be {said.removeprefix('is ')}" if dry_run else said
-        click.echo(f"{step.name} {said}")
+        tell(session, format_of(wait), answer, f"{step.name} {said}")
         return answer
     if dry_run:
-        show_plan(SimpleNamespace(operation=answer))  # type: ignore[arg-type]
+        show_plan(SimpleNamespace(operation=answer), format_of(wait))  # type: ignore[arg-type]
         return None
     pending = session.cluster.operations.pending(answer.name)
     return finish(session, pending, f"{step.name} {said}", wait=wait, **going)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from shell.answers import tell
 from shell.commands.node import secret_of
-from shell.tree import Group, command, dry_run_option, name_argument, options
+from shell.tree import Group, answer_option, command, dry_run_option, name_argument, options
 
 
 @click.group(cls=Group)
@@ -34,10 +35,12 @@ def bmc() -> None:
 @click.option("--certificate", type=click.Path(exists=True, dir_okay=False),
               help="Redfish: PEM file of its certificate, or its authority's.")  # fmt: skip
 @click.option("--check/--no-check", default=True, show_default=True, help="Ask it at once.")
+@answer_option
 @dry_run_option
 def set_(
     session: Any, name: str, protocol: str, password_file: str | None, keep_password: bool,
-    certificate: str | None, check: bool, dry_run: bool, **given: str,
+    certificate: str | None, check: bool, dry_run: bool, shown: str,
+    **given: str,
 ) -> None:  # fmt: skip
     """Tell how a node's power is switched. The password is kept sealed."""
     from pvc.coordinator.v1 import cluster_pb2
@@ -54,22 +57,25 @@ def set_(
     found.spec.power_control.CopyFrom(control)
     found.meta.etag = ""  # the coordinator writes this row all the time
     paths = ["spec.power_control"]
-    session.cluster.nodes.update(found, paths, **options(dry_run=dry_run))
-    click.echo(f"the controller of {name} {'would be' if dry_run else 'is'} set")
+    answer = session.cluster.nodes.update(found, paths, **options(dry_run=dry_run))
+    done = f"the controller of {name} {'would be' if dry_run else 'is'} set"
+    tell(session, shown, answer, done)
     if check and not dry_run:
         _check(session, name)
 
 
 @command(bmc, "clear", "pvc node bmc clear n1")
 @name_argument("nodes")
+@answer_option
 @dry_run_option
-def clear(session: Any, name: str, dry_run: bool) -> None:
+def clear(session: Any, name: str, dry_run: bool, shown: str) -> None:
     """Forget a node's controller and its password."""
     found = session.cluster.nodes.get(name)
     found.spec.ClearField("power_control")
     found.meta.etag = ""
-    session.cluster.nodes.update(found, ["spec.power_control"], **options(dry_run=dry_run))
-    click.echo(f"{name} {'would have' if dry_run else 'has'} no controller")
+    extra = options(dry_run=dry_run)
+    answer = session.cluster.nodes.update(found, ["spec.power_control"], **extra)
+    tell(session, shown, answer, f"{name} {'would have' if dry_run else 'has'} no controller")
 
 
 @command(bmc, "check", "pvc node bmc check n1")

@@ -17,7 +17,7 @@ from shell.tree import (
     dry_run_option,
     format_option,
     options,
-    waiting_options,
+    wait_options,
     yes_option,
 )
 from shell.waiting import finish
@@ -178,7 +178,8 @@ def set_(session: Any, dry_run: bool, format: Output, **given: Any) -> None:
 @click.option("--max-moves", type=click.IntRange(1, 1000), default=100, show_default=True,
               help="Most moves.")  # fmt: skip
 @format_option
-@waiting_options
+@wait_options
+@dry_run_option
 def balance(
     session: Any, selector: str | None, max_moves: int, format: Output, wait: bool, dry_run: bool
 ) -> None:

@@ -131,13 +131,16 @@ def _about(what: str, recursive: bool) -> dict[str, Any]:
 
 def _about_method(name: str, method: Any) -> dict[str, Any]:
     from pvc.core.v1 import options_pb2
+    from shell.commands.table import commands_for
     from shell.contract.texts import text_of
 
     role = method.GetOptions().Extensions[options_pb2.access].role
     asked, told = method.input_type, method.output_type
+    commands = [f"pvc {one}" for one in commands_for(method.name)]
     return {
         "name": name,
         "text": text_of(method),
+        "commands": commands,
         "role": options_pb2.Role.Name(role).removeprefix("ROLE_").lower(),
         "answer": told.name + (", a stream" if method.server_streaming else ""),
         "fields": list(_fields(asked, False)),
@@ -204,6 +207,14 @@ def _fields(
         yield found
 
 
+TITLES = {
+    "rules": "rules: ",
+    "commands": "commands: ",
+    "role": "least role: ",
+    "answer": "answers: ",
+}
+
+
 def _lines(told: Mapping[str, Any], colour: bool) -> Iterator[str]:
     """For people."""
     width = min(shutil.get_terminal_size().columns, WIDTH_MAX)
@@ -211,11 +222,10 @@ def _lines(told: Mapping[str, Any], colour: bool) -> Iterator[str]:
         kind = f"  {told['type']}" if "type" in told else ""
         yield painted(told["name"], "bold", colour) + kind
         yield from _wrapped(told.get("text", ""), 2, width)
-        for key in ("rules", "writer", "role", "answer"):
+        for key in ("rules", "writer", "role", "answer", "commands"):
             if value := told.get(key):
                 text = "; ".join(value) if isinstance(value, list) else value
-                title = {"rules": "rules: ", "role": "least role: ", "answer": "answers: "}
-                yield from _wrapped(title.get(key, "") + text, 2, width)
+                yield from _wrapped(TITLES.get(key, "") + text, 2, width)
     for key in ("values", "things", "fields", "methods"):
         if key in told:
             yield ""

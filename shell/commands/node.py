@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from shell import node_columns
+from shell.answers import tell
 from shell.commands.edit import add_edit, add_export
 from shell.commands.fields import field, nothing_given, put
 from shell.commands.losses import listed, node_loss
@@ -26,6 +27,7 @@ from shell.tree import (
     Group,
     Pair,
     Span,
+    answer_option,
     command,
     copy_option,
     dry_run_option,
@@ -173,13 +175,12 @@ def _verb(name: str, verb: str, done: str, help: str, **given: Any) -> None:
 
     @command(node, name, f"pvc node {name} n2")
     @name_argument("nodes")
+    @answer_option
     @dry_run_option
-    def ask(session: Any, name: str, dry_run: bool) -> None:
-        getattr(session.cluster.nodes, verb)(name, **given, **options(dry_run=dry_run))
-        if dry_run:
-            click.echo(f"nodes/{name}: this would be accepted; nothing was changed")
-        else:
-            click.echo(done.format(name))
+    def ask(session: Any, name: str, dry_run: bool, shown: str) -> None:
+        answer = getattr(session.cluster.nodes, verb)(name, **given, **options(dry_run=dry_run))
+        would = f"nodes/{name}: this would be accepted; nothing was changed"
+        tell(session, shown, answer, would if dry_run else done.format(name))
 
     ask.help = help
 
@@ -215,22 +216,22 @@ def is_primary(session: Any, name: str | None) -> int:
 @field("node.spec.address", "--address", help="Where the other nodes reach it.")
 @field("node.meta.labels", "--label", multiple=True, type=Pair(),
        help="A label of your own: KEY=VALUE.")  # fmt: skip
+@answer_option
 @dry_run_option
-def update(session: Any, name: str, dry_run: bool, **given: Any) -> None:
+def update(session: Any, name: str, dry_run: bool, shown: str, **given: Any) -> None:
     """Change what is wanted of a node."""
     from shell.spec import retagged
 
-    def change() -> None:
+    def change() -> Any:
         found, told = session.cluster.nodes.get(name), dict(given)
         tag, add, remove = (told.pop(key) for key in ("tag", "add_tag", "remove_tag"))
         if tag or add or remove:
             told["tag"] = retagged(tag or found.spec.tags, add, remove)
         paths = put(found, "node", told)
         nothing_given(paths)
-        session.cluster.nodes.update(found, paths, **options(dry_run=dry_run))
+        return session.cluster.nodes.update(found, paths, **options(dry_run=dry_run))
 
-    amended(change)
-    click.echo(f"node {name} {'would be' if dry_run else 'is'} changed")
+    tell(session, shown, amended(change), f"node {name} {'would be' if dry_run else 'is'} changed")
 
 
 @command(node, "log", "pvc node log n1", "pvc node log n1 --follow")

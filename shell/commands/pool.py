@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.answers import tell
 from shell.commands.edit import add_edit, add_export
 from shell.commands.fields import argument, field, nothing_given, put
 from shell.commands.losses import pool_loss
@@ -17,6 +18,7 @@ from shell.tree import (
     Group,
     Pair,
     Size,
+    answer_option,
     command,
     dry_run_option,
     live_names,
@@ -78,18 +80,18 @@ def create(session: Any, name: str, wait: Any, dry_run: bool, **given: Any) -> N
 @command(pool, "modify", "pvc pool modify fast --reserve 10G")
 @name_argument("pools")
 @pool_options
+@answer_option
 @dry_run_option
-def modify(session: Any, name: str, dry_run: bool, **given: Any) -> None:
+def modify(session: Any, name: str, dry_run: bool, shown: str, **given: Any) -> None:
     """Change what a pool keeps free, or what is said of it."""
 
-    def change() -> None:
+    def change() -> Any:
         found = session.cluster.pools.get(name)
         paths = put(found, "pool", given)
         nothing_given(paths)
-        session.cluster.pools.update(found, paths, **options(dry_run=dry_run))
+        return session.cluster.pools.update(found, paths, **options(dry_run=dry_run))
 
-    amended(change)
-    click.echo(f"pool {name} {'would be' if dry_run else 'is'} changed")
+    tell(session, shown, amended(change), f"pool {name} {'would be' if dry_run else 'is'} changed")
 
 
 @command(pool, "delete", "pvc pool delete fast", "pvc pool delete fast --force")

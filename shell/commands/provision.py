@@ -14,7 +14,7 @@ made = vm.commands["create"]
     cls=type(made),
     params=[
         click.Argument(["name"]),
-        click.Argument(["image"]),
+        click.Argument(["image"], help="The image that it is made from."),
         *(one for one in made.params if one.name not in ("name", "image", "disk", "label")),
     ],
     examples=("pvc provisioner create web debian-12 --memory 2G --start",),

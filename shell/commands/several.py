@@ -60,7 +60,7 @@ def chosen(session: Any, which: Which, collection: str, columns: Any) -> tuple[s
 
 
 def _found(session: Any, which: Which, collection: str, columns: Any) -> tuple[str, ...]:
-    from pvc_client.names import short_name
+    from pvc_client.names import full_name, short_name
 
     there = getattr(session.cluster, collection)
     path = "/*/".join(there.path.split("/"))
@@ -72,7 +72,8 @@ def _found(session: Any, which: Which, collection: str, columns: Any) -> tuple[s
         if pattern and not _starred(pattern):
             names.append(pattern)
             continue
-        query = filter_of(path, pattern, *terms)
+        own = [f'name = "{full_name(there.path, pattern)}"'] if "/" in pattern else []
+        query = filter_of(path, "" if own else pattern, *terms, *own)
         names += [short_name(row.name) for row in there.list(filter=query, read_mask=["name"])]
     return tuple(dict.fromkeys(names))
 

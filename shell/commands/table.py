@@ -11,6 +11,9 @@ _UPDATES = "UpdateVm UpdateNetwork UpdatePool UpdateNode UpdateToken"
 
 CALLS: Mapping[str, str] = {
     "apply": f"{_CREATES} {_UPDATES}",
+    "audit info": "GetAuditEntry",
+    "audit list": "ListAuditEntries",
+    "audit watch": "WatchAuditEntries",
     "cluster balance": "BalanceCluster PlanBalance",
     "cluster fault list": "GetCluster",
     "cluster ha": "UpdateCluster",
@@ -82,9 +85,10 @@ CALLS: Mapping[str, str] = {
     "storage status": "ListPools",
     "storage util": "ListPools",
     "token create": "CreateToken",
-    "token delete": "DeleteToken",
     "token info": "GetToken",
     "token list": "ListTokens",
+    "token revoke": "DeleteToken",
+    "token update": "UpdateToken",
     "top": "ListNodes",
     "version": "WhoAmI ListNodes",
     "vm apply": f"{_CREATES} {_UPDATES}",

@@ -9,9 +9,21 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.answers import tell
 from shell.commands.shared import add_info, add_list
 from shell.render import Output
-from shell.tree import Command, Group, Span, command, format_option, name_argument, yes_option
+from shell.tree import (
+    Command,
+    Group,
+    Span,
+    answer_option,
+    command,
+    dry_run_option,
+    format_option,
+    name_argument,
+    options,
+    yes_option,
+)
 
 NEVER = -1
 ROLE = click.Choice(["viewer", "operator", "admin"])
@@ -43,9 +55,11 @@ add_info(token, "tokens", columns.TOKEN, "pvc token info ann")
 @click.option("--ttl", type=Span(), help="How long it is good for: 30d. For ever without it.")
 @click.option("--description", default="", help="A text for people.")
 @click.option("--output", type=click.Path(dir_okay=False), help="Write the secret to a new file.")
+@dry_run_option
 def create(
-    session: Any, name: str, role: str, ttl: int | None, description: str, output: str | None
-) -> None:
+    session: Any, name: str, role: str, ttl: int | None, description: str, output: str | None,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Make a token. Its secret is shown this once and kept nowhere."""
     from pvc.core.v1 import options_pb2
 
@@ -53,9 +67,11 @@ def create(
         raise click.UsageError(f"{output} exists")
     answer = session.cluster.tokens.create(
         name, options_pb2.Role.Value(f"ROLE_{role.upper()}"), ttl_s=ttl or 0,
-        description=description,
+        description=description, **options(dry_run=dry_run),
     )  # fmt: skip
-    if output:
+    if dry_run:
+        click.echo(f"tokens/{name}: this would be accepted; nothing was changed")
+    elif output:
         _write_secret(output, answer.secret)
         click.echo(f"the secret of {name} is in {output}")
     else:
@@ -75,19 +91,23 @@ def _write_secret(path: str, secret: str) -> None:
 @click.option("--role", type=ROLE, help="What its bearer may do from now on.")
 @click.option("--ttl", type=Ttl(), help="How long it is good for from now on: 30d, or never.")
 @click.option("--description", help="A text for people.")
+@answer_option
+@dry_run_option
 @yes_option
 def update(
-    session: Any, name: str, role: str | None, ttl: int | None, description: str | None, yes: bool
-) -> None:
+    session: Any, name: str, role: str | None, ttl: int | None, description: str | None,
+    shown: str, dry_run: bool, yes: bool,
+) -> None:  # fmt: skip
     """Change what a token is good for, at once; its secret stays."""
     if role is None and ttl is None and description is None:
         raise click.UsageError("nothing to change: give --role, --ttl or --description")
     found = session.cluster.tokens.get(name)
-    if role not in (None, "admin"):
+    if role not in (None, "admin") and not dry_run:
         _warn_of_last(session, found.name, yes=yes)
     found.meta.etag = ""
-    session.cluster.tokens.update(found, _taken(session, found, role, ttl, description))
-    click.echo(f"token {name} is changed")
+    paths = _taken(session, found, role, ttl, description)
+    after = session.cluster.tokens.update(found, paths, **options(dry_run=dry_run))
+    tell(session, shown, after, f"token {name} {'would be' if dry_run else 'is'} changed")
 
 
 def _taken(
@@ -113,14 +133,15 @@ def _taken(
 
 @command(token, "revoke", "pvc token revoke ann", "pvc token revoke ci --yes")
 @name_argument("tokens")
+@dry_run_option
 @yes_option
-def revoke(session: Any, name: str, yes: bool) -> None:
+def revoke(session: Any, name: str, dry_run: bool, yes: bool) -> None:
     """Revoke a token, at once, and end what it has open."""
     found = session.cluster.tokens.get(name)
-    if not _warn_of_last(session, found.name, yes=yes):
+    if not dry_run and not _warn_of_last(session, found.name, yes=yes):
         session.confirm(f"Revoke the token {name}? Whoever uses it is out at once.", yes=yes)
-    session.cluster.tokens.delete(name)
-    click.echo(f"token {name} is revoked")
+    session.cluster.tokens.delete(name, **options(dry_run=dry_run))
+    session.say(f"token {name} {'would be' if dry_run else 'is'} revoked")
 
 
 def _warn_of_last(session: Any, name: str, *, yes: bool) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.answers import tell
 from shell.commands.edit import add_edit, add_export
 from shell.commands.fields import argument, field, nothing_given, put
 from shell.commands.raw import amended
@@ -23,6 +24,7 @@ from shell.tree import (
     Group,
     Pair,
     Size,
+    answer_option,
     command,
     dry_run_option,
     list_options,
@@ -32,7 +34,7 @@ from shell.tree import (
     waiting_options,
     yes_option,
 )
-from shell.waiting import act, finish, show_plan
+from shell.waiting import act, finish, format_of, show_plan
 
 
 @click.group(
@@ -157,7 +159,7 @@ def create(session: Any, name: str, wait: bool, dry_run: bool, **given: Any) -> 
     begin = _provisioned if given["image"] else _created
     pending = begin(session, name, given, options(dry_run=dry_run))
     if dry_run:
-        show_plan(pending)
+        show_plan(pending, format_of(wait))
     else:
         state = "runs" if given["start"] else "is made"
         finish(session, pending, f"vm {name} {state}", wait=wait)
@@ -230,6 +232,7 @@ def _provisioned(session: Any, name: str, given: dict[str, Any], extra: dict[str
 @field("ImportVmRequest.vm_id", "--name", help="The VM's name; the domain's own without it.")
 @click.option("--volume", multiple=True, type=Pair(), help="Volume for a disk: vda=POOL/VOLUME.")
 @click.option("--network", multiple=True, type=Pair(), help="Network for a bridge: br0=default.")
+@answer_option
 @dry_run_option
 def define(
     session: Any,
@@ -238,6 +241,7 @@ def define(
     volume: tuple[tuple[str, str], ...],
     network: tuple[tuple[str, str], ...],
     dry_run: bool,
+    shown: str,
 ) -> None:
     """Make a VM from libvirt domain XML."""
     answer = session.cluster.vms.import_xml(
@@ -247,7 +251,7 @@ def define(
     for warning in answer.warnings:
         click.echo(f"left out: {warning}", err=True)
     made = "would be made" if dry_run else "is made"
-    click.echo(f"vm {columns.ids(answer.vm.name)} {made}")
+    tell(session, shown, answer.vm, f"vm {columns.ids(answer.vm.name)} {made}")
 
 
 @command(
@@ -284,7 +288,7 @@ def modify(
         return
     pending = amended(lambda: _modified(session, name, dict(given), options(dry_run=dry_run)))
     if dry_run:
-        show_plan(pending)
+        show_plan(pending, format_of(wait))
         return
     after = finish(session, pending, f"vm {name} is changed", wait=wait)
     if after is not None and after.status.pending_restart:

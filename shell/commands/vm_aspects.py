@@ -21,7 +21,7 @@ from shell.tree import (
     options,
     waiting_options,
 )
-from shell.waiting import finish, show_plan
+from shell.waiting import finish, format_of, show_plan
 
 
 @click.group(cls=Group, aliases={"list": "get"})
@@ -51,7 +51,7 @@ def _changed(session: Any, name: str, done: str, change: Any, *, wait: Any, dry_
     if not pending:
         click.echo(f"{done} already")
     elif dry_run:
-        show_plan(pending)
+        show_plan(pending, format_of(wait))
     else:
         after = finish(session, pending, done, wait=wait)
         if after is not None and after.status.pending_restart:

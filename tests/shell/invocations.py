@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.drivers.fake import FakeController
-from tests.contract.stage import Stage
+from tests.contract.stage import Stage, wait_until
 from tests.provisioner.worlds import qcow2
 
 Make = Callable[[Stage, Path], Sequence[str]]
@@ -134,9 +134,24 @@ def _token_of(*words: str) -> Make:
     return lambda stage, _: [short(stage.token()), *words]
 
 
+def _audited(stage: Stage, _: Path) -> list[str]:
+    """An entry of the audit log: somebody just made a VM."""
+    stage.vm()
+    found: list[str] = []
+
+    def written() -> bool:
+        found[:] = [row.name for row in stage.cluster.audit.list()]
+        return bool(found)
+
+    wait_until(written)
+    return [short(found[-1])]
+
+
 INVOCATIONS: Mapping[str, Make] = {
     "apply": _applied,
     "vm apply": _applied,
+    "audit info": _audited,
+    "audit list": _said(),
     "cluster fault list": _said(),
     "cluster ha": _said("arm"),
     "cluster maintenance": _said("off"),
@@ -210,7 +225,8 @@ INVOCATIONS: Mapping[str, Make] = {
     "storage status": _said(),
     "storage util": _said(),
     "token create": lambda stage, _: [stage.fresh("token"), "--role", "viewer"],
-    "token delete": _token_of("--yes"),
+    "token revoke": _token_of("--yes"),
+    "token update": _token_of("--description", "changed"),
     "token info": _token_of(),
     "token list": _said(),
     "top": _said("--once"),

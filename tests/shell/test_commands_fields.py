@@ -92,6 +92,7 @@ WAYS: Sequence[str] = (
     "image build {new} --recipe-file {file} --dry-run",
     "image import {disk} {new} --description t --pool local",
     "token create {new} --role viewer --ttl 1h --description t",
+    "token create {new} --role viewer --dry-run",
 )
 
 
