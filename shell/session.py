@@ -193,7 +193,7 @@ class Session:
         if rows or answer.of is not None:
             told = self.columns(output, told, answer.kind)
         view = self.view(output)
-        text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
+        text = one(rows[0], told, view) if answer.is_one and rows else many(rows, told, view)
         if self.page is not None:
             self.page(text)
         else:
