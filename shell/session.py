@@ -202,7 +202,9 @@ class Session:
     @property
     def can_ask(self) -> bool:
         """Whether somebody would answer a question."""
-        return sys.stdin.isatty() if self.asks is None else self.asks
+        if self.asks is not None:
+            return self.asks
+        return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed from the start
 
     def say(self, sentence: str) -> None:
         """Says what was done."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import click
 
 from shell import main
+from shell.choices import did_you_mean
 from shell.failures import DONE, USAGE
 from shell.language.builtins import FOLLOWED, builtins
 from shell.language.context import Context, located, placed
@@ -132,8 +134,22 @@ class Runner:
             if words[0] in FOLLOWED:
                 return call()
             return self._led(statement, call, gives_rows=False)
+        self._check_known(words[0])
         call = partial(main.call, words, self.session, self.defaults(words))
         return self._led(statement, call, gives_rows=gives_rows(words))
+
+    def _check_known(self, name: str) -> None:
+        """Raises UsageError for what is no command anywhere, with what was probably meant."""
+        if name.startswith("-") or located(main.pvc, [name])[1]:
+            return
+        known = [*main.pvc.list_commands(click.Context(main.pvc)), *main.ALIASES,
+                 *builtins.commands, *builtins.aliases, *self.settings.aliases]  # fmt: skip
+        if self.used:
+            group = located(main.pvc, [self.used.kind])[0]
+            assert isinstance(group, click.Group)
+            known += group.list_commands(click.Context(group))
+        near = get_close_matches(name, known, 2)
+        raise click.UsageError(f"there is no command {name!r}{did_you_mean(near)}")
 
     def words_of(self, statement: Statement) -> list[str]:
         """The words of the command as the tree takes them."""

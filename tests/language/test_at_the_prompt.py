@@ -130,3 +130,24 @@ def test_leaving_gives_the_exit_code(shell: Emulator) -> None:
     shell.type("exit\r")
     assert shell.end() == 4
     assert shell.restored()
+
+
+def test_a_script_on_a_terminal_asks_nothing_either(
+    whole: Whole, tmp_path: Path, own_files: Path
+) -> None:
+    environment = {
+        "PVC_CONNECTION": f"unix:{whole.folder}/run/pvc.sock", "PVC_CONFIG_DIR": str(own_files),
+    }  # fmt: skip
+    with Emulator("-e", "vm stop web", home=tmp_path, environment=environment) as one:
+        assert one.end() == 3
+
+
+def test_a_shell_with_a_broken_file_of_connections_says_so(tmp_path: Path, own_files: Path) -> None:
+    own_files.mkdir()
+    (own_files / "connections.toml").write_text("current = 1 2")
+    with Emulator(home=tmp_path, environment={"PVC_CONFIG_DIR": str(own_files)}) as one:
+        assert one.end() in (1, 2)
+        assert "line 1" in one.text
+    environment = {"PVC_CONFIG_DIR": str(own_files)}
+    with Emulator("-c", "nope", home=tmp_path, environment=environment) as one:
+        assert one.end() in (1, 2)

@@ -94,7 +94,11 @@ def test_nothing_left_is_said_once(say: Say) -> None:
         ("vm start web | json", "json needs rows"),
         ("vm list | count | where a=1", "where needs rows"),
         ("vm list | 'x", "is not closed"),
-        ("nope", "There is no command 'nope'"),
+        ("nope", "there is no command 'nope'"),
+        ("alais ll = vm list", "Did you mean 'alias'"),
+        ("vmm list", "Did you mean 'vm"),
+        ("use vm web; strat", "Did you mean 'start'"),
+        ("--nope", "No such option"),
     ],
 )
 def test_what_cannot_be_understood(say: Say, line: str, message: str) -> None:
