@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -104,7 +104,17 @@ class Runner:
         if statement.is_query:
             first, *given = statement.command.words
             return self.query(first.text, given, statement)
-        return expanded(statement, self.settings.aliases)
+        return expanded(statement, self._aliases())
+
+    def _aliases(self) -> Mapping[str, str]:
+        """Those that no command of the context's group goes before."""
+        found = self.settings.aliases
+        if not self.used:
+            return found
+        return {n: body for n, body in found.items() if len(self._path([self.used.kind, n])) < 2}
+
+    def _path(self, words: Sequence[str]) -> list[str]:
+        return located(main.pvc, words)[1]
 
     def query(self, name: str, given: Sequence[Word], statement: Statement) -> list[Statement]:
         """What a saved query stands for. Raises UsageError."""
@@ -113,7 +123,7 @@ class Runner:
             raise click.UsageError(f"there is no saved query {name!r}; there are: {known}")
         body = self.settings.queries[name]
         meant = stands_for(statement, name, body, given)
-        return [inner for one in meant for inner in expanded(one, self.settings.aliases)]
+        return [inner for one in meant for inner in expanded(one, self._aliases())]
 
     def _one(self, statement: Statement) -> Any:
         """A statement that stands for nothing else."""
@@ -140,7 +150,7 @@ class Runner:
 
     def _check_known(self, name: str) -> None:
         """Raises UsageError for what is no command anywhere, with what was probably meant."""
-        if name.startswith("-") or located(main.pvc, [name])[1]:
+        if name.startswith("-") or self._path([name]):
             return
         known = [*main.pvc.list_commands(click.Context(main.pvc)), *main.ALIASES,
                  *builtins.commands, *builtins.aliases, *self.settings.aliases]  # fmt: skip
@@ -198,7 +208,7 @@ class Runner:
         kind, name = statement.command.texts
         if kind == "alias":
             taken = is_builtin(name) or name in stage_commands.commands
-            if taken or located(main.pvc, [name])[1]:
+            if taken or self._path([name]):
                 raise click.UsageError(f"{name} is a command already; choose another name")
             aliases = {**self.settings.aliases, name: statement.body}
             for one in parse(statement.body):
@@ -247,7 +257,7 @@ class Runner:
             return []
         statement = Statement(Written(tuple(Word(word) for word in words)))
         try:
-            statement = expanded(statement, self.settings.aliases)[-1]
+            statement = expanded(statement, self._aliases())[-1]
             return self.words_of(statement)
         except click.ClickException:
             return list(words)

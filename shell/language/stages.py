@@ -97,7 +97,7 @@ class _Grep(Stage):
         return replace(answer, columns=lines, output=replace(chosen, columns=""))
 
     def line(self, line: str) -> Sequence[str]:
-        return [line] if self._fits(line) else []
+        return [line] if self._fits(line.rstrip("\r")) else []
 
 
 def _cells(row: Any, columns: Sequence[Column], view: View) -> str:
