@@ -58,6 +58,12 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
+def _connections(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from shell.connections import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 @click.group(
     cls=Group,
     lazy=COMMANDS,
@@ -68,6 +74,7 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
     "-c",
     "--connection",
     metavar="NAME",
+    shell_complete=_connections,
     help="A cluster: a name (pvc connection list), HOST:PORT or unix:/path. Env: PVC_CONNECTION.",
 )
 @click.option(

@@ -88,7 +88,7 @@ def shell(
     """
     session = Session(connection or "", token_file or "", ca or "")
     try:
-        if script or lines or not sys.stdin.isatty():
+        if script or lines or not (sys.stdin and sys.stdin.isatty()):
             return batch(session, script or "", lines, keep_going=keep_going)
         return Shell(session).prompt_forever()
     finally:

@@ -193,7 +193,7 @@ class Session:
         if rows or answer.of is not None:
             told = self.columns(output, told, answer.kind)
         view = self.view(output)
-        text = one(rows[0], told, view) if answer.is_one else many(rows, told, view)
+        text = one(rows[0], told, view) if answer.is_one and rows else many(rows, told, view)
         if self.page is not None:
             self.page(text)
         else:
@@ -202,7 +202,9 @@ class Session:
     @property
     def can_ask(self) -> bool:
         """Whether somebody would answer a question."""
-        return sys.stdin.isatty() if self.asks is None else self.asks
+        if self.asks is not None:
+            return self.asks
+        return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed from the start
 
     def say(self, sentence: str) -> None:
         """Says what was done."""

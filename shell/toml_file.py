@@ -40,14 +40,18 @@ class TomlFile:
 
     def read(self) -> dict[str, Any]:
         """All that is in it; nothing when it is not there. Raises BadFile."""
-        if not (text := self._text()):
+        return self._loaded(self._text())
+
+    def _loaded(self, text: str) -> dict[str, Any]:
+        if not text:
             return {}
         import tomllib
 
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise self._broken(str(error)) from None
+            end = f"at line {len(text.splitlines())}, the end"
+            raise self._broken(str(error).replace("at end of document", end)) from None
 
     def is_private(self) -> bool:
         """Whether nobody else can read it."""
@@ -62,20 +66,19 @@ class TomlFile:
 
         Raises BadFile, and then nothing has changed.
         """
-        import tomllib
-
         import tomlkit
         from tomlkit.exceptions import ParseError
 
         with self._locked():
             before = self._text()
+            self._loaded(before)
             try:
                 document = tomlkit.parse(before)
             except ParseError as error:
                 raise self._broken(str(error)) from None
             yield document
             after = tomlkit.dumps(document)
-            tomllib.loads(after)  # what is written can be read
+            self._loaded(after)  # what is written can be read
             if after != before:
                 self._write(after)
 

@@ -130,6 +130,9 @@ class _Tap(io.BufferedIOBase):
     def writable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        raise click.UsageError("this has the terminal to itself: nothing can follow it")
+
     def write(self, piece: Any) -> int:
         self._flow.write(bytes(piece))
         return len(piece)

@@ -140,7 +140,9 @@ class _Parser:
         is_query = bool(_QUERY.match(self._text, begin))
         command = self._stage("a command")
         if command.texts[0] in DEFINING and not command.is_foreign:
-            return self._definition(command, begin)
+            if found := _DEFINITION.match(self._text, command.words[0].end):
+                return self._definition(command, found, begin)
+            self._check_shown(command)
         stages = []
         while isinstance(pipe := self._token, Mark) and pipe.text == PIPE:
             self._after_pipe()
@@ -217,12 +219,9 @@ class _Parser:
             raise SyntaxProblem("a file must have a name", path.begin, path.end)
         return Redirect(mark.text, path)
 
-    def _definition(self, command: Stage, begin: int) -> Statement:
-        """`alias NAME = …` with its body; `alias` and `alias NAME` as they are."""
+    def _definition(self, command: Stage, found: re.Match[str], begin: int) -> Statement:
+        """`alias NAME = …` with its body."""
         first = command.words[0]
-        found = _DEFINITION.match(self._text, first.end)
-        if found is None:
-            return self._shown(command, begin)
         end = self._end_of_line(found.end())
         body = _without_quotes(self._text[found.end() : end].strip())
         try:
@@ -238,12 +237,12 @@ class _Parser:
         name = Word(found[1], begin=found.start(1), end=found.end(1))
         return Statement(Stage((first, name)), (), None, body, False, begin, end)
 
-    def _shown(self, command: Stage, begin: int) -> Statement:
+    def _check_shown(self, command: Stage) -> None:
+        """`alias` and `alias NAME` show; there is nothing else without a body."""
         if len(command.words) > 2:
             wrong = command.words[2]
             kind = command.texts[0]
             raise SyntaxProblem(f"it reads: {kind} NAME = COMMAND", wrong.begin, wrong.end)
-        return Statement(command, (), None, "", False, begin, self._end())
 
     def _end_of_line(self, begin: int) -> int:
         """Where the line ends that a definition is on; what is in quotes does not end it."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import click
 
 from shell import main
+from shell.choices import did_you_mean
 from shell.failures import DONE, USAGE
 from shell.language.builtins import FOLLOWED, builtins
 from shell.language.context import Context, located, placed
@@ -102,7 +104,17 @@ class Runner:
         if statement.is_query:
             first, *given = statement.command.words
             return self.query(first.text, given, statement)
-        return expanded(statement, self.settings.aliases)
+        return expanded(statement, self._aliases())
+
+    def _aliases(self) -> Mapping[str, str]:
+        """Those that no command of the context's group goes before."""
+        found = self.settings.aliases
+        if not self.used:
+            return found
+        return {n: body for n, body in found.items() if len(self._path([self.used.kind, n])) < 2}
+
+    def _path(self, words: Sequence[str]) -> list[str]:
+        return located(main.pvc, words)[1]
 
     def query(self, name: str, given: Sequence[Word], statement: Statement) -> list[Statement]:
         """What a saved query stands for. Raises UsageError."""
@@ -111,7 +123,7 @@ class Runner:
             raise click.UsageError(f"there is no saved query {name!r}; there are: {known}")
         body = self.settings.queries[name]
         meant = stands_for(statement, name, body, given)
-        return [inner for one in meant for inner in expanded(one, self.settings.aliases)]
+        return [inner for one in meant for inner in expanded(one, self._aliases())]
 
     def _one(self, statement: Statement) -> Any:
         """A statement that stands for nothing else."""
@@ -132,8 +144,22 @@ class Runner:
             if words[0] in FOLLOWED:
                 return call()
             return self._led(statement, call, gives_rows=False)
+        self._check_known(words[0])
         call = partial(main.call, words, self.session, self.defaults(words))
         return self._led(statement, call, gives_rows=gives_rows(words))
+
+    def _check_known(self, name: str) -> None:
+        """Raises UsageError for what is no command anywhere, with what was probably meant."""
+        if name.startswith("-") or self._path([name]):
+            return
+        known = [*main.pvc.list_commands(click.Context(main.pvc)), *main.ALIASES,
+                 *builtins.commands, *builtins.aliases, *self.settings.aliases]  # fmt: skip
+        if self.used:
+            group = located(main.pvc, [self.used.kind])[0]
+            assert isinstance(group, click.Group)
+            known += group.list_commands(click.Context(group))
+        near = get_close_matches(name, known, 2)
+        raise click.UsageError(f"there is no command {name!r}{did_you_mean(near)}")
 
     def words_of(self, statement: Statement) -> list[str]:
         """The words of the command as the tree takes them."""
@@ -182,7 +208,7 @@ class Runner:
         kind, name = statement.command.texts
         if kind == "alias":
             taken = is_builtin(name) or name in stage_commands.commands
-            if taken or located(main.pvc, [name])[1]:
+            if taken or self._path([name]):
                 raise click.UsageError(f"{name} is a command already; choose another name")
             aliases = {**self.settings.aliases, name: statement.body}
             for one in parse(statement.body):
@@ -231,7 +257,7 @@ class Runner:
             return []
         statement = Statement(Written(tuple(Word(word) for word in words)))
         try:
-            statement = expanded(statement, self.settings.aliases)[-1]
+            statement = expanded(statement, self._aliases())[-1]
             return self.words_of(statement)
         except click.ClickException:
             return list(words)

@@ -107,13 +107,15 @@ def batch(session: Session, path: str, lines: Iterable[str], *, keep_going: bool
     runner = Runner(session)
     if keep_going:
         runner.settings.set("on-error", "continue")
-    given = "\n".join(lines)
-    if given:
-        return run_text(runner, given, "-e")
-    if path and path != "-":
-        return run_text(runner, _read(path), path)
-    with _nothing_to_read() as stdin:
-        return run_stream(runner, stdin, "standard input")
+    text, origin = "\n".join(lines) or None, "-e"
+    if text is None and path not in ("", "-"):
+        text, origin = _read(path), path
+    if text is not None and not (sys.stdin and sys.stdin.isatty()):
+        return run_text(runner, text, origin)
+    with _nothing_to_read() as stdin:  # from a terminal neither: nobody is asked anything
+        if text is not None:
+            return run_text(runner, text, origin)
+        return run_stream(runner, stdin or (), "standard input")
 
 
 def _read(path: str) -> str:
@@ -124,7 +126,7 @@ def _read(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _nothing_to_read() -> Iterator[TextIO]:
+def _nothing_to_read() -> Iterator[TextIO | None]:
     """The lines of a script on standard input are its own: commands that read there find it at its
     end."""
     script = sys.stdin

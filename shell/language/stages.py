@@ -64,7 +64,7 @@ def shown_text(answer: Answer, session: Any) -> str:
     )
     chosen = bool(output.columns)
     view = View(output.format, PLAIN_WIDTH, False, session.now(), output.header, chosen)
-    if answer.is_one:
+    if answer.is_one and answer.rows:
         return one(answer.rows[0], columns, view)
     return many(answer.rows, columns, view)
 
@@ -86,7 +86,7 @@ class _Grep(Stage):
     def rows(self, answer: Answer, session: Any) -> Answer | str:
         view, chosen = plain(answer, session), answer.output
         columns = session.columns(chosen, answer.columns, answer.kind)
-        if not answer.is_one:
+        if not answer.is_one or not answer.rows:
             told = [] if view.format == "name" else shown_of(columns, answer.rows, view)
             kept = [row for row in answer.rows if self._fits(_cells(row, told, view))]
             return replace(answer, rows=kept)
@@ -97,7 +97,7 @@ class _Grep(Stage):
         return replace(answer, columns=lines, output=replace(chosen, columns=""))
 
     def line(self, line: str) -> Sequence[str]:
-        return [line] if self._fits(line) else []
+        return [line] if self._fits(line.rstrip("\r")) else []
 
 
 def _cells(row: Any, columns: Sequence[Column], view: View) -> str:

@@ -282,6 +282,7 @@ def test_a_shell_switches_and_forgets_what_was_used(
 
 BROKEN = (
     ("[connections.prod\naddresses = ['n1:1']\n", "line 1"),
+    ("\n\nx = [", "line 3, the end"),
     ("current = 'prod'\n", "the name of no connection"),
     ("[connections.prod]\naddresses = 'n1:1'\n", "connections.prod.addresses must be a list"),
     ("[connections.prod]\naddresses = ['n1:x']\n", "connections.prod: 'n1:x' is no address"),

@@ -77,6 +77,7 @@ def told(text: str) -> list[Any]:
         ("save q = vm list --filter 'a > 1'",
          [[["save", "q"], {"body": "vm list --filter 'a > 1'"}]]),
         ("alias; alias ll", [[["alias"]], [["alias", "ll"]]]),
+        ("alias | grep x", [[["alias"], ["grep", "x"]]]),
     ],
 )  # fmt: skip
 def test_what_a_line_says(text: str, expected: list[Any]) -> None:

@@ -94,7 +94,11 @@ def test_nothing_left_is_said_once(say: Say) -> None:
         ("vm start web | json", "json needs rows"),
         ("vm list | count | where a=1", "where needs rows"),
         ("vm list | 'x", "is not closed"),
-        ("nope", "There is no command 'nope'"),
+        ("nope", "there is no command 'nope'"),
+        ("alais ll = vm list", "Did you mean 'alias'"),
+        ("vmm list", "Did you mean 'vm"),
+        ("use vm web; strat", "Did you mean 'start'"),
+        ("--nope", "No such option"),
     ],
 )
 def test_what_cannot_be_understood(say: Say, line: str, message: str) -> None:
@@ -272,6 +276,26 @@ def test_aliases_in_a_circle_are_found_also_in_the_file(say: Say, own_files: Pat
         document["aliases"]["q"] = "p"
     say("alias other = vm list")  # reads the file again
     assert "stands for itself" in say("p").err
+
+
+def test_a_command_of_the_context_goes_before_an_alias(say: Say) -> None:
+    assert say("alias info = node list -f name").code == 0
+    assert say("info").out == "n1\n"
+    assert say("use vm web; info -f name").out == "web\n"
+    assert say("use node n1; info -f name").out == "n1\n"
+
+
+def test_what_has_the_terminal_to_itself_goes_nowhere_else(
+    say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdin", nothing)
+        said = say("vm console web | grep x")
+    assert said.code == 2 and "nothing can follow it" in said.err
+
+
+def test_a_watched_list_goes_through_stages(say: Say) -> None:
+    assert say("vm list --watch -f name | head 2 | count").out == "2\n"
 
 
 def test_saved_queries(say: Say) -> None:

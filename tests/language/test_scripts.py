@@ -136,6 +136,22 @@ def test_files_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
     assert run(str(tmp_path / "none")).code == 2
 
 
+def test_with_no_standard_input_at_all(whole: Whole, own_files: Path) -> None:
+    for line in ("vm list -f name", "vm stop web"):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-c", ENTRY, "-e", line],
+            capture_output=True, text=True, timeout=60, env=environment(whole, own_files),
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) in ((0, "db\nold\nweb\n"), (3, "")), done.stderr
+
+
+def test_a_broken_or_unknown_connection_ends_it_at_once(run: Run, own_files: Path) -> None:
+    assert "there is no connection 'nope'" in run("-c", "nope", "-e", "vm list").err
+    own_files.mkdir()
+    (own_files / "connections.toml").write_text("x = [")
+    assert "line 1" in run("-c", "nope", "-e", "vm list").err
+
+
 def test_nobody_there(run: Run) -> None:
     said = run("-c", "unix:/nowhere/pvc.sock", "-e", "vm list")
     assert said.code == 5 and "-e:1: stopped after exit code 5 of: vm list" in said.err
