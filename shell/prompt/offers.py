@@ -54,6 +54,10 @@ class Known(Protocol):
         """Files and folders that a path could go on to; folders end with a slash."""
         ...
 
+    def connections(self) -> Sequence[tuple[str, str]]:
+        """The clusters that there are connections to, by name."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Spot:
@@ -199,8 +203,13 @@ class Offers:
     ) -> Sequence[tuple[str, str]] | None:
         """Values that the commands of the prompt itself take; None for any other."""
         match spot.place.path, parameter.name:
+            case ("use",), "name" if spot.place.arguments[-1:] == ("connection",):
+                return self._known.connections()
+            case ("connection", _), "name":
+                return self._known.connections()
             case ("use",), "kind":
-                return [(kind, f"be about one of the {path}") for kind, path in GROUPS.items()]
+                kinds = [(kind, f"be about one of the {path}") for kind, path in GROUPS.items()]
+                return [*kinds, ("connection", "talk to another cluster")]
             case ("unalias" | "alias",), _:
                 return self._speech.aliases()
             case ("unsave" | "save" | "run",), "name":

@@ -31,6 +31,7 @@ FindRow = Callable[[str, str], Any]
 
 LINES_MAX = 7
 NARROW = 40
+HINTS = ("Tab completes", "Ctrl-R finds earlier lines", "exit leaves")
 LEFT_OUT = ("AGE", "UPTIME", "NAME")
 """Columns that change by themselves, or say what is known."""
 TITLE, TEXT, DIM, STRONG = "class:pane.title", "class:pane", "class:pane.dim", "class:pane.strong"
@@ -96,18 +97,24 @@ def _named(context: click.Context, typed: str) -> click.Context:
 
 def _command(context: click.Context, width: int) -> Iterator[Line]:
     """What a command is for, how it is written, examples."""
+    if context.parent is None:
+        yield [(TITLE, "Type a command"), (DIM, "  ".join(("", *HINTS)))]
+        yield from _groups(context, width)
+        return
     command = context.command
     pieces = [piece for piece in command.collect_usage_pieces(context) if piece]
-    name = context.command_path.partition(" ")[2] or "pvc-shell"
-    shown = " ".join(pieces) if context.parent is not None else "COMMAND …"
-    yield [(TITLE, name), (DIM, f"  {shown}")]
+    yield [(TITLE, context.command_path.partition(" ")[2]), (DIM, f"  {' '.join(pieces)}")]
     first = (command.help or "").strip().partition("\n\n")[0]
     yield from wrapped(" ".join(first.split()), width, TEXT)
     for example in getattr(command, "examples", ()):
         yield [(DIM, "e.g.  "), (STRONG, example.removeprefix("pvc "))]
     if isinstance(command, click.Group):
-        names = "  ".join(offer.text for offer in commands_in(context))
-        yield from wrapped(names, width, DIM)
+        yield from _groups(context, width)
+
+
+def _groups(context: click.Context, width: int) -> Iterator[Line]:
+    """The names of the commands there are."""
+    yield from wrapped("  ".join(offer.text for offer in commands_in(context)), width, TEXT)
 
 
 def _option(spot: Spot, width: int) -> Iterator[Line]:
