@@ -94,11 +94,20 @@ def in_command(root: click.Group, words: Sequence[str], typed: str, speech: Spee
     if words and is_own(speech, words[0]):
         assert speech.builtins is not None
         return place_of(speech.builtins, words, typed)
-    place = place_of(root, speech.expanded(words) if words else [], typed)
+    place = place_of(root, before(speech, words, typed), typed)
     given = bool(place.arguments) and place.arguments[0] not in words
     if given and not typed and isinstance(place.awaited, click.Argument):
         return replace(place, slot=Slot.SURPLUS, awaited=None)  # the context names it already
     return place
+
+
+def before(speech: Speech, words: Sequence[str], typed: str) -> Sequence[str]:
+    """The words before the one that is being typed, as the tree takes them: what a context puts in
+    depends on whether that one is a name already."""
+    if not words:
+        return ()
+    whole = speech.expanded([*words, typed]) if typed and not typed.startswith("-") else []
+    return whole[:-1] if whole and whole[-1] == typed else speech.expanded(words)
 
 
 def is_own(speech: Speech, word: str) -> bool:

@@ -83,7 +83,7 @@ def test_places(line: str, path: tuple[str, ...], slot: Slot, typed: str) -> Non
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("v", ["vm", "volume"]),
+        ("vo", ["volume"]),
         ("vm sta", ["start"]),
         ("vm start ", ["web", "web-2", "db"]),
         ("vm start web ", ["web-2", "db"]),
