@@ -69,6 +69,8 @@ class Spot:
     """What the command of this line is about, for its fields: "vms"; "" for anything else."""
     rest: str = ""
     """What of the word stands behind the cursor."""
+    near: click.Context | None = None
+    """The group of the context, where its commands may stand too."""
 
 
 def spot_of(root: click.Group, line: str, at: int, speech: Speech) -> Spot:
@@ -83,7 +85,9 @@ def spot_of(root: click.Group, line: str, at: int, speech: Speech) -> Spot:
     if cursor.spot is not Where.COMMAND:
         command = in_command(root, list(cursor.command), "", speech)
     collection = GROUPS.get(command.path[0], "") if command.path else ""
-    return Spot(cursor, place, collection, rest_of_word(line, cursor, at))
+    first = cursor.spot is Where.COMMAND and place.slot is Slot.COMMAND and not place.path
+    near = place_of(root, speech.place, "").context if first and speech.place else None
+    return Spot(cursor, place, collection, rest_of_word(line, cursor, at), near)
 
 
 def in_command(root: click.Group, words: Sequence[str], typed: str, speech: Speech) -> Place:
@@ -176,8 +180,7 @@ class Offers:
         place, speech = spot.place, self._speech
         found = list(command_offers(place.context))
         if spot.cursor.spot is Where.COMMAND and not place.path:
-            inner = place_of(self._root, speech.place, "") if speech.place else None
-            near = [] if inner is None else list(command_offers(inner.context))
+            near = [] if spot.near is None else list(command_offers(spot.near))
             own = [] if speech.builtins is None else list(
                 command_offers(click.Context(speech.builtins))
             )  # fmt: skip

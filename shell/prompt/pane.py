@@ -75,12 +75,22 @@ def _told(spot: Spot, find: FindRow, width: int) -> Iterator[Line]:
         case (_, Slot.VALUE):
             yield from _value(spot, find, width)
         case (_, Slot.COMMAND):
-            yield from _command(_named(place.context, place.typed), width)
+            yield from _command(_command_at(spot), width)
         case (_, Slot.LOST):
             yield [(STRONG, "There is no such command here.")]
             yield from _command(place.context, width)
         case _:
             yield from _command(place.context, width)
+
+
+def _command_at(spot: Spot) -> click.Context:
+    """The command that is typed, or would best fit: of the context's group before all others."""
+    place = spot.place
+    if spot.near is not None and place.typed:
+        found = _named(spot.near, place.typed)
+        if found is not spot.near:
+            return found
+    return _named(place.context, place.typed)
 
 
 def _named(context: click.Context, typed: str) -> click.Context:
