@@ -26,7 +26,7 @@ class Pulse:
     """The background of a prompt: from `start` to `close`."""
 
     def __init__(self, session: Session, ended: Callable[[Any], None] | None = None) -> None:
-        """ended: is told of every operation that has ended since the prompt began to follow."""
+        """ended: is told of every operation that has ended, also of those from before."""
         self._source = ClusterSource(session)
         self._ended = ended
         self._dirty, self._closed = threading.Event(), threading.Event()
@@ -94,7 +94,9 @@ class Pulse:
         if state in GOING:
             shown = f"{last(operation.method)} {ids(operation.target)}"
             self._doing[operation.name] = Doing(shown, operation.percent)
-        elif self._doing.pop(operation.name, None) is not None and self._ended is not None:
+            return
+        self._doing.pop(operation.name, None)
+        if self._ended is not None:
             self._ended(operation)
 
     def _ask_on(self) -> None:
