@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from bench import idle, list_vms, memory, pvc_start, start_vm, state, volume
+from bench import idle, list_vms, memory, pvc_start, shell, start_vm, state, volume
 from bench.figures import Line, environment, say, table
 from bench.ground import Ground
 from bench.programs import Measure
@@ -13,6 +13,7 @@ from bench.programs import Measure
 PARTS: dict[str, Measure] = {
     # In an order in which one PVC with a thousand VMs, or without, serves several.
     "pvc_start": pvc_start.measure,
+    "shell": shell.measure,
     "start_vm": start_vm.measure,
     "volume": volume.measure,
     "memory": memory.measure,

@@ -124,7 +124,7 @@ class Rows:
             version = self._version  # before the names: what comes meanwhile is seen the next time
             names = Names(list(self._rows))
             self._names = version, names
-        return names.best(typed, limit)
+        return names.best(typed, limit) if typed or not self.kind.newest else names.last(limit)
 
     def find(self, name: str) -> Told | None:
         """What is known of one."""

@@ -145,11 +145,21 @@ def place_of(root: click.Group, words: Sequence[str], typed: str) -> Place:
         return replace(place, slot=Slot.LOST)
     if walk.awaited is not None:
         return replace(place, slot=Slot.VALUE, awaited=walk.awaited)
-    if typed.startswith("-") and not walk.literal:
+    if typed.startswith("-") and not walk.literal and not _takes_any(walk.context, typed):
         return _at_option(place)
     if isinstance(walk.context.command, click.Group):
         return replace(place, slot=Slot.COMMAND)
     return _at_argument(place)
+
+
+def _takes_any(context: click.Context, typed: str) -> bool:
+    """Whether a command takes words like this one though it has no such option: `sort -memory`."""
+    command = context.command
+    takes = command.ignore_unknown_options or command.context_settings.get("ignore_unknown_options")
+    if not takes or typed == "-":
+        return False
+    options = (one for one in command.get_params(context) if isinstance(one, click.Option))
+    return not any(name.startswith(typed) for one in options for name in one.opts)
 
 
 def _at_option(place: Place) -> Place:

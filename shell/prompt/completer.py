@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
@@ -43,6 +44,21 @@ class Memory:
     def files(self, typed: str) -> Sequence[tuple[str, str]]:
         """See Known."""
         return files(typed)
+
+    def connections(self) -> Sequence[tuple[str, str]]:
+        """See Known."""
+        return connections()
+
+
+def connections() -> list[tuple[str, str]]:
+    """The connections in the user's file, with what they say of themselves."""
+    from shell.connections import Connections
+
+    try:
+        found = Connections().all()
+    except click.ClickException:  # a broken file: commands say what is wrong with it
+        return []
+    return [(name, one.description or one.address) for name, one in found.items()]
 
 
 def files(typed: str) -> list[tuple[str, str]]:

@@ -100,6 +100,10 @@ class Names:
                 chosen.setdefault(place)
         return [self._names[one] for one in chosen]
 
+    def last(self, limit: int) -> list[str]:
+        """At most so many names, from the end of the alphabet."""
+        return self._names[: -limit - 1 : -1]
+
     def _by(self, pattern: re.Pattern[str]) -> Iterator[int]:
         for found in pattern.finditer(self._joined):
             yield self._place(found.start())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
 from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition, has_completions
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -79,13 +80,18 @@ def _completing(keys: KeyBindings) -> None:
 
 
 def tab(buffer: Buffer) -> None:
-    """Goes on in the menu; takes the only offer there is; else opens the menu."""
+    """Goes on in the menu; takes the only offer there is; else writes what all have in common."""
     state = buffer.complete_state
-    if state is None:
-        buffer.start_completion(insert_common_part=True)
-    elif len(state.completions) == 1 and state.current_completion is None:
-        buffer.apply_completion(state.completions[0])
-        if not state.completions[0].text.endswith("/") and not buffer.document.current_char:
-            buffer.insert_text(" ")
-    else:
+    if state is not None and (len(state.completions) > 1 or state.current_completion is not None):
         buffer.complete_next()
+        return
+    document, event = buffer.document, CompleteEvent(completion_requested=True)
+    offers = list(buffer.completer.get_completions(document, event))
+    if len(offers) == 1:
+        buffer.apply_completion(offers[0])
+        is_whole = not offers[0].text.endswith(("/", "="))
+        if is_whole and buffer.document.is_cursor_at_the_end:
+            buffer.insert_text(" ")
+    elif offers:
+        buffer.insert_text(get_common_complete_suffix(document, offers))
+        buffer.start_completion(select_first=False)

@@ -30,6 +30,9 @@ class Kind:
     watched: bool = True
     """The contract can watch it; else it is listed when somebody looks."""
 
+    newest: bool = False
+    """Names that sort later are newer, and come first when nothing is typed."""
+
     @property
     def singular(self) -> str:
         """One of them: "vm"."""
@@ -128,7 +131,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "operations", "pvc.core.v1.operation_pb2:Operation", "OPERATION",
             (*_NAMED, "state", "stage", "percent", "method", "target", "error", "caller", "node"),
-            operation_told,
+            operation_told, newest=True,
         ),
         Kind(
             "networks", "pvc.network.v1.network_pb2:Network", "NETWORK",

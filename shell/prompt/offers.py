@@ -54,6 +54,10 @@ class Known(Protocol):
         """Files and folders that a path could go on to; folders end with a slash."""
         ...
 
+    def connections(self) -> Sequence[tuple[str, str]]:
+        """The clusters that there are connections to, by name."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Spot:
@@ -65,6 +69,8 @@ class Spot:
     """What the command of this line is about, for its fields: "vms"; "" for anything else."""
     rest: str = ""
     """What of the word stands behind the cursor."""
+    near: click.Context | None = None
+    """The group of the context, where its commands may stand too."""
 
 
 def spot_of(root: click.Group, line: str, at: int, speech: Speech) -> Spot:
@@ -79,7 +85,9 @@ def spot_of(root: click.Group, line: str, at: int, speech: Speech) -> Spot:
     if cursor.spot is not Where.COMMAND:
         command = in_command(root, list(cursor.command), "", speech)
     collection = GROUPS.get(command.path[0], "") if command.path else ""
-    return Spot(cursor, place, collection, rest_of_word(line, cursor, at))
+    first = cursor.spot is Where.COMMAND and place.slot is Slot.COMMAND and not place.path
+    near = place_of(root, speech.place, "").context if first and speech.place else None
+    return Spot(cursor, place, collection, rest_of_word(line, cursor, at), near)
 
 
 def in_command(root: click.Group, words: Sequence[str], typed: str, speech: Speech) -> Place:
@@ -90,11 +98,20 @@ def in_command(root: click.Group, words: Sequence[str], typed: str, speech: Spee
     if words and is_own(speech, words[0]):
         assert speech.builtins is not None
         return place_of(speech.builtins, words, typed)
-    place = place_of(root, speech.expanded(words) if words else [], typed)
+    place = place_of(root, before(speech, words, typed), typed)
     given = bool(place.arguments) and place.arguments[0] not in words
     if given and not typed and isinstance(place.awaited, click.Argument):
         return replace(place, slot=Slot.SURPLUS, awaited=None)  # the context names it already
     return place
+
+
+def before(speech: Speech, words: Sequence[str], typed: str) -> Sequence[str]:
+    """The words before the one that is being typed, as the tree takes them: what a context puts in
+    depends on whether that one is a name already."""
+    if not words:
+        return ()
+    whole = speech.expanded([*words, typed]) if typed and not typed.startswith("-") else []
+    return whole[:-1] if whole and whole[-1] == typed else speech.expanded(words)
 
 
 def is_own(speech: Speech, word: str) -> bool:
@@ -163,8 +180,7 @@ class Offers:
         place, speech = spot.place, self._speech
         found = list(command_offers(place.context))
         if spot.cursor.spot is Where.COMMAND and not place.path:
-            inner = place_of(self._root, speech.place, "") if speech.place else None
-            near = [] if inner is None else list(command_offers(inner.context))
+            near = [] if spot.near is None else list(command_offers(spot.near))
             own = [] if speech.builtins is None else list(
                 command_offers(click.Context(speech.builtins))
             )  # fmt: skip
@@ -199,8 +215,13 @@ class Offers:
     ) -> Sequence[tuple[str, str]] | None:
         """Values that the commands of the prompt itself take; None for any other."""
         match spot.place.path, parameter.name:
+            case ("use",), "name" if spot.place.arguments[-1:] == ("connection",):
+                return self._known.connections()
+            case ("connection", _), "name":
+                return self._known.connections()
             case ("use",), "kind":
-                return [(kind, f"be about one of the {path}") for kind, path in GROUPS.items()]
+                kinds = [(kind, f"be about one of the {path}") for kind, path in GROUPS.items()]
+                return [*kinds, ("connection", "talk to another cluster")]
             case ("unalias" | "alias",), _:
                 return self._speech.aliases()
             case ("unsave" | "save" | "run",), "name":

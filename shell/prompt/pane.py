@@ -31,6 +31,7 @@ FindRow = Callable[[str, str], Any]
 
 LINES_MAX = 7
 NARROW = 40
+HINTS = ("Tab completes", "Ctrl-R finds earlier lines", "exit leaves")
 LEFT_OUT = ("AGE", "UPTIME", "NAME")
 """Columns that change by themselves, or say what is known."""
 TITLE, TEXT, DIM, STRONG = "class:pane.title", "class:pane", "class:pane.dim", "class:pane.strong"
@@ -74,12 +75,22 @@ def _told(spot: Spot, find: FindRow, width: int) -> Iterator[Line]:
         case (_, Slot.VALUE):
             yield from _value(spot, find, width)
         case (_, Slot.COMMAND):
-            yield from _command(_named(place.context, place.typed), width)
+            yield from _command(_command_at(spot), width)
         case (_, Slot.LOST):
             yield [(STRONG, "There is no such command here.")]
             yield from _command(place.context, width)
         case _:
             yield from _command(place.context, width)
+
+
+def _command_at(spot: Spot) -> click.Context:
+    """The command that is typed, or would best fit: of the context's group before all others."""
+    place = spot.place
+    if spot.near is not None and place.typed:
+        found = _named(spot.near, place.typed)
+        if found is not spot.near:
+            return found
+    return _named(place.context, place.typed)
 
 
 def _named(context: click.Context, typed: str) -> click.Context:
@@ -96,18 +107,24 @@ def _named(context: click.Context, typed: str) -> click.Context:
 
 def _command(context: click.Context, width: int) -> Iterator[Line]:
     """What a command is for, how it is written, examples."""
+    if context.parent is None:
+        yield [(TITLE, "Type a command"), (DIM, "  ".join(("", *HINTS)))]
+        yield from _groups(context, width)
+        return
     command = context.command
     pieces = [piece for piece in command.collect_usage_pieces(context) if piece]
-    name = context.command_path.partition(" ")[2] or "pvc-shell"
-    shown = " ".join(pieces) if context.parent is not None else "COMMAND …"
-    yield [(TITLE, name), (DIM, f"  {shown}")]
+    yield [(TITLE, context.command_path.partition(" ")[2]), (DIM, f"  {' '.join(pieces)}")]
     first = (command.help or "").strip().partition("\n\n")[0]
     yield from wrapped(" ".join(first.split()), width, TEXT)
     for example in getattr(command, "examples", ()):
         yield [(DIM, "e.g.  "), (STRONG, example.removeprefix("pvc "))]
     if isinstance(command, click.Group):
-        names = "  ".join(offer.text for offer in commands_in(context))
-        yield from wrapped(names, width, DIM)
+        yield from _groups(context, width)
+
+
+def _groups(context: click.Context, width: int) -> Iterator[Line]:
+    """The names of the commands there are."""
+    yield from wrapped("  ".join(offer.text for offer in commands_in(context)), width, TEXT)
 
 
 def _option(spot: Spot, width: int) -> Iterator[Line]:

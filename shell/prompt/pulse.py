@@ -5,12 +5,11 @@ something of it has changed.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from shell.columns import enum_word, ids, last
-from shell.live import Link, Live
+from shell.live import Link, Live, short
 from shell.prompt.source import ClusterSource
 from shell.prompt.status import NODES_UP, VMS_UP, Doing, Picture
 from shell.session import Session
@@ -27,28 +26,29 @@ class Pulse:
     """The background of a prompt: from `start` to `close`."""
 
     def __init__(self, session: Session, ended: Callable[[Any], None] | None = None) -> None:
-        """ended: is told of every operation that has ended since the prompt began to follow."""
+        """ended: is told of every operation that has ended, also of those from before."""
         self._source = ClusterSource(session)
         self._ended = ended
         self._dirty, self._closed = threading.Event(), threading.Event()
-        self._asked_at = 0.0
-        self._stale = True
         self._doing: dict[str, Doing] = {}
         self._status: Any = None
         self._redraw: Callable[[], None] = lambda: None
         self.live = Live(self._source, self._heard)
         self.picture = Picture(address=session.address)
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._asking = threading.Event()
+        """Somebody should ask about the cluster as a whole."""
 
     def start(self, redraw: Callable[[], None]) -> None:
         """Begins to follow. redraw: is called, from another thread, when the picture changed."""
         self._redraw = redraw
-        self._thread.start()
+        for name, work in (("pulse", self._run), ("pulse-ask", self._ask_on)):
+            threading.Thread(target=work, name=name, daemon=True).start()
 
     def close(self) -> None:
         """Ends all that goes on in the background."""
         self._closed.set()
         self._dirty.set()
+        self._asking.set()
         self.live.close()
 
     def _run(self) -> None:
@@ -60,43 +60,60 @@ class Pulse:
             return
         for collection in FOLLOWED:
             self.live.rows(collection)
+        preload()
         while not self._closed.is_set():
-            self._dirty.wait(ASKED_MAX_S if not self._stale else ASKED_S)
+            self._dirty.wait()
             self._dirty.clear()
-            self._ask()
             self._draw()
             self._closed.wait(DRAWN_S)
 
     def _linked(self, link: Link) -> None:
         self.live.link = link
-        self._stale = True
+        self._asking.set()
         self._dirty.set()
 
     def _heard(self, collection: str, row: Any) -> None:
         """Of a change of a collection; in a thread of the watch."""
-        if collection == "operations" and row is not None:
-            self._note(row)
-        self._stale = True
+        if row is None:
+            self._prune()
+        else:
+            self._asking.set()
+            if collection == "operations":
+                self._note(row)
         self._dirty.set()
+
+    def _prune(self) -> None:
+        """Forgets operations that went while nobody could tell."""
+        rows = self.live.peek("operations")
+        gone = [name for name in list(self._doing) if rows is None or not rows.find(short(name))]
+        for name in gone:
+            self._doing.pop(name, None)
 
     def _note(self, operation: Any) -> None:
         state = enum_word(operation, "state")
         if state in GOING:
             shown = f"{last(operation.method)} {ids(operation.target)}"
             self._doing[operation.name] = Doing(shown, operation.percent)
-        elif self._doing.pop(operation.name, None) is not None and self._ended is not None:
+            return
+        self._doing.pop(operation.name, None)
+        if self._ended is not None:
             self._ended(operation)
 
-    def _ask(self) -> None:
+    def _ask_on(self) -> None:
         """Asks for the cluster as a whole, when something changed or it was long ago."""
-        since_s = time.monotonic() - self._asked_at
-        if self.live.link is not Link.UP or since_s < (ASKED_S if self._stale else ASKED_MAX_S):
-            return
-        self._asked_at, self._stale = time.monotonic(), False
+        while not self._closed.is_set():
+            self._asking.wait(ASKED_MAX_S)
+            self._asking.clear()
+            if self.live.link is Link.UP and not self._closed.is_set():
+                self._ask()
+            self._closed.wait(ASKED_S)
+
+    def _ask(self) -> None:
         try:
             self._status = self._source.status()
         except Exception:  # noqa: BLE001 - the link says what is wrong; the next round asks again
-            self._stale = True
+            self._asking.set()
+        self._dirty.set()
 
     def _draw(self) -> None:
         picture = self._seen()
@@ -123,3 +140,16 @@ class Pulse:
             faults=tuple(status.faults) if status is not None else (),
             refused=live.refused,
         )
+
+
+def preload() -> None:
+    """Loads what the first keystrokes need: commands, the texts of the contract."""
+    import click
+
+    from shell.contract.texts import texts
+    from shell.main import pvc
+
+    context = click.Context(pvc, resilient_parsing=True)
+    for name in pvc.list_commands(context):
+        pvc.get_command(context, name)
+    texts()

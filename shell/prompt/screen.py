@@ -13,6 +13,7 @@ from prompt_toolkit.buffer import Buffer, CompletionState
 from prompt_toolkit.completion import DynamicCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.key_binding.vi_state import InputMode
 
@@ -48,7 +49,8 @@ class Screen:
     ) -> None:
         """session: may switch to another cluster later."""
         self.settings = settings
-        self.help = settings["help"] == "on"
+        self._helped = settings["help"]
+        self.help = self._helped == "on"
         self.searching: Document | None = None
         """What was typed when the search in the history began."""
         self.code = DONE
@@ -79,20 +81,17 @@ class Screen:
     def _made(self) -> PromptSession[str]:
         completer = LineCompleter(Offers(self._root, self._memory, self._speech))
         found = PastCompleter(self._past)
-        vi = self.settings["keys"] == "vi"
         made: PromptSession[str] = PromptSession(
             message=self._message,
             prompt_continuation=self._continuation,
             multiline=True,
             history=self._past,
             completer=DynamicCompleter(lambda: found if self.searching else completer),
-            complete_while_typing=self.settings["complete"] == "on",
+            complete_while_typing=Condition(self._offers_while_typing),
             reserve_space_for_menu=MENU_LINES,
             auto_suggest=AutoSuggestFromHistory(),
             lexer=LineLexer(self._root, lambda path: self.pulse.live.peek(path), self._speech),
             style=style(),
-            color_depth=depth(self.settings["colour"]),
-            editing_mode=EditingMode.VI if vi else EditingMode.EMACS,
             key_bindings=bindings(self),
             bottom_toolbar=self._toolbar,
             include_default_pygments_style=False,
@@ -107,8 +106,21 @@ class Screen:
         for _, sentence in self.jobs.ended():
             click.echo(sentence, err=True)
         self.searching = None
+        self._settle()
         self.title("")
         return str(self._prompt.prompt())
+
+    def _settle(self) -> None:
+        """Does as the settings say now."""
+        vi = self.settings["keys"] == "vi"
+        self._prompt.editing_mode = EditingMode.VI if vi else EditingMode.EMACS
+        self._prompt.color_depth = depth(self.settings["colour"])
+        if self.settings["help"] != self._helped:
+            self._helped = self.settings["help"]
+            self.help = self._helped == "on"
+
+    def _offers_while_typing(self) -> bool:
+        return self.searching is not None or self.settings["complete"] == "on"
 
     def lines(self) -> list[str]:
         """The lines that were typed, the oldest first."""
@@ -150,7 +162,7 @@ class Screen:
     def _complete_again(self) -> None:
         """Names came that were not known yet when the menu was opened."""
         buffer = self._prompt.default_buffer
-        wants = self.settings["complete"] == "on" and buffer.text and not buffer.complete_state
+        wants = self._offers_while_typing() and buffer.text and not buffer.complete_state
         if wants and self._memory.missed:
             self._memory.missed = False
             buffer.start_completion(select_first=False)

@@ -168,7 +168,7 @@ def key_hints(keys: Keys) -> Fragments:
     editing = f"vi {keys.mode}".rstrip() if keys.vi else "emacs"
     return [
         ("class:status.key", " F2"),
-        ("class:status.dim", " help" if not keys.help else " no help"),
+        ("class:status.dim", " help" if not keys.help else " hide help"),
         ("class:status.key", "  F4"),
         ("class:status.dim", f" {editing} "),
     ]

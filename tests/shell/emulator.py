@@ -34,9 +34,9 @@ class _Screen(pyte.Screen):
     def write_process_input(self, data: str) -> None:
         self.answers(data.encode())
 
-    def set_margins(self, *args: int, **kwargs: bool) -> None:
-        kwargs.pop("private", None)
-        super().set_margins(*args, **kwargs)
+    def set_margins(self, top: int | None = None, bottom: int | None = None, **_: bool) -> None:
+        """Without the private mode of the same letter, which the original stumbles over."""
+        super().set_margins(top, bottom)
 
 
 class Emulator:

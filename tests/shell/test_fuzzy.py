@@ -48,7 +48,8 @@ def test_of_many_names_the_best_come_first() -> None:
     assert names.best("", 3) == ["db", "my-web", "old.web"]
     assert names.best("nothing", 9) == []
     assert names.best("web\nd", 9) == []
-    assert Names([]).best("a", 9) == []
+    assert Names([]).best("a", 9) == [] and Names([]).last(3) == []
+    assert names.last(2) == ["wxexb", "Web-2"]
 
 
 def test_many_names_fit_as_single_ones_do() -> None:

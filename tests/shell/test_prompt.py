@@ -45,7 +45,7 @@ def helped(line: str, width: int = 80, height: int = 20) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("", "pvc-shell  COMMAND …"),
+        ("", "Type a command  Tab completes"),
         ("vm", "vm  [OPTIONS] COMMAND [ARGS]..."),
         ("vm star", "vm start  [OPTIONS]"),
         ("vm start", "e.g.  vm start web"),
@@ -106,7 +106,7 @@ def test_the_status_line() -> None:
         .strip()
         .startswith("lab ok │ leader n1 │ nodes 3/3 │ VMs 12/14 │ MigrateVm web 40% +2")
     )
-    assert shown(PICTURE).rstrip().endswith("F2 no help  F4 emacs")
+    assert shown(PICTURE).rstrip().endswith("F2 hide help  F4 emacs")
     assert "vi normal" in shown(PICTURE, vi=True, mode="normal")
     assert "no leader" in shown(Picture(Link.UP, name="lab"))
     assert shown(Picture(address="h:1")).strip().startswith("connecting to h:1 …")

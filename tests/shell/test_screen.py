@@ -255,3 +255,61 @@ def test_the_prompt_is_there_at_once(start: Start) -> None:
 
 def test_no_thread_is_left() -> None:
     assert not [one for one in threading.enumerate() if one.name in ("pulse", "live-vms")]
+
+
+def test_what_goes_on_behind_is_told_above_the_prompt(start: Start, whole: Whole) -> None:
+    shell = start()
+    with whole.hypervisor.held:  # nothing is started meanwhile
+        shell.type(f"vm start db{ENTER}")
+        shell.wait_for("%")
+        typed(shell, CTRL_C, "[130]>")
+        assert "the operation goes on" in shell.text
+        typed(shell, "vm st", "StartVm db")
+    shell.wait_for("[done] StartVm db", gone="StartVm db 0%")
+    after = shell.settle()
+    with whole.client() as client:
+        client.vms.stop("db").result(20)
+    assert "[130]> vm st" in after, f"what was being typed is gone:\n{after}"
+
+
+def test_nothing_is_drawn_while_nothing_changes(start: Start) -> None:
+    shell = start()
+    typed(shell, "vm info w", "running  n1")
+    assert not shell.read(2.0)
+
+
+def test_a_pipe_and_a_context_are_completed(start: Start) -> None:
+    shell = start()
+    typed(shell, "vm list | wh", "Keep the rows")
+    typed(shell, f"{TAB}state=ru", "Running")
+    typed(shell, f"{TAB}| count{ENTER}", "\n1\npvc@")
+    typed(shell, f"use vm we{TAB}{ENTER}{ENTER}", "vm/web>")
+    typed(shell, "sto", "Switch VMs off")
+    typed(shell, f"{CTRL_C}unuse{ENTER}", "pvc@pvc.sock>\n")
+
+
+def test_settings_hold_at_once_and_for_later_shells(start: Start, tmp_path: Path) -> None:
+    shell = start()
+    typed(shell, f"set --keep keys v{TAB}{ENTER}", "vi insert")
+    typed(shell, f"set --keep help off{ENTER}", "F2 help", gone="────")
+    typed(shell, f"exit{ENTER}", "exit")
+    assert shell.end() == 0
+    assert 'keys = "vi"' in (tmp_path / ".config/pvc/shell.toml").read_text()
+    again = start()
+    again.wait_for("vi insert", gone="────")
+
+
+def test_the_title_of_the_terminal(start: Start) -> None:
+    shell = start()
+    shell.wait_for(lambda _: shell.screen.title == "pvc@pvc.sock")
+    shell.type(f"vm console web{ENTER}")
+    shell.wait_for("leaves it")
+    shell.wait_until_raw()
+    shell.wait_for(lambda _: shell.screen.title == "vm console web — pvc@pvc.sock")
+    typed(shell, CTRL_BRACKET, READY)
+
+
+def test_no_colours_where_nobody_wants_them(start: Start) -> None:
+    shell = start(NO_COLOR="1")
+    typed(shell, "vm start web ", "vm start web")
+    assert shell.style_of("vm start web")[0] == "default"

@@ -28,6 +28,10 @@ class Known:
         found = NAMES.get(collection, {})
         return [(n, told) for n, told in found.items() if n.startswith(typed)][:limit]
 
+    def connections(self) -> Sequence[tuple[str, str]]:
+        """See Known."""
+        return [("prod", "the real one"), ("lab", "")]
+
     def files(self, typed: str) -> Sequence[tuple[str, str]]:
         """See Known."""
         return [(typed + "a file", ""), (typed + "folder/", "folder"), ("other", "")]
@@ -79,7 +83,7 @@ def test_places(line: str, path: tuple[str, ...], slot: Slot, typed: str) -> Non
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("v", ["vm", "volume"]),
+        ("vo", ["volume"]),
         ("vm sta", ["start"]),
         ("vm start ", ["web", "web-2", "db"]),
         ("vm start web ", ["web-2", "db"]),
@@ -110,6 +114,7 @@ def test_places(line: str, path: tuple[str, ...], slot: Slot, typed: str) -> Non
         ("node list --filter 'state=draine", ["drained"]),
         ("vm create web --user-data ", ["a file", "folder/"]),
         ("vm list > ", ["a file", "folder/"]),
+        ("connection remove p", ["prod"]),
     ],
 )
 def test_offers(line: str, expected: list[str]) -> None:
