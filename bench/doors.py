@@ -21,7 +21,8 @@ from bench.programs import alone
 from bench.watchers import heard
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
-from tests.system.rig import Rig, free_ports
+from tests.ports import free_port
+from tests.system.rig import Rig
 
 LISTS = 60
 WINDOW_S, TURNS = 0.7, 3
@@ -55,7 +56,7 @@ def door_of(rig: Rig) -> Door:
 @contextmanager
 def bare() -> Iterator[Door]:
     """The service with nothing in it."""
-    (port,) = free_ports(1)
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "bench.bare", str(port)])
     try:
         door = Door(f"127.0.0.1:{port}")
