@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-Ask = Callable[[], Awaitable[object]]
+Ask = Callable[[], Awaitable[bytes]]
 """One call, made and answered. Raises when the answer is an error."""
 
 
@@ -42,8 +42,9 @@ class GrpcCaller:
         """Asks a method for one thing after another; answers stay bytes."""
         call: Any = self._channel.unary_unary(method)
 
-        async def ask() -> object:
-            return await call(next(requests), metadata=self._metadata)
+        async def ask() -> bytes:
+            answer: bytes = await call(next(requests), metadata=self._metadata)
+            return answer
 
         return ask
 
@@ -62,7 +63,7 @@ class RestCaller:
     def asker(self, requests: Iterator[tuple[str, str, bytes]]) -> Ask:
         """Asks for one thing after another: verb, path, body."""
 
-        async def ask() -> object:
+        async def ask() -> bytes:
             return await self.ask(*next(requests))
 
         return ask

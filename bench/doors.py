@@ -9,18 +9,19 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import grpc
 
-from bench.callers import Door, GrpcCaller, RestCaller, by_turns, latencies_ms
+from bench.callers import Ask, Door, GrpcCaller, RestCaller, by_turns, latencies_ms
 from bench.figures import Figure, Line, check
 from bench.ground import CROWD, Ground, name_of
 from bench.programs import alone
 from bench.watchers import heard
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
+from pvc.coordinator.v1 import coordinator_service_pb2 as operations
 from tests.ports import free_port
 from tests.system.rig import Rig
 
@@ -30,7 +31,9 @@ AT_ONCE = (1, 100)
 SIZES = (100, CROWD, 10_000)
 WATCHERS = (1, 10, 100)
 VM_SERVICE = "/pvc.compute.v1.VmService"
+OPERATIONS = "/pvc.coordinator.v1.OperationService/ListOperations"
 BARE = "bare grpc.aio, gets"
+CALM_S = 60.0
 READY_S = 10.0
 
 
@@ -43,6 +46,7 @@ def measure(ground: Ground) -> list[Line]:
         if vms == CROWD:
             with bare() as beside:
                 lines += asyncio.run(rates(door, beside))
+            asyncio.run(calm(door))
             lines += asyncio.run(watches(door))
     return lines
 
@@ -103,26 +107,48 @@ def late(samples: tuple[float, ...]) -> Figure:
 
 
 async def rates(door: Door, beside: Door) -> list[Line]:
-    """Gets and changes a second, each through both doors."""
+    """Gets a second, then changes a second, each through both doors."""
     rest, plain, other = RestCaller(door), GrpcCaller(door), GrpcCaller(beside)
     names = itertools.cycle([name_of(number) for number in range(CROWD)])
     get, update = f"{VM_SERVICE}/GetVm", f"{VM_SERVICE}/UpdateVm"
-    asks = {
+    nothing = other.asker(get, map(got, names))
+    gets = {
         "get a VM, gRPC": plain.asker(get, map(got, names)),
         "get a VM, REST": rest.asker(("GET", f"/v1/vms/{name}", b"") for name in names),
+    }
+    changes = {
         "change a description, gRPC": plain.asker(update, map(described, names)),
         "change a description, REST": rest.asker(map(patch, names)),
-        "": other.asker(get, map(got, names)),
     }
     lines = []
-    for at_once in AT_ONCE:
-        *ours, theirs = await by_turns(list(asks.values()), at_once, WINDOW_S, TURNS)
-        for what, samples in zip(asks, ours, strict=False):
-            name = f"{what}, {at_once} at once"
-            lines.append(Line(name, "1/s", Figure(samples), BARE, Figure(theirs)))
+    for asks in (gets, changes):
+        for at_once in AT_ONCE:
+            lines += await compared(asks, nothing, at_once)
     for caller in (rest, plain, other):
         await caller.close()
     return lines
+
+
+async def compared(asks: Mapping[str, Ask], nothing: Ask, at_once: int) -> list[Line]:
+    """Each beside the service with nothing in it."""
+    *ours, theirs = await by_turns([*asks.values(), nothing], at_once, WINDOW_S, TURNS)
+    return [
+        Line(f"{what}, {at_once} at once", "1/s", Figure(samples), BARE, Figure(theirs))
+        for what, samples in zip(asks, ours, strict=True)
+    ]
+
+
+async def calm(door: Door) -> None:
+    """Returns when no operation goes on: the changes were accepted, and the agents do them."""
+    plain = GrpcCaller(door)
+    request = operations.ListOperationsRequest(
+        filter="state = STATE_PENDING OR state = STATE_RUNNING", page_size=1
+    )
+    ask = plain.asker(OPERATIONS, itertools.repeat(request.SerializeToString()))
+    async with asyncio.timeout(CALM_S):
+        while operations.ListOperationsResponse.FromString(await ask()).operations:
+            await asyncio.sleep(0.2)
+    await plain.close()
 
 
 def got(name: str) -> bytes:

@@ -1,11 +1,12 @@
 """Messages to JSON by protobuf's own rules, but quickly: what has to be done for each type is found
-out once, and fields without presence are always there. Pure.
+out once, and fields without presence are always there. Pure but for what it remembers.
 """
 
 from __future__ import annotations
 
 import base64
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
@@ -17,6 +18,10 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import DecodeError, Message
 
+from pvc.core.v1 import options_pb2
+
+KEPT_BYTES = 16 * 1024 * 1024
+"""Room for rows that were told before, as they came and as they went."""
 Encode = Callable[[Any], Any]
 """A value as JSON has it."""
 
@@ -59,6 +64,34 @@ def encoder(descriptor: Descriptor) -> Encode:
     if descriptor.full_name.startswith(WELL_KNOWN):
         return json_format.MessageToDict
     return _Plan(descriptor).encode
+
+
+class Told:
+    """Rows as JSON text, by their bytes. Most of a list is what it was in the last one, and all who
+    watch are told the same: it is made once. The row that was asked for longest ago goes first."""
+
+    def __init__(self, room_bytes: int = KEPT_BYTES) -> None:
+        self._room_bytes = room_bytes
+        self._kept: OrderedDict[tuple[str, bytes], msgspec.Raw] = OrderedDict()
+        self.size_bytes = 0
+
+    def text(self, message: Any) -> msgspec.Raw:
+        """The JSON text of a row."""
+        key = message.DESCRIPTOR.full_name, message.SerializeToString()
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            return found
+        made = msgspec.Raw(dumped(encoder(message.DESCRIPTOR)(message)))
+        self._kept[key] = made
+        self.size_bytes += len(key[1]) + len(bytes(made))
+        while self.size_bytes > self._room_bytes:
+            (_, row), text = self._kept.popitem(last=False)
+            self.size_bytes -= len(row) + len(bytes(text))
+        return made
+
+
+_told = Told()
 
 
 class _Plan:
@@ -134,7 +167,8 @@ def _map(entry: Descriptor) -> Encode:
 def _single(field: FieldDescriptor) -> Encode:
     """The encoder of one value of a field."""
     if field.message_type is not None:
-        return encoder(field.message_type)
+        is_row = field.message_type.GetOptions().HasExtension(options_pb2.stored)
+        return _told.text if is_row else encoder(field.message_type)
     if field.enum_type is not None:
         return _enum(field.enum_type)
     if field.type in _INT64:

@@ -1,5 +1,5 @@
-"""The newest state that callers of this gateway have been told of, so that what they ask next is
-not answered from an older one.
+"""The newest state that callers of this gateway have been told of: what they ask next is not to be
+answered from an older one.
 
 A program that is started anew for each command does not remember what the last one saw, and the
 services' mirrors hear of a change one after the other.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pvc.compute.v1 import vm_pb2, vm_service_pb2
 from pvc.core.v1 import operation_pb2
-from services.gateway.json_answers import dumped, to_json
+from services.gateway.json_answers import Told, dumped, to_json
 from services.gateway.methods import METHODS
 from tests.gateway.messages import messages
 from tests.shell.rows import VMS, parsed
@@ -68,3 +68,30 @@ def test_a_thousand_vms_take_little_time() -> None:
     began = time.process_time()
     dumped(to_json(page))
     assert time.process_time() - began < 0.2
+
+
+def test_a_row_that_was_told_before_is_told_the_same_until_it_changes() -> None:
+    page = vm_service_pb2.ListVmsResponse(vms=parsed(vm_pb2.Vm, VMS[0]))
+    first = dumped(to_json(page))
+    assert dumped(to_json(page)) == first and json.loads(first) == by_the_book(page)
+    page.vms[0].spec.description = "another"
+    assert json.loads(dumped(to_json(page))) == by_the_book(page)
+    # Bytes mean nothing without their type: the same ones are another row elsewhere.
+    one, other = vm_pb2.Vm(name="x"), operation_pb2.Operation(name="x")
+    told = Told()
+    assert one.SerializeToString() == other.SerializeToString()
+    assert json.loads(bytes(told.text(one))) == by_the_book(one)
+    assert json.loads(bytes(told.text(other))) == by_the_book(other)
+
+
+def test_what_was_told_takes_no_more_room_than_it_may() -> None:
+    told = Told(room_bytes=2_000)
+    rows = [vm_pb2.Vm(name=f"vms/{number}") for number in range(100)]
+    for row in rows:
+        told.text(row)
+        assert told.size_bytes <= 2_000
+    assert 5 < len(told._kept) < 100
+    assert [key[1] for key in told._kept][-1] == rows[-1].SerializeToString()
+    huge = vm_pb2.Vm(name="vms/huge", spec=vm_pb2.VmSpec(description="x" * 30_000))
+    assert json.loads(bytes(told.text(huge))) == by_the_book(huge)
+    assert told.size_bytes == 0

@@ -39,7 +39,7 @@ def test_a_caller_who_is_not_heard_of_any_more_is_forgotten(
             watching.stdin.write(world.secrets["ann"] + "\n")
             watching.stdin.flush()
             assert watching.stdout.readline()
-            streams = world.doors._door._streams
+            streams = world.doors._door._streams._open
             assert len(streams) == 1
             watching.send_signal(signal.SIGSTOP)
             end = time.monotonic() + 10

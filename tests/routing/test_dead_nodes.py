@@ -26,6 +26,7 @@ from pvc.storage.v1 import storage_service_pb2 as storage_api
 from pvc.storage.v1 import storage_service_pb2_grpc as storage_grpc
 from pvc_client import Cluster
 from pvc_client.errors import Unreachable, from_rpc
+from services.gateway.limits import Bounds
 from services.mesh import identity
 from services.mesh.channel import OPTIONS, Peers
 from services.state.store import Put
@@ -42,7 +43,7 @@ class Near(World):
     """This node's gateway, before services that are all on the far one."""
 
     def __init__(self, folder: Path, far: Far) -> None:
-        super().__init__(folder, 0.0, 1000.0)
+        super().__init__(folder, 0.0, Bounds(0, 0))
         node = cluster_pb2.Node(name="nodes/n2")
         node.decision.state = cluster_pb2.NODE_STATE_ONLINE
         for service in ("compute", "storage", "coordinator"):

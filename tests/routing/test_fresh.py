@@ -13,6 +13,7 @@ from pvc.compute.v1 import vm_service_pb2_grpc as vm_grpc
 from pvc.coordinator.v1 import cluster_pb2
 from pvc_client import Cluster
 from services.coordinator.main import build as coordinator
+from services.gateway.limits import Bounds
 from services.mesh.desk import Desk
 from services.mesh.server import Server
 from services.state.memory import MemoryCluster, MemoryStore
@@ -32,7 +33,7 @@ class TwoProcesses(World):
         self.cluster = MemoryCluster()
         self.at_once = MemoryStore(self.cluster)
         self.late = LateStore(self.cluster, LATE_S)
-        super().__init__(folder, 0.0, 1000.0, self.at_once, self.late)
+        super().__init__(folder, 0.0, Bounds(0, 0), self.at_once, self.late)
         self.run(self._second())
         self.late.wait(self.at_once.snapshot().revision, 5)
 
