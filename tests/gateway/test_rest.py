@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from services.gateway.methods import METHODS, Method
 from services.gateway.transcode import ROUTES, WHOLE, build, find
 from services.state.store import Put
 from tests.doors.world import World, world_in
+from tests.gateway.asking import ask
 from tests.gateway.messages import messages
 
 VmSpec = vm_pb2.VmSpec
@@ -37,39 +38,6 @@ def cluster(world: World) -> Iterator[Cluster]:
     with Cluster(f"unix:{world.socket}") as cluster:
         cluster.vms.create("web", VmSpec(tags=["a"], description="Ä <b>")).result(5)
         yield cluster
-
-
-class Answer:
-    """What came back."""
-
-    def __init__(self, response: http.client.HTTPResponse, body: bytes) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.body = body
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(
-    world: World,
-    verb: str,
-    target: str,
-    body: Any = None,
-    headers: Mapping[str, str] | None = None,
-    as_: str = "eve",
-) -> Answer:
-    port = world.doors.rest_port
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    sent = dict(headers or {}) | {"authorization": f"Bearer {world.secrets[as_]}"}
-    content = body if isinstance(body, bytes | None) else json.dumps(body)
-    try:
-        connection.request(verb, target, content, sent)
-        response = connection.getresponse()
-        return Answer(response, response.read())
-    finally:
-        connection.close()
 
 
 def test_a_resource_is_the_same_through_both_doors(world: World, cluster: Cluster) -> None:

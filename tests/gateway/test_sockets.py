@@ -149,6 +149,21 @@ def test_a_caller_who_leaves_ends_the_call(world: World) -> None:
     assert soon(lambda: not door._streams._open)
 
 
+def test_a_door_that_closes_says_so(world: World) -> None:
+    with opened(world, "/v1/vms:watch?filter=name%3Dvms/none") as socket:
+        told(socket)
+        world.run(_drained(world))
+        assert told(socket)["error"]["details"][0]["reason"] == "UNREACHABLE"
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(5)
+        world.doors._door._closing = False
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4503
+
+
+async def _drained(world: World) -> None:
+    world.doors._door.drain()
+
+
 def test_a_frame_without_end_is_refused(world: World) -> None:
     with opened(world, CONSOLE) as socket, pytest.raises(ConnectionClosed) as closed:
         told(socket)
