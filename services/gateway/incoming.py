@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from pvc.core.v1 import reason_pb2
+from pvc.gateway.v1.audit_pb2 import AuditEntry
 from services.gateway import headers
 from services.gateway.failures import Refused
 from services.gateway.transcode import Match, build, following, opening
-from services.gateway.visit import Visit
+from services.gateway.visit import Pair, Visit
 from services.mesh.errors import PvcError
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -25,6 +26,31 @@ BODY_S = 30.0
 """How long a body in one piece may take."""
 SILENCE_S = 60.0
 """How long nothing may come in the middle of a file or of a line."""
+
+
+def raw_path(connection: HTTPConnection) -> str:
+    """The path as it was sent, still encoded."""
+    raw: bytes = connection.scope.get("raw_path") or connection.scope["path"].encode()
+    return raw.partition(b"?")[0].decode("latin-1")
+
+
+def no_path(path: str) -> PvcError:
+    """There is nothing at a path."""
+    problem = f"{path} is no path of this API; /openapi.json lists them"
+    return PvcError(reason_pb2.REASON_NOT_FOUND, problem)
+
+
+def visit_of(match: Match, connection: HTTPConnection, beside: Sequence[Pair] = ()) -> Visit:
+    """The call as the door sees it. beside: metadata that comes otherwise than in headers. Raises
+    INVALID_FIELD."""
+    caller = connection.client
+    return Visit(
+        match.route.method,
+        (*headers.metadata_of(connection.headers.items()), *beside),
+        f"{caller.host}:{caller.port}" if caller else "unknown",
+        AuditEntry.DOOR_REST,
+        headers.timeout_of(connection.headers.get("grpc-timeout", "")),
+    )
 
 
 class Requests(ABC):

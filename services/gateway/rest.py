@@ -24,11 +24,10 @@ from starlette.types import Receive, Scope, Send
 
 from pvc.core.v1 import reason_pb2
 from pvc.core.v1.operation_pb2 import Operation
-from pvc.gateway.v1.audit_pb2 import AuditEntry
 from services.gateway import headers
 from services.gateway.door import Door
 from services.gateway.failures import JSON, Refused, failure, reason_of, refusal, status_of
-from services.gateway.incoming import HttpRequests
+from services.gateway.incoming import HttpRequests, no_path, raw_path, visit_of
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.packing import WORTH_BYTES, packed, takes_gzip
 from services.gateway.page import page
@@ -137,23 +136,6 @@ def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-def raw_path(request: Request) -> str:
-    """The path as it was sent, still encoded."""
-    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    return raw.partition(b"?")[0].decode("latin-1")
-
-
-def visit_of(match: Match, request: Request) -> Visit:
-    """The call as the door sees it. Raises INVALID_FIELD."""
-    return Visit(
-        match.route.method,
-        headers.metadata_of(request.headers.items()),
-        f"{request.client.host}:{request.client.port}" if request.client else "unknown",
-        AuditEntry.DOOR_REST,
-        headers.timeout_of(request.headers.get("grpc-timeout", "")),
-    )
-
-
 def chosen(verb: str, path: str) -> Match | Response:
     """The route of a call, or the answer when there is none. Raises INVALID_FIELD."""
     matches = find(ROUTES, path)
@@ -163,8 +145,7 @@ def chosen(verb: str, path: str) -> Match | Response:
         if match.route.verb == wanted and not endless:
             return match
     if not matches:
-        problem = f"{path} is no path of this API; /openapi.json lists them"
-        return refusal(PvcError(reason_pb2.REASON_NOT_FOUND, problem))
+        return refusal(no_path(path))
     allowed = ", ".join(sorted(_verbs(matches)))
     if verb == "OPTIONS":
         return Response(status_code=204, headers={"allow": allowed})

@@ -16,16 +16,14 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pvc.core.v1 import reason_pb2
-from pvc.gateway.v1.audit_pb2 import AuditEntry
-from services.gateway import headers
 from services.gateway.door import Door
 from services.gateway.failures import Refused, refusal, status_of
-from services.gateway.incoming import Requests
+from services.gateway.incoming import Requests, no_path, raw_path, visit_of
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.json_form import invalid
 from services.gateway.streams import Answers, bytes_field, ended
 from services.gateway.transcode import HTTP_STATUS, ROUTES, Match, build, find, following, opening
-from services.gateway.visit import Visit
+from services.gateway.visit import Pair, Visit
 from services.mesh.errors import PvcError
 
 JSON_FRAMES = "pvc.json"
@@ -52,8 +50,8 @@ class Sockets:
         socket = WebSocket(scope, receive, send)
         try:
             self._check_origin(socket)
-            match = chosen(scope.get("raw_path") or scope["path"].encode())
-            visit = visit_of(match, socket)
+            match = chosen(raw_path(socket))
+            visit = visit_of(match, socket, bearer(socket))
         except PvcError as error:
             await _deny(socket, error)
             return
@@ -71,34 +69,24 @@ class Sockets:
             )
 
 
-def chosen(raw_path: bytes) -> Match:
+def chosen(path: str) -> Match:
     """The stream that a path is for. Raises NOT_FOUND, NOT_SUPPORTED."""
-    path = raw_path.partition(b"?")[0].decode("latin-1")
     matches = find(ROUTES, path)
     for match in matches:
         method = match.route.method
         if (method.server_streaming or method.client_streaming) and not match.route.raw_body:
             return match
     if not matches:
-        problem = f"{path} is no path of this API; /openapi.json lists them"
-        raise PvcError(reason_pb2.REASON_NOT_FOUND, problem)
+        raise no_path(path)
     problem = f"{path} is no stream: call it without a WebSocket"
     raise Refused(400, reason_pb2.REASON_NOT_SUPPORTED, problem)
 
 
-def visit_of(match: Match, socket: WebSocket) -> Visit:
-    """The call as the door sees it. Raises INVALID_FIELD."""
-    metadata = list(headers.metadata_of(socket.headers.items()))
-    for word in socket.scope["subprotocols"]:
-        if word.startswith(BEARER):
-            metadata.append(("authorization", f"Bearer {word.removeprefix(BEARER)}"))
-    return Visit(
-        match.route.method,
-        tuple(metadata),
-        f"{socket.client.host}:{socket.client.port}" if socket.client else "unknown",
-        AuditEntry.DOOR_REST,
-        headers.timeout_of(socket.headers.get("grpc-timeout", "")),
-    )
+def bearer(socket: WebSocket) -> Sequence[Pair]:
+    """The token that comes as a subprotocol, as a header would say it."""
+    offered = socket.scope["subprotocols"]
+    tokens = [word.removeprefix(BEARER) for word in offered if word.startswith(BEARER)]
+    return tuple(("authorization", f"Bearer {token}") for token in tokens)
 
 
 class Talk(Requests):
