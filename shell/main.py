@@ -194,7 +194,7 @@ def main() -> None:
     if "_PVC_COMPLETE" in os.environ:
         from shell.completing import answer
 
-        sys.exit(answer(pvc))
+        sys.exit(answer(pvc, os.environ, sys.stdout))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
     for number in (signal.SIGTERM, signal.SIGHUP):

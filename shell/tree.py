@@ -91,6 +91,7 @@ EXPLAINED = {
     "address": "Where the others reach it.",
     "conditions": "FIELD=VALUE of the thing, or deleted.",
     "file": "A file of this machine.",
+    "image": "An image of the cluster.",
     "kind": "Which one.",
     "method": "A method of the contract: StartVm.",
     "memory": "How much: 2G, 768M.",

@@ -91,8 +91,9 @@ def go_on(
 ) -> None:
     """Shows rows, then each that is added after a revision, until Ctrl-C."""
     stream = Stream(session, asked, source, plan, alone=True)
+    changes = source.collection.watch(filter=plan.query, from_revision=revision)
     stream.show([_Seen(PRESENT, row) for row in rows])
-    for change in source.collection.watch(filter=plan.query, from_revision=revision):
+    for change in changes:
         if change.kind == ADDED:
             stream.show([change])
 

@@ -25,7 +25,7 @@ CALLS: Mapping[str, str] = {
     "cluster task": "ListOperations",
     "diff": "GetVm GetNetwork GetPool GetVolume GetNode",
     "event list": "ListEvents",
-    "event watch": "WatchEvents",
+    "event watch": "WatchEvents ListEvents",
     "image build": "BuildImage",
     "image import": "ImportImage UploadFile DeleteFile",
     "image info": "GetImage",
@@ -157,10 +157,13 @@ CALLS: Mapping[str, str] = {
 name things or to show them, is not in here."""
 
 ALONE: Mapping[str, str] = {
+    "completion bash": "asks nobody",
+    "completion fish": "asks nobody",
+    "completion install": "writes a file of this user’s",
+    "completion zsh": "asks nobody",
     "call": "any method",
     "cluster init": "made on the machine itself",
     "cluster leave": "done on the machine itself",
-    "completion": "asks nobody",
     "explain": "asks nobody: the contract is in the client",
 }
 """Commands that are there for no method of their own."""
