@@ -200,6 +200,7 @@ VM = (
     Column("TAGS", lambda r, v: " ".join(r.spec.tags), elastic=True, path="spec.tags"),
     Column("UPTIME", up_for, WIDE, right=True, path="status.start_time", is_age=True),
     AGE,
+    Column("AGENT", lambda r, v: "yes" if r.status.HasField("guest") else "", WIDE),
     Column("OS", lambda r, v: r.status.guest.os, WIDE, elastic=True, path="status.guest.os"),
     WHY,
     DESCRIPTION,

@@ -217,7 +217,12 @@ class Session:
             click.echo(clean_lines(sentence), err=True)
 
     def complain(self, error: Exception) -> None:
-        """Says on stderr what went wrong."""
+        """Says on stderr what went wrong, of the options that were typed."""
+        context = click.get_current_context(silent=True)
+        if context is not None and hasattr(error, "field"):
+            from shell.commands.fields import told_of_options
+
+            told_of_options(error, context.command)
         told = failures.report(error, self.coloured(sys.stderr), as_json=self.errors_as_json)
         click.echo(told, nl=False, err=True, color=True)
 

@@ -42,18 +42,18 @@ class Group(click.Group):
     ) -> None:
         """lazy: name → ("shell.commands.vm:vm", short help). aliases: other name → name."""
         super().__init__(*args, **kwargs)
-        self._lazy = dict(lazy or {})
+        self.lazy = dict(lazy or {})
         self.aliases = dict(aliases or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names but aliases."""
-        return sorted({*super().list_commands(ctx), *self._lazy})
+        return sorted({*super().list_commands(ctx), *self.lazy})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name or alias, loaded."""
         name = self.aliases.get(cmd_name, cmd_name)
-        if name in self._lazy:
-            module, _, attribute = self._lazy[name][0].partition(":")
+        if name in self.lazy:
+            module, _, attribute = self.lazy[name][0].partition(":")
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
         return super().get_command(ctx, name)
@@ -67,8 +67,8 @@ class Group(click.Group):
         """Every command with what it does in short, without loading anything."""
         rows = []
         for name in self.list_commands(ctx):
-            if name in self._lazy:
-                rows.append((name, self._lazy[name][1]))
+            if name in self.lazy:
+                rows.append((name, self.lazy[name][1]))
             elif (command := super().get_command(ctx, name)) and not command.hidden:
                 rows.append((name, command.get_short_help_str(60)))
         return rows

@@ -24,6 +24,7 @@ tree of commands.
   One that is refused does not keep the others back.
 * `--dry-run` checks everything and changes nothing. `--no-wait` leaves the work to itself,
   `--timeout` waits so long at most.
+* `pvc storage volume` and `pvc storage snapshot` also take POOL NAME as two words, as 1.0.3 did.
 * What destroys something asks and names what it hits; `--yes` answers. A no ends with 3.
 * `pvc apply -f FILE`, `pvc diff -f FILE`, `pvc vm edit`, `pvc vm export`: things as YAML of the
   contract's form. `pvc explain vm.spec.cpu` tells what a field is. `pvc call METHOD` asks any

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from typing import Any
 
 import click
 
-from shell.failures import exit_code
-from shell.failures import told as told_error
 from shell.tree import Command, filed_options, stacked
 
 file_option = click.option(
@@ -37,23 +36,12 @@ def apply(session: Any, /, files: tuple[str, ...], start: bool, **going: Any) ->
     info commands prints it. What a file says nothing of stays as it is. What others need is made
     first.
     """
-    from pvc_client import PvcError
-    from shell.commands.applying import read, send, step_for
+    from shell.commands.applying import Round, read
 
-    refused: list[int] = []
-    for document in read(files):
-        try:
-            step = step_for(session, document)
-            if step.current is not None and not step.differing:
-                click.echo(f"{step.name} is as it should be")
-            else:
-                send(session, step, start=start, **going)
-        except PvcError as error:
-            click.echo(f"{document.name}:", err=True)
-            click.echo(told_error(error, session.coloured(sys.stderr)), nl=False, err=True)
-            refused.append(exit_code(error))
-    if refused:
-        raise click.exceptions.Exit(max(refused))
+    one = Round(session, start=start, **going)
+    for _, same in groupby(read(files), key=lambda document: document.kind.rank):
+        one.go(list(same))
+    one.end()
 
 
 @click.command(

@@ -4,20 +4,21 @@ fields that differ. Sends it, over the contract's own Create and Update methods.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import click
 
-from shell.answers import tell
+from shell.answers import TEXT, show, tell
 from shell.commands.raw import ask, get
 from shell.contract.changes import Difference, completed, differences
 from shell.contract.fields import behaves
 from shell.contract.kinds import carrier, id_field
 from shell.contract.manifest import Document, Malformed, documents
 from shell.contract.methods import message_class
+from shell.failures import exit_code
 from shell.render import clean, painted
 from shell.waiting import finish, format_of, show_plan
 
@@ -107,22 +108,92 @@ def request_of(step: Step, *, dry_run: bool, start: bool = False) -> tuple[Any, 
     return method, request
 
 
-def send(
-    session: Any, step: Step, *, wait: Any, dry_run: bool, start: bool = False, **going: Any
-) -> Any:
-    """Asks for a step and waits for it, if told to. Raises PvcError."""
+def begin(session: Any, step: Step, *, dry_run: bool, start: bool = False) -> Any:
+    """Asks for a step: an operation's handle, or the thing itself where that is done at once.
+    Raises PvcError."""
+    from pvc_client import Pending
+
     method, request = request_of(step, dry_run=dry_run, start=start)
     answer = ask(session, method, request)
-    said = "is made" if step.current is None else "is changed"
     if answer.DESCRIPTOR.name != "Operation":
-        said = f"would be {said.removeprefix('is ')}" if dry_run else said
-        tell(session, format_of(wait), answer, f"{step.name} {said}")
         return answer
-    if dry_run:
-        show_plan(SimpleNamespace(operation=answer), format_of(wait))  # type: ignore[arg-type]
-        return None
-    pending = session.cluster.operations.pending(answer.name)
-    return finish(session, pending, f"{step.name} {said}", wait=wait, **going)
+    return Pending(session.cluster.transport, answer, type(step.wanted))
+
+
+def send(session: Any, step: Step, *, wait: Any, dry_run: bool) -> None:
+    """Asks for a step and waits for it, if told to. Raises PvcError."""
+    begun = begin(session, step, dry_run=dry_run)
+    if not hasattr(begun, "operation"):
+        tell(session, format_of(wait), begun, said(step, dry_run=dry_run))
+    elif dry_run:
+        show_plan(begun, format_of(wait))
+    else:
+        finish(session, begun, said(step, dry_run=False), wait=wait)
+
+
+def said(step: Step, *, dry_run: bool) -> str:
+    """What was done."""
+    done = "made" if step.current is None else "changed"
+    return f"{step.name} {'would be' if dry_run else 'is'} {done}"
+
+
+class Round:
+    """One run of `apply`: what came out of it so far, and what was refused."""
+
+    def __init__(self, session: Any, *, wait: Any, dry_run: bool, start: bool) -> None:
+        self._session, self._wait = session, wait
+        self._dry_run, self._start = dry_run, start
+        self._text = format_of(wait) == TEXT
+        self.rows: list[Any] = []
+        self.codes: list[int] = []
+
+    def go(self, documents: Sequence[Document]) -> None:
+        """Begins what these take, all of it, then waits for it. What is refused is told."""
+        begun = [(one, self._tried(one, partial(self._begun, one))) for one in documents]
+        for document, found in begun:
+            if found is not None:
+                self._tried(document, partial(self._ended, *found))
+
+    def end(self) -> None:
+        """Shows what came out for programs; ends the command where something was refused."""
+        show(format_of(self._wait), self.rows, several=True)
+        if self.codes:
+            raise click.exceptions.Exit(max(self.codes))
+
+    def _tried(self, document: Document, step: Callable[[], Any]) -> Any:
+        from pvc_client import PvcError
+
+        try:
+            return step()
+        except PvcError as error:
+            self._session.note(f"{document.name}:")
+            self._session.complain(error)
+            self.codes.append(exit_code(error))
+
+    def _begun(self, document: Document) -> tuple[Step, Any] | None:
+        step = step_for(self._session, document)
+        if step.current is not None and not step.differing:
+            self._tell(step.current, f"{step.name} is as it should be")
+            return None
+        return step, begin(self._session, step, dry_run=self._dry_run, start=self._start)
+
+    def _ended(self, step: Step, begun: Any) -> None:
+        if not hasattr(begun, "operation"):
+            self._tell(begun, said(step, dry_run=self._dry_run))
+        elif self._dry_run:
+            self.rows.append(begun.operation)
+            if self._text:
+                show_plan(begun)
+        elif not self._wait:
+            self._tell(begun.operation, f"{step.name}: {begun.name} goes on")
+        else:
+            made = finish(self._session, begun, "", wait=self._wait)
+            self._tell(made, said(step, dry_run=False))
+
+    def _tell(self, row: Any, sentence: str) -> None:
+        self.rows.append(row)
+        if self._text:
+            self._session.say(sentence)
 
 
 def told(step: Step, colour: bool) -> Iterator[str]:

@@ -21,8 +21,11 @@ def listed(names: Iterable[str]) -> str:
 
 
 def volume_words(session: Any, names: Sequence[str]) -> list[str]:
-    """Volumes with their sizes: "local/web-root (20G, 3.1G written)"."""
-    return [_volume(session, name) for name in names]
+    """Volumes with their sizes: "local/web-root (20G, 3.1G written)"; of very many the names."""
+    return [
+        _volume(session, name) if place < NAMED_MAX else columns.ids(name)
+        for place, name in enumerate(names)
+    ]
 
 
 def _volume(session: Any, name: str) -> str:
@@ -49,7 +52,10 @@ def vm_loss(session: Any, vms: Sequence[Any], volumes: bool) -> str:
         told.append(f"Volumes that stay: {words}.")
     if running := [columns.last(vm.name) for vm in vms if is_on(vm)]:
         told.append(f"Running now: {listed(running)}.")
-    snapshots = [one for vm in vms for one in session.cluster.vms.snapshots.of(vm.name)]
+    few = vms if len(vms) <= NAMED_MAX else []
+    snapshots = [one for vm in few for one in session.cluster.vms.snapshots.of(vm.name)]
+    if len(vms) > len(few):
+        told.append("Snapshots of them go too.")
     if snapshots:
         told.append(f"Snapshots that go: {listed(columns.ids(one.name) for one in snapshots)}.")
     return "".join(f"\n{line}" for line in told)

@@ -16,9 +16,9 @@ from shell.tree import Group, command, format_option
 @click.group(
     cls=Group,
     lazy={
-        "volume": ("shell.commands.volume:volume", "Virtual disks and their snapshots"),
+        "volume": ("shell.commands.two_words:volume", "Virtual disks and their snapshots"),
         "pool": ("shell.commands.pool:pool", "Places to keep volumes in"),
-        "snapshot": ("shell.commands.snapshot:snapshot", "Snapshots of volumes"),
+        "snapshot": ("shell.commands.two_words:snapshot", "Snapshots of volumes"),
     },
 )
 def storage() -> None:

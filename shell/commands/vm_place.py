@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shell import columns
+from shell.commands.fields import field
 from shell.commands.several import Which, chosen, several
 from shell.commands.vm_options import METHODS
 from shell.render import Output, clean
@@ -45,8 +46,8 @@ def add_places(group: click.Group) -> None:
 def _moving(group: click.Group, verb: str, help: str) -> None:
     @command(group, verb, f"pvc vm {verb} web", f"pvc vm {verb} web db --node n2 --method live")
     @several("vms", tags=True)
-    @click.option("-t", "--node", default="", shell_complete=live_names("nodes"),
-                  help="Where to. [default: the best]")  # fmt: skip
+    @field("MigrateVmRequest.node", "-t", "--node", "--target", default="",
+           shell_complete=live_names("nodes"), help="Where to. [default: the best]")  # fmt: skip
     @method_option
     @copy_option
     @waiting_options

@@ -120,7 +120,9 @@ def rename(session: Any, name: str, new: str, wait: Any, dry_run: bool) -> None:
 @click.argument("new")
 @waiting_options
 def clone(session: Any, name: str, new: str, wait: Any, dry_run: bool) -> None:
-    """Copy a volume, or a snapshot (POOL/VOLUME/SNAPSHOT), to a new volume."""
+    """Copy a volume, or a snapshot (POOL/VOLUME/SNAPSHOT), to a new one. It is made in the same
+    pool unless NEW names another."""
+    new = new if "/" in new else f"{name.removeprefix('pools/').partition('/')[0]}/{new}"
     extra, copy = options(dry_run=dry_run), session.cluster.volumes.clone
     act(session, [new], lambda n: copy(name, n, **extra), "volume {} is made", wait=wait,
         dry_run=dry_run)  # fmt: skip

@@ -91,8 +91,11 @@ def _present(message: Any, field: Any) -> bool:
 
 
 def shown(message: Any, field: Any) -> str:
-    """A field's value in one line."""
+    """A field's value in one line; of a secret only that it is there."""
     import json
+
+    if rules(field).secret:
+        return "(secret)" if getattr(message, field.name) else ""
 
     value = plain_field(message, field)
     return "" if value is None else value if isinstance(value, str) else json.dumps(

@@ -304,3 +304,9 @@ def test_what_a_service_says_of_a_field_is_told_of_the_option(
     for line, told in REFUSED(stage):
         err = pvc(*line.format(new=stage.fresh("f")).split(" "), code=1)[1]
         assert told in err, err
+
+
+def test_of_several_things_too(pvc: Any, stage: Stage) -> None:
+    first, second = stage.vm(), stage.vm()
+    err = pvc("vm", "migrate", first, second, "--node", "nowhere", code=4)[1]
+    assert err.count("nodes/nowhere does not exist") == 2 and err.count("[--node]") == 2, err

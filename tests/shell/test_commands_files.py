@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,29 @@ def test_empty_texts_are_malformed() -> None:
         with pytest.raises(Malformed):
             documents(text)
     assert {"vms", "pools", "networks", "nodes"} <= set(kinds())
+
+
+def test_a_password_in_a_file_is_sent_and_never_shown(pvc: Any, stage: Stage, file: Any) -> None:
+    node = stage.node()
+    path = file(
+        f"name: {node}\nspec:\n  power_control: {{protocol: redfish, address: 'http://bmc',"
+        " user: root, password: s3cr3t}"
+    )
+    shown = pvc("diff", "-f", path)[0]
+    assert "+ spec.power_control.password: (secret)" in shown and "s3cr3t" not in shown
+    out, err = pvc("apply", "-f", path)
+    assert out == f"{node} is changed\n" and "s3cr3t" not in err
+    assert "password" not in pvc("node", "export", node.partition("/")[2])[0]
+
+
+def test_many_things_of_a_file_are_one_list_for_programs(pvc: Any, stage: Stage, file: Any) -> None:
+    vm, net, there = stage.fresh("vm"), stage.fresh("net"), stage.vm()
+    path = file("\n---\n".join(f"name: {one}" for one in
+                               (f"vms/{vm}", f"networks/{net}", f"vms/{there}")))  # fmt: skip
+    names = [one["name"] for one in json.loads(pvc("apply", "-f", path, "--format", "json")[0])]
+    assert sorted(names) == sorted([f"networks/{net}", f"vms/{vm}", f"vms/{there}"])
+    begun = json.loads(
+        pvc("apply", "-f", file(f"name: vms/{vm}\nspec: {{description: x}}"), "--format", "json",
+            "--no-wait")[0]
+    )  # fmt: skip
+    assert begun[0]["target"] == f"vms/{vm}"

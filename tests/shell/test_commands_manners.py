@@ -222,3 +222,16 @@ def test_dry_runs_change_nothing(pvc: Any, stage: Stage) -> None:
 
         main.run([*words, "--dry-run"])
     assert stage.whole.calm() == before
+
+
+def test_of_very_many_the_first_are_named_and_the_rest_counted(
+    pvc: Any, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shell.commands import losses
+
+    monkeypatch.setattr(losses, "NAMED_MAX", 2)
+    names = [stage.vm_with_disk() for _ in range(3)]
+    answers(monkeypatch, "n")
+    err = pvc("vm", "remove", *names, code=3)[1]
+    assert f"Remove {names[0]}, {names[1]} and 1 more?" in err
+    assert "and 1 more." in err and "Snapshots of them go too." in err

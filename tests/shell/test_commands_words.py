@@ -19,8 +19,10 @@ from pvc.coordinator.v1 import cluster_pb2
 from services.mesh.amend import amend
 from shell.commands.status import faults_of
 from shell.commands.top import bar, busy, used
+from shell.commands.two_words import joined
 from shell.commands.wait import _connect, _until
 from tests.contract.stage import Stage
+from tests.provisioner.worlds import qcow2
 
 
 def later(change: Callable[[], Any], after_s: float = 0.3) -> threading.Timer:
@@ -296,3 +298,36 @@ def test_operations_are_shown_in_every_format(pvc: Any, stage: Stage) -> None:
     shown = yaml.safe_load(pvc("operation", "info", own, "-f", "yaml")[0])
     assert shown["request"]["@type"].endswith("CreateVmRequest")
     assert json.loads(pvc("operation", "info", own, "-f", "json")[0]) == shown
+
+
+def test_pools_and_names_as_two_words(pvc: Any, stage: Stage, tmp_path: Path) -> None:
+    one, other, back = (stage.fresh("vol") for _ in range(3))
+    assert pvc("storage", "volume", "add", "local", one, "2M")[0] == f"volume local/{one} is made\n"
+    pvc("storage", "volume", "resize", "local", one, "4M")
+    pvc("storage", "volume", "clone", "local", one, other)
+    pvc("storage", "volume", "snapshot", "add", "local", one, "before")
+    assert "before" in pvc("storage", "snapshot", "list", f"local/{one}", "-f", "name")[0]
+    pvc("storage", "volume", "snapshot", "remove", "local", one, "before", "-y")
+    pvc("storage", "volume", "rename", "local", other, f"{other}-b")
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(qcow2())
+    pvc("storage", "volume", "upload", "local", back, str(path))
+    assert pvc("storage", "volume", "info", f"local/{back}")[0]
+    pvc("storage", "volume", "remove", "local", one, "--yes")
+    assert f"local/{one}" not in pvc("storage", "volume", "list", "-f", "name")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        (["vms", "web", "20G"], ["vms/web", "20G"]),
+        (["vms/web", "20G"], ["vms/web", "20G"]),
+        (["vms", "--yes"], ["vms", "--yes"]),
+        (["--yes", "vms", "web"], ["--yes", "vms", "web"]),
+        (["vms"], ["vms"]),
+        ([], []),
+    ],
+)
+def test_which_words_are_joined(words: list[str], read: list[str]) -> None:
+    assert joined(words) == read
+    assert joined(["a", "b", "f"], file_last=True) == ["f", "a/b"]
