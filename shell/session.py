@@ -194,6 +194,10 @@ class Session:
             told = self.columns(output, told, answer.kind)
         view = self.view(output)
         text = one(rows[0], told, view) if answer.is_one and rows else many(rows, told, view)
+        self.put(text)
+
+    def put(self, text: str) -> None:
+        """Prints a text that is all there is to say; through the pager where one is wanted."""
         if self.page is not None:
             self.page(text)
         else:

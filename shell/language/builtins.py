@@ -161,6 +161,7 @@ def watch(runner: Runner, every: float, words: tuple[str, ...]) -> int:
     from shell.language.using import live_words
 
     statement = runner.inner(len(words))
+    runner.session.page = None  # nobody leafs through what is shown anew all the time
     if (live := live_words(runner, statement)) is not None:
         return runner.run(live)
     while True:

@@ -90,15 +90,24 @@ class Flow:
         found: Answer | str = answer
         for place, stage in enumerate(self._stages):
             if isinstance(found, str):
-                for line in found.splitlines():
-                    self._pass(place, line)
-                self._end(place)
+                self._finish_lines(found, place)
                 return
             found = stage.rows(found, self._session)
         if isinstance(found, str):
-            click.echo(found, nl=False)
+            self._session.put(found)
         else:
             self._session.show(found)
+
+    def _finish_lines(self, text: str, place: int) -> None:
+        """A whole text through the stages from a place on; what comes out may be long."""
+        before, self.out = self.out, io.StringIO()
+        try:
+            for line in text.splitlines():
+                self._pass(place, line)
+            self._end(place)
+        finally:
+            told, self.out = self.out.getvalue(), before
+            self._session.put(told)
 
     def _pass(self, place: int, line: str) -> None:
         """A line through the stages from a place on."""

@@ -14,7 +14,7 @@ from shell.language.cursor import Cursor, cursor_in, unwrapped
 from shell.language.cursor import Spot as Where
 from shell.prompt import queries
 from shell.prompt.fuzzy import Match, matched
-from shell.prompt.kinds import GROUPS
+from shell.prompt.kinds import GROUPS, KINDS
 from shell.prompt.speech import Speech
 from shell.prompt.words import rest_of_word, written
 from shell.suggest import Place, Slot, collection_of, place_of
@@ -84,7 +84,7 @@ def spot_of(root: click.Group, line: str, at: int, speech: Speech) -> Spot:
     command = place
     if cursor.spot is not Where.COMMAND:
         command = in_command(root, list(cursor.command), "", speech)
-    collection = GROUPS.get(command.path[0], "") if command.path else ""
+    collection = GROUPS.get(command.path[-2], "") if len(command.path) > 1 else ""
     first = cursor.spot is Where.COMMAND and place.slot is Slot.COMMAND and not place.path
     near = place_of(root, speech.place, "").context if first and speech.place else None
     return Spot(cursor, place, collection, rest_of_word(line, cursor, at), near)
@@ -124,7 +124,19 @@ def collection_at(spot: Spot, parameter: click.Parameter) -> str:
     """The collection in which the values of the parameter at a spot are; "" for any other."""
     if spot.place.path == ("use",) and parameter.name == "name":
         return GROUPS.get(spot.place.arguments[-1], "") if spot.place.arguments else ""
-    return collection_of(parameter, spot.cursor.words)
+    if parameter.name == "pattern" and spot.place.typed:
+        return spot.collection
+    found = collection_of(parameter, spot.cursor.words)
+    return found if found in KINDS else ""
+
+
+def local_values(parameter: click.Parameter, place: Place) -> list[Offer] | None:
+    """What the parameter itself can tell without asking the cluster; None where that is nothing."""
+    complete = getattr(parameter, "_custom_shell_complete", None)
+    if complete is None or hasattr(complete, "collection"):
+        return None
+    found = parameter.shell_complete(place.context, place.typed)
+    return [Offer(str(item.value), item.help or "") for item in found]
 
 
 def written_so_far(spot: Spot) -> str:
@@ -203,6 +215,8 @@ class Offers:
             return iter(self._files(place.typed))
         if use := use_of(spot, parameter):
             return self._of_rows(use, spot)
+        if (found := local_values(parameter, place)) is not None:
+            return matching(found, place.typed)
         if isinstance(parameter, click.Argument) and not (parameter.required or place.typed):
             return matching(option_offers(place), "")
         if parameter.name == "state":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shell.columns import enum_word, ids, last
-from shell.live import Link, Live, short
+from shell.live import REFUSED_S, Link, Live, is_lost, short
 from shell.prompt.source import ClusterSource
 from shell.prompt.status import NODES_UP, VMS_UP, Doing, Picture
 from shell.session import Session
@@ -32,6 +32,8 @@ class Pulse:
         self._dirty, self._closed = threading.Event(), threading.Event()
         self._doing: dict[str, Doing] = {}
         self._status: Any = None
+        self._refused = ""
+        """What the cluster said when it was asked how it is, and did not say it."""
         self._redraw: Callable[[], None] = lambda: None
         self.live = Live(self._source, self._heard)
         self.picture = Picture(address=session.address)
@@ -104,16 +106,22 @@ class Pulse:
         while not self._closed.is_set():
             self._asking.wait(ASKED_MAX_S)
             self._asking.clear()
+            pause_s = ASKED_S
             if self.live.link is Link.UP and not self._closed.is_set():
-                self._ask()
-            self._closed.wait(ASKED_S)
+                pause_s = self._ask()
+            self._closed.wait(pause_s)
 
-    def _ask(self) -> None:
+    def _ask(self) -> float:
+        """Asks; gives how long nobody should ask again."""
+        pause_s = ASKED_S
         try:
-            self._status = self._source.status()
-        except Exception:  # noqa: BLE001 - the link says what is wrong; the next round asks again
+            self._status, self._refused = self._source.status(), ""
+        except Exception as error:  # noqa: BLE001 - shown in the status line; asked again later
+            if not is_lost(error):
+                self._refused, pause_s = str(error), REFUSED_S
             self._asking.set()
         self._dirty.set()
+        return pause_s
 
     def _draw(self) -> None:
         picture = self._seen()
@@ -138,7 +146,7 @@ class Pulse:
             newest=doing[-1] if doing else None,
             operations=len(doing),
             faults=tuple(status.faults) if status is not None else (),
-            refused=live.refused,
+            refused=self._refused or live.refused,
         )
 
 

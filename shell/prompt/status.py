@@ -96,7 +96,7 @@ def _least(parts: Sequence[Fragments]) -> int:
 
 def parts_of(picture: Picture, keys: Keys) -> list[Fragments]:
     """The parts of the line, left to right."""
-    if picture.link is not Link.UP:
+    if picture.link is not Link.UP or (picture.refused and not picture.name):
         known = bool(picture.name)
         shown = [_away(picture)]
         return [*shown, _counts(picture)] if known else shown
@@ -117,7 +117,7 @@ def _away(picture: Picture) -> Fragments:
     match picture.link:
         case Link.CONNECTING:
             return [("class:status.busy", f"connecting to {where} …")]
-        case Link.REFUSED:
+        case Link.REFUSED | Link.UP:
             return [("class:status.bad", f"{where}: {clean(picture.refused)}")]
         case _:
             return [("class:status.bad", f"{where} is away, reconnecting …")]

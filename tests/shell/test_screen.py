@@ -313,3 +313,24 @@ def test_no_colours_where_nobody_wants_them(start: Start) -> None:
     shell = start(NO_COLOR="1")
     typed(shell, "vm start web ", "vm start web")
     assert shell.style_of("vm start web")[0] == "default"
+
+
+def test_a_token_that_is_refused_is_told(start: Start, whole: Whole) -> None:
+    door = f"127.0.0.1:{whole.doors.grpc_port}"
+    shell = start(ready=f"{door}: ", PVC_CONNECTION=door, PVC_TOKEN="nobody~wrong")
+    assert "token" in shell.settle().split(f"{door}: ")[-1]
+    typed(shell, f"vm list{ENTER}", "[1]>")
+
+
+def test_another_cluster_is_followed_after_a_switch(start: Start, tmp_path: Path) -> None:
+    with standing(tmp_path / "other") as (other, _, _):
+        with other.client() as client:
+            client.vms.create("elsewhere", vm_pb2.VmSpec()).result(20)
+        shell = start()
+        socket = f"unix:{other.folder}/run/pvc.sock"
+        typed(shell, f"connection add lab --address {socket}{ENTER}", "lab")
+        typed(shell, "use connection l", "unix:")
+        shell.type(f"ab{ENTER}")
+        shell.wait_for("VMs 0/1")
+        assert "pvc@lab>" in shell.text
+        typed(shell, "vm start else", "elsewhere  stopped  n1")

@@ -115,6 +115,12 @@ def test_places(line: str, path: tuple[str, ...], slot: Slot, typed: str) -> Non
         ("vm create web --user-data ", ["a file", "folder/"]),
         ("vm list > ", ["a file", "folder/"]),
         ("connection remove p", ["prod"]),
+        ("vm list we", ["web", "web-2"]),
+        ("storage volume list --sort si", ["size"]),
+        ("vm snapshot list web --sort cl", []),
+        ("explain vm.sp", ["vm.spec"]),
+        ("call VmService/Sta", ["VmService/StartVm"]),
+        ("audit info ", []),
     ],
 )
 def test_offers(line: str, expected: list[str]) -> None:
