@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection
 
 from services.mesh.errors import PvcError
@@ -15,6 +16,7 @@ from services.mesh.log import bound
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 BACKOFF_DOUBLINGS_MAX = 16
+REST_RATIO, REST_MAX_S = 2.0, 0.25
 
 log = logging.getLogger("pvc.loop")
 
@@ -70,7 +72,9 @@ class Loop:
             if self._stopping.is_set():
                 return
             self._wakened.clear()
+            began_s = time.thread_time()
             self._guarded_step()
+            self._stopping.wait(_rest_s(time.thread_time() - began_s))
 
     def _guarded_step(self) -> None:
         try:
@@ -87,6 +91,12 @@ class Loop:
         # Without a bound the power itself would fail after some hours, and the thread end with it.
         doublings = min(self._failures - 1, BACKOFF_DOUBLINGS_MAX)
         return min(BACKOFF_FIRST_S * 2.0**doublings, BACKOFF_MAX_S)
+
+
+def _rest_s(worked_s: float) -> float:
+    """Who worked long and is woken again at once lets others work too: those who answer calls share
+    the interpreter with all loops of the process. What changes meanwhile is seen in one go."""
+    return min(worked_s * REST_RATIO, REST_MAX_S)
 
 
 def pause(seconds: float) -> None:

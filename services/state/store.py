@@ -15,6 +15,7 @@ The promises hold for all implementations alike (tests/state proves it):
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
@@ -93,17 +94,36 @@ class Snapshot:
 
     def rows(self, kind: type[R], parent: str = "") -> Iterator[R]:
         """All rows of a kind by name; with `parent` ("pools/a") only those below it."""
-        table = self.tables.get(COLLECTIONS[kind], Map())
-        prefix = f"{parent}/" if parent else ""
-        for name in sorted(table):
-            if name.startswith(prefix):
-                yield cast(R, table[name])
+        path = COLLECTIONS[kind]
+        table = self.tables.get(path)
+        if table is None:
+            return iter(())
+        names, rows = _in_order(path, table)
+        if not parent:
+            return iter(cast(tuple[R, ...], rows))
+        # "0" is what follows "/": between the two are the names below the parent.
+        begin, end = bisect_left(names, f"{parent}/"), bisect_left(names, f"{parent}0")
+        return iter(cast(tuple[R, ...], rows[begin:end]))
 
     def named(self, name: str) -> Message | None:
         """The row of that name, whatever its kind, or None. Raises ValueError if it cannot be a
         name."""
         table = self.tables.get(collection_of(name))
         return table.get(name) if table is not None else None
+
+
+_ordered: dict[str, tuple[Map[str, Message], tuple[str, ...], tuple[Message, ...]]] = {}
+"""Collection → the table that was last asked for, with its names and rows in order."""
+
+
+def _in_order(path: str, table: Map[str, Message]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
+    """Names and rows by name. Between two changes a collection is walked through dozens of times;
+    to sort its names each time costs more than most of the walks."""
+    known = _ordered.get(path)
+    if known is None or known[0] is not table:
+        names = tuple(sorted(table))
+        known = _ordered[path] = table, names, tuple(map(table.__getitem__, names))
+    return known[1], known[2]
 
 
 EMPTY = Snapshot(0, Map(), Map())

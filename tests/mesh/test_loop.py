@@ -126,3 +126,21 @@ def test_it_goes_on_however_long_it_fails(monkeypatch: pytest.MonkeyPatch) -> No
     loop.start()
     eventually(lambda: next(steps) > 4000)
     assert loop.stop(5)
+
+
+def test_a_loop_that_is_woken_without_end_leaves_others_most_of_the_time() -> None:
+    """Its processor time, of a second in which it always has something to do."""
+    worked: list[float] = []
+
+    def step() -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.01:
+            continue
+        worked.append(time.thread_time() - began)
+        loop.wake()
+
+    loop = Loop("busy", step, 60.0)
+    loop.start()
+    time.sleep(1.0)
+    assert loop.stop(5)
+    assert len(worked) > 3 and sum(worked) < 0.45
