@@ -102,13 +102,14 @@ def show_log(
     path: str,
     terms: Sequence[str] = (),
     kept: bool = True,
+    changes: bool = False,
     nothing: str = "nothing found",
 ) -> None:
     """Prints the newest of what is only ever added to (events, the audit log), the oldest of them
     first; goes on with what is added for --watch.
 
     asked.limit: how many. path, terms: see Source; names must sort by age. kept: off for what is
-    added from now on alone.
+    added from now on alone. changes: on shows again what changes.
     """
     source = Source(collection, columns, path, tuple(filter(None, terms)))
     plan = planned(asked, source, columns, session.now())
@@ -118,7 +119,7 @@ def show_log(
     if asked.watch:
         from shell.watching import go_on
 
-        go_on(session, asked, source, plan, rows, revision)
+        go_on(session, asked, source, plan, rows, revision, changes=changes)
         return
     session.show_many(rows, columns, asked.output, nothing, source.kind)
 

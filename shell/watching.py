@@ -87,14 +87,17 @@ def changes_of(source: Source, plan: Plan) -> Iterator[Any]:
 
 
 def go_on(
-    session: Any, asked: Listing, source: Source, plan: Plan, rows: Sequence[Any], revision: int
-) -> None:
-    """Shows rows, then each that is added after a revision, until Ctrl-C."""
+    session: Any, asked: Listing, source: Source, plan: Plan, rows: Sequence[Any], revision: int,
+    *, changes: bool,
+) -> None:  # fmt: skip
+    """Shows rows, then each that is added after a revision, until Ctrl-C; each that changes too, if
+    told to."""
+    wanted = (ADDED, MODIFIED) if changes else (ADDED,)
     stream = Stream(session, asked, source, plan, alone=True)
-    changes = source.collection.watch(filter=plan.query, from_revision=revision)
+    coming = source.collection.watch(filter=plan.query, from_revision=revision)
     stream.show([_Seen(PRESENT, row) for row in rows])
-    for change in changes:
-        if change.kind == ADDED:
+    for change in coming:
+        if change.kind in wanted:
             stream.show([change])
 
 
@@ -156,6 +159,8 @@ class Stream:
 
     def show(self, changes: Sequence[Any]) -> None:
         """Prints some of them."""
+        if not changes:
+            return
         view = self._session.view(self._asked.output)
         click.echo(self._told(changes, view), nl=False)
         sys.stdout.flush()

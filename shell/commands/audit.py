@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from shell.audit_columns import AUDIT
-from shell.commands.recent import before, newest_options, quoted, show_coming, show_newest
+from shell.commands.recent import before, newest_options, quoted
+from shell.listing import Listing, show_log
 from shell.render import Output
-from shell.tree import Group, Span, command, filter_of, format_option, name_argument, stacked
+from shell.tree import (
+    Group,
+    Span,
+    command,
+    format_option,
+    inner_list_options,
+    name_argument,
+    stacked,
+)
 
 PATH = "auditEntries"
 OUTCOMES = ("succeeded", "refused", "failed", "cancelled", "unknown", "running")
@@ -28,7 +38,6 @@ filters = stacked(
     click.option("--peer", help="From this address: 10.0.0.7."),
     click.option("--since", type=Span(), help="Not older than this: 1h, 2d."),
     click.option("--outcome", type=click.Choice(OUTCOMES), multiple=True, help="Ended like this."),
-    click.option("--filter", default="", help="Which: 'role=admin door=rest took>1s'."),
 )
 
 
@@ -42,11 +51,9 @@ filters = stacked(
 )
 @filters
 @newest_options
-@format_option
-def list_entries(session: Any, lines: int, follow: bool, format: Output, **which: Any) -> None:
+def list_entries(session: Any, asked: Listing, **which: Any) -> None:
     """List what was done and what was refused, the oldest first."""
-    query = _query(session, **which)
-    show_newest(session, session.cluster.audit, AUDIT, query, lines, format, follow=follow)
+    _show(session, asked, **which)
 
 
 @command(audit, "info", "pvc audit info 01jd3v7h8mzq2x4c5b6n7p8r9s")
@@ -60,20 +67,20 @@ def info(session: Any, name: str, format: Output) -> None:
 @command(audit, "watch", "pvc audit watch", "pvc audit watch --outcome refused",
          "pvc audit watch --caller ann -f json")  # fmt: skip
 @filters
+@inner_list_options
 @click.option("--all", "everything", is_flag=True, help="Begin with those that are kept.")
-@format_option
-def watch(session: Any, everything: bool, format: Output, **which: Any) -> None:
+def watch(session: Any, everything: bool, asked: Listing, **which: Any) -> None:
     """Show what is done as it is done, until Ctrl-C."""
     kept = everything or which["since"] is not None
-    query = _query(session, **which)
-    show_coming(session, session.cluster.audit, AUDIT, query, format, kept=kept)
+    _show(session, replace(asked, watch=True), kept=kept, **which)
 
 
-def _query(session: Any, filter: str, **which: Any) -> str:
-    from shell.filters import Words, translated
-
-    words = Words(AUDIT, session.cluster.audit.kind.DESCRIPTOR, PATH, session.now())
-    return filter_of(PATH, None, translated(filter, words), *_terms(session, **which))
+def _show(session: Any, asked: Listing, *, kept: bool = True, **which: Any) -> None:
+    """An entry that changes, when what it tells of has ended, is shown again."""
+    show_log(
+        session, asked, session.cluster.audit, AUDIT,
+        path=PATH, terms=list(_terms(session, **which)), kept=kept, changes=True,
+    )  # fmt: skip
 
 
 def _terms(

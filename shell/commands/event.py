@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from shell import columns
+from shell.commands.recent import before, newest_options, quoted
 from shell.listing import Listing, show_log
 from shell.tree import Group, Span, command, inner_list_options, stacked
 
@@ -25,10 +26,8 @@ filters = stacked(
     ),
     click.option("--cause", help="Caused by this: 'token ann', 'coordinator n1'; stars are fine."),
     click.option("--operation", help="Part of this operation."),
-    inner_list_options,
 )
 GRAVER = {"warning": "severity = WARNING OR severity = ERROR", "error": "severity = ERROR"}
-LINES = 100
 
 
 @command(
@@ -39,12 +38,9 @@ LINES = 100
     "pvc event list --severity warning --watch",
 )
 @filters
-@click.option("-l", "--lines", type=click.IntRange(1), default=LINES, show_default=True,
-              help="How many, the newest; the same as --limit.")  # fmt: skip
-@click.option("--follow", is_flag=True, help="The same as --watch.")
-def list_events(session: Any, lines: int, follow: bool, asked: Listing, **which: Any) -> None:
+@newest_options
+def list_events(session: Any, asked: Listing, **which: Any) -> None:
     """List events, the oldest first."""
-    asked = replace(asked, limit=asked.limit or lines, watch=asked.watch or follow)
     show_events(session, asked, *_terms(session, **which))
 
 
@@ -61,6 +57,7 @@ def show_events(session: Any, asked: Listing, *terms: str, kept: bool = True) ->
 
 @command(event, "watch", "pvc event watch", "pvc event watch --subject 'vms/*' --severity warning")
 @filters
+@inner_list_options
 @click.option("--all", "everything", is_flag=True, help="Begin with those that are kept.")
 def watch(session: Any, everything: bool, asked: Listing, **which: Any) -> None:
     """Show events as they happen, until Ctrl-C."""
@@ -74,22 +71,10 @@ def _terms(
     cause: str | None, operation: str | None,
 ) -> list[str]:  # fmt: skip
     terms = [GRAVER.get(severity or "", "")]
-    terms += [f"{key} = {_quoted(value)}" for key, value in
+    terms += [f"{key} = {quoted(value)}" for key, value in
               (("subject", subject), ("cause", cause)) if value]  # fmt: skip
     if operation:
-        terms.append(f"operation = {_quoted(f'operations/{columns.last(operation)}')}")
+        terms.append(f"operation = {quoted(f'operations/{columns.last(operation)}')}")
     if since:
-        terms.append(f'time >= "{_before(session, since)}"')
+        terms.append(f'time >= "{before(session, since)}"')
     return terms
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _before(session: Any, seconds: int) -> str:
-    """A moment so many seconds ago, in RFC 3339."""
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    return str(Timestamp(seconds=int(session.now()) - seconds).ToJsonString())

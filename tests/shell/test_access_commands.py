@@ -73,7 +73,7 @@ def test_it_is_followed_until_ctrl_c(world: World, pvc: Any, format: str, tmp_pa
     environment = dict(os.environ, PVC_CONNECTION=f"unix:{world.socket}", PYTHONUNBUFFERED="1")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-c", "from shell.main import main; main()"]
-    command += ["audit", "watch", "-f", format]
+    command += ["audit", "watch", "-f", format, "--no-header"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as watching:
         assert watching.stdout is not None
         deadline = time.monotonic() + 20
@@ -87,7 +87,7 @@ def test_it_is_followed_until_ctrl_c(world: World, pvc: Any, format: str, tmp_pa
         assert watching.wait(10) == 130
     assert f"tokens/w-{format}" in line and "CreateToken" in line
     if format == "json":
-        assert json.loads(line)["caller"] == "local root"
+        assert json.loads(line)["auditEntry"]["caller"] == "local root"
 
 
 def test_a_token_is_changed_and_keeps_its_secret(pvc: Any, world: World, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from click.testing import CliRunner, Result
 from pvc.storage.v1 import storage_pb2
 from services.state.store import Put
 from shell import main
+from shell.commands.table import CALLS, canonical
+from shell.contract.methods import methods
 from shell.failures import hint_for
 from tests.doors.world import World, world_in
 
@@ -365,6 +367,16 @@ def test_every_command_has_help_with_an_example_that_parses(
             name = path.split()[-1]
             assert name in words[:4], "an example of something else"
             command.make_context(path, words[words.index(name) + 1 :])
+
+
+def test_every_command_that_changes_something_has_a_dry_run() -> None:
+    known = {name.rpartition("/")[2]: method for name, method in methods().items()}
+    for path, command in every_command():
+        asked = CALLS.get(canonical(path.partition(" ")[2]), "").split()
+        requests = [known[one].input_type for one in asked]
+        if any("validate_only" in request.fields_by_name for request in requests):
+            spellings = [one for option in command.params for one in option.opts]
+            assert "--dry-run" in spellings, f"{path} cannot be tried"
 
 
 def in_words(example: str) -> list[str]:

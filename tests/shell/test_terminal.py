@@ -165,7 +165,10 @@ def test_ctrl_c_at_a_question_is_no(world: World) -> None:
     terminal.wait_for(b"[y/N] ")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130
+    assert b"nothing was changed" in terminal.screen
     terminal.close()
+    with Cluster(f"unix:{world.socket}") as cluster:
+        assert cluster.vms.get("web").name == "vms/web"
 
 
 def test_progress_is_shown_on_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
