@@ -379,6 +379,20 @@ def test_every_command_that_changes_something_has_a_dry_run() -> None:
             assert "--dry-run" in spellings, f"{path} cannot be tried"
 
 
+def test_the_commands_in_the_documentation_are_there() -> None:
+    text = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    shown = re.findall(r"^\$ pvc (.*)$", text, re.M)
+    assert len(shown) > 10
+    for line in shown:
+        words = shlex.split(line.split(" | ")[0])
+        context = main.pvc.make_context("pvc", words)
+        while isinstance(group := context.command, click.Group):
+            name, command, words = group.resolve_command(context, [*context._protected_args,
+                                                                   *context.args])  # fmt: skip
+            assert command is not None
+            context = command.make_context(name, list(words), parent=context)
+
+
 def in_words(example: str) -> list[str]:
     """The words of the `pvc` in an example."""
     line = re.sub(r" > [\w./~]+$", "", example.removeprefix("sudo ").split("| ")[-1])
