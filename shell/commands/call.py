@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from shell.render import as_dict
+from shell.render import as_dict, json_text, yaml_text
 from shell.tree import Command
 
 
@@ -108,16 +108,12 @@ def _answers(session: Any, method: Any, request: Any, timeout: float | None) -> 
 
 
 def _show(answer: Any, format: str, *, several: bool) -> None:
-    import json
-
     shown = as_dict(answer)
     match format:
         case "lines":
-            click.echo(json.dumps(shown, ensure_ascii=False))
+            click.echo(json_text(shown))
         case "yaml":
-            import yaml
-
-            text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+            text = yaml_text(shown)
             click.echo(("---\n" if several else "") + text, nl=False)
         case _:
-            click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+            click.echo(json_text(shown, 2))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from shell.render import painted
+from shell.render import json_text, painted, yaml_text
 from shell.tree import Command
 
 WIDTH_MAX = 100
@@ -54,13 +54,9 @@ def explain(session: Any, what: str | None, recursive: bool, format: str) -> Non
     """
     told = _overview() if what is None else _about(what, recursive)
     if format == "json":
-        import json
-
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        click.echo(json_text(told, 2))
     elif format == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), nl=False)
+        click.echo(yaml_text(told), nl=False)
     else:
         for line in _lines(told, session.coloured(sys.stdout)):
             click.echo(line)

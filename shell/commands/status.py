@@ -12,7 +12,7 @@ import click
 
 from shell import columns, node_columns
 from shell.measures import size
-from shell.render import Column, Output, clean, painted, table
+from shell.render import Column, Output, clean, json_text, painted, table, yaml_text
 from shell.tree import Command, Group, command, format_option
 
 FULL_PERCENT = 80
@@ -94,13 +94,9 @@ def list_faults(session: Any, format: Output) -> None:
 def _dump(found: Sequence[Fault], format: str) -> None:
     plain = [{"subject": one.subject, "fault": one.text, "todo": one.todo} for one in found]
     if format == "json":
-        import json
-
-        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+        click.echo(json_text(plain, 2))
     else:
-        import yaml
-
-        click.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)
+        click.echo(yaml_text(plain), nl=False)
 
 
 @click.command(

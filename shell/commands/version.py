@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from shell import columns
-from shell.render import Column, Output, table
+from shell.render import Column, Output, json_text, table, yaml_text
 from shell.tree import Command
 
 NODE = (
@@ -64,10 +64,6 @@ def _plain(own: str, asked: Any, nodes: list[Any]) -> dict[str, Any]:
 
 def _dump(plain: dict[str, Any], format: str) -> None:
     if format == "json":
-        import json
-
-        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+        click.echo(json_text(plain, 2))
     else:
-        import yaml
-
-        click.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)
+        click.echo(yaml_text(plain), nl=False)

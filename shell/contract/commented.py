@@ -13,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from shell.contract.fields import behaves, enum_words, is_whole, type_words
 from shell.contract.manifest import is_for_files, plain_field
 from shell.contract.texts import first_sentence
+from shell.render import yaml_text
 
 WIDTH = 100
 EXAMPLES = {"text": "''", "true or false": "false", "whole number": "0", "number": "0"}
@@ -51,13 +52,11 @@ def _said(field: FieldDescriptor, indent: str) -> Iterator[str]:
 
 def _line(message: Any, field: FieldDescriptor, indent: str) -> Iterator[str]:
     """The field with its value; as a comment when it is unset."""
-    import yaml
-
     value = plain_field(message, field)
     if value is None:
         yield f"{indent}# {field.name}: {_example(field)}"
         return
-    text = yaml.safe_dump({field.name: value}, sort_keys=False, allow_unicode=True)
+    text = yaml_text({field.name: value})
     for line in text.splitlines():
         yield f"{indent}{line}"
 

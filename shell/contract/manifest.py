@@ -22,6 +22,7 @@ from shell.contract.fields import (
     nearest,
 )
 from shell.contract.kinds import Kind, kind_of, kinds
+from shell.render import yaml_text
 
 
 class Malformed(ValueError):
@@ -210,7 +211,4 @@ def _plain_value(field: FieldDescriptor, value: Any) -> Any:
 
 def written(rows: Iterable[Any]) -> str:
     """Things as YAML, one after another, so that `documents` reads the same again."""
-    import yaml
-
-    return str(yaml.safe_dump_all([as_plain(row) for row in rows], sort_keys=False,
-                                  allow_unicode=True))  # fmt: skip
+    return "---\n".join(yaml_text(as_plain(row)) for row in rows)

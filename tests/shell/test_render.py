@@ -16,7 +16,7 @@ import yaml
 from pvc_client import errors
 from shell import failures, render
 from shell.measures import mebibytes, parse_size, parse_span, size, span
-from shell.progress import progress_line
+from shell.progress import Bar, board_lines, progress_line, time_left
 from shell.render import FORMATS, View
 from tests.shell.rows import NOW, ROWS
 
@@ -161,3 +161,22 @@ def test_hints_for_the_local_socket() -> None:
     refused = errors.Unreachable("unix:/run/pvc/pvc.sock does not answer: Permission denied")
     assert "use sudo" in failures.hint_for(refused)
     assert "is pvcd running" in failures.hint_for(errors.Unreachable("unix:/x does not answer"))
+
+
+def test_many_bars_fit_the_screen_those_that_go_on_first() -> None:
+    bars = [Bar(f"web{i}", "done", 100, began=0.0, ended=2.0) for i in range(20)]
+    bars.append(Bar("last", "copying", 50, began=0.0))
+    lines = board_lines(bars, 10.0, 60, 5)
+    assert len(lines) == 5
+    assert lines[0] == "last  [##########..........]  50%  10.0s, 10s left  copying"
+    assert lines[1].endswith("2.0s  done") and lines[-1] == "… 17 more"
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "percent", "left_s"),
+    [(3.0, 50, None), (10.0, 5, None), (10.0, 50, 10.0), (30.0, 75, 10.0), (30.0, 100, None)],
+)
+def test_nobody_guesses_how_long_it_takes_too_early(
+    elapsed_s: float, percent: int, left_s: float | None
+) -> None:
+    assert time_left(elapsed_s, percent) == left_s
