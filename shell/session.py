@@ -245,8 +245,8 @@ class Session:
 
     def ask(self, question: str) -> str:
         """What somebody answers. Ctrl-C says that nothing was changed and ends the command."""
-        click.echo(question, nl=False, err=True)
         try:
+            click.echo(question, nl=False, err=True)
             return sys.stdin.readline().strip()
         except KeyboardInterrupt:
             click.echo("\nnothing was changed", err=True)
