@@ -96,7 +96,9 @@ def test_nobody_waits_for_a_name_that_is_mistyped(pvc: Any) -> None:
 
 
 def test_conditions_read_enums_as_people_write_them(stage: Stage) -> None:
-    row = stage.cluster.vms.get(stage.vm())
+    vm = stage.vm()
+    stage.whole.calm()  # its agent has seen it
+    row = stage.cluster.vms.get(vm)
     for text in ("state=stopped", "status.state=STOPPED", "spec.autostart=last-state",
                  "spec.autostart=LAST_STATE", "decision.node=nodes/n1", "node=n1"):  # fmt: skip
         assert _until(vm_pb2.Vm.DESCRIPTOR, text).is_so(row), text
