@@ -109,7 +109,8 @@ def test_explaining(pvc: Any) -> None:
     told = pvc("explain", "vm.spec.memory.memory_mib")[0]
     assert "Memory in MiB. Default 1024." in told and "between 64 and 16777216" in told
     assert "one of bios, uefi" in pvc("explain", "vms.spec.firmware")[0]
-    assert "written by the cluster" in pvc("explain", "vm.status")[0]
+    for path in ("vm.status", "vm.status.guest.addresses"):
+        assert "written by the cluster" in pvc("explain", path)[0]
     assert "SeaBIOS" in pvc("explain", "vm.spec.firmware")[0]
     assert "least role: operator" in pvc("explain", "VmService/StartVm")[0]
     assert "pvc vm start" in pvc("explain", "StartVm")[0]
