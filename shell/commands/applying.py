@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from shell.answers import TEXT, show, tell
-from shell.commands.raw import ask, get
+from shell.commands.raw import amended, ask, get
 from shell.contract.changes import Difference, completed, differences
 from shell.contract.fields import behaves
 from shell.contract.kinds import carrier, id_field
@@ -171,6 +171,9 @@ class Round:
             self.codes.append(exit_code(error))
 
     def _begun(self, document: Document) -> tuple[Step, Any] | None:
+        return amended(lambda: self._asked(document))  # agents write in between all the time
+
+    def _asked(self, document: Document) -> tuple[Step, Any] | None:
         step = step_for(self._session, document)
         if step.current is not None and not step.differing:
             self._tell(step.current, f"{step.name} is as it should be")

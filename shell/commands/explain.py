@@ -120,7 +120,8 @@ def _about(what: str, recursive: bool) -> dict[str, Any]:
     if not path:
         return _about_message(what, message, recursive)
     try:
-        return _about_field(what, find(message, path), recursive)
+        found = _about_field(what, find(message, path), recursive)
+        return found | _inherited(message, path)
     except LookupError as error:
         raise click.UsageError(str(error).strip("'\"")) from None
 
@@ -160,6 +161,18 @@ def _about_field(name: str, field: Any, recursive: bool) -> dict[str, Any]:
     if _inner(field) is not None:
         found["fields"] = list(_fields(field.message_type, recursive))
     return found
+
+
+def _inherited(message: Any, path: str) -> dict[str, Any]:
+    """Who writes what the field is in, where that is the cluster alone."""
+    from shell.contract.fields import behaves, find, writer_words
+
+    steps = path.split(".")
+    for length in range(1, len(steps)):
+        outer = find(message, ".".join(steps[:length]))
+        if behaves(outer, "OUTPUT_ONLY"):
+            return {"writer": writer_words(outer)}
+    return {}
 
 
 def _field(field: Any) -> dict[str, Any]:

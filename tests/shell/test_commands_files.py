@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pvc.compute.v1 import vm_pb2
+from services.mesh.amend import amend
 from shell.contract.commented import commented
 from shell.contract.kinds import kinds
 from shell.contract.manifest import Malformed, documents, written
@@ -312,3 +313,26 @@ def test_many_things_of_a_file_are_one_list_for_programs(pvc: Any, stage: Stage,
             "--no-wait")[0]
     )  # fmt: skip
     assert begun[0]["target"] == f"vms/{vm}"
+
+
+def test_an_agent_that_writes_in_between_keeps_nobody_from_applying(
+    pvc: Any, stage: Stage, file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shell.commands import applying
+
+    vm, real, turns = stage.vm(), applying.step_for, iter((True, True, False))
+
+    def overtaken(session: Any, document: Any) -> Any:
+        step = real(session, document)
+        if next(turns):
+            amend(stage.whole.store, vm_pb2.Vm, f"vms/{vm}", a_crash_more)
+        return step
+
+    stage.whole.calm()
+    monkeypatch.setattr(applying, "step_for", overtaken)
+    path = file(f"name: vms/{vm}\nspec: {{description: mine}}")
+    assert pvc("apply", "-f", path)[0] == f"vms/{vm} is changed\n"
+
+
+def a_crash_more(vm: vm_pb2.Vm) -> None:
+    vm.decision.crashes_seen += 1

@@ -96,7 +96,9 @@ def test_nobody_waits_for_a_name_that_is_mistyped(pvc: Any) -> None:
 
 
 def test_conditions_read_enums_as_people_write_them(stage: Stage) -> None:
-    row = stage.cluster.vms.get(stage.vm())
+    vm = stage.vm()
+    stage.whole.calm()  # its agent has seen it
+    row = stage.cluster.vms.get(vm)
     for text in ("state=stopped", "status.state=STOPPED", "spec.autostart=last-state",
                  "spec.autostart=LAST_STATE", "decision.node=nodes/n1", "node=n1"):  # fmt: skip
         assert _until(vm_pb2.Vm.DESCRIPTOR, text).is_so(row), text
@@ -107,7 +109,8 @@ def test_explaining(pvc: Any) -> None:
     told = pvc("explain", "vm.spec.memory.memory_mib")[0]
     assert "Memory in MiB. Default 1024." in told and "between 64 and 16777216" in told
     assert "one of bios, uefi" in pvc("explain", "vms.spec.firmware")[0]
-    assert "written by the cluster" in pvc("explain", "vm.status")[0]
+    for path in ("vm.status", "vm.status.guest.addresses"):
+        assert "written by the cluster" in pvc("explain", path)[0]
     assert "SeaBIOS" in pvc("explain", "vm.spec.firmware")[0]
     assert "least role: operator" in pvc("explain", "VmService/StartVm")[0]
     assert "pvc vm start" in pvc("explain", "StartVm")[0]
