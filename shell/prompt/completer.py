@@ -45,7 +45,7 @@ class Memory:
         if collection in PARTS:
             return self._parts(collection, parent, typed)
         rows = self._live().rows(f"{collection}:{parent}" if parent else collection)
-        self.missed = self.missed or not rows.known
+        self.missed = self.missed or not rows.known  # before they are read: they may come meanwhile
         found = ((name, rows.find(name)) for name in rows.best(typed, limit))
         return [(name, told.help) for name, told in found if told is not None]
 
