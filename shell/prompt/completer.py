@@ -15,6 +15,7 @@ from prompt_toolkit.formatted_text import FormattedText
 
 from shell.columns import ids
 from shell.prompt.fuzzy import matched
+from shell.prompt.kinds import PARTS
 from shell.prompt.offers import Offer, Offers
 from shell.render import clean, cut
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from shell.live import Live
 
 HELP_WIDTH = 50
-PARTS = {"vms.disks": "volume", "vms.nics": "network"}
-"""Parts of a VM's spec that have ids → the field that tells most of one."""
 FILES_MAX = 2000
 """Of larger folders only so many entries are looked at."""
 SHOWN_MAX = 60

@@ -181,6 +181,10 @@ INNER: Mapping[str, str] = {
 """Collections inside of things, as the client has them → where the classes of their rows are."""
 
 
+PARTS: Mapping[str, str] = {"vms.disks": "volume", "vms.nics": "network"}
+"""Parts of a VM's spec that have ids → the field that tells most of one."""
+
+
 def kind_of(key: str) -> Kind:
     """The kind of a collection: "vms", or of one inside of something: "vms.snapshots:web"."""
     path, inside, parent = key.partition(":")
