@@ -37,7 +37,9 @@ class Known:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def names(self, collection: str, typed: str, limit: int) -> Sequence[tuple[str, str]]:
+    def names(
+        self, collection: str, typed: str, limit: int, parent: str = ""
+    ) -> Sequence[tuple[str, str]]:
         """See shell.prompt.offers.Known."""
         found = ((name, self._rows.find(name)) for name in self._rows.best(typed, limit))
         return [(name, told.help) for name, told in found if told is not None]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -133,22 +134,26 @@ class Known:
         found = Connections().all()
         return [(name, one.description or one.address) for name, one in found.items()]
 
-    def names(self, collection: str, typed: str, limit: int) -> Sequence[tuple[str, str]]:
+    def names(
+        self, collection: str, typed: str, limit: int, parent: str = ""
+    ) -> Sequence[tuple[str, str]]:
         """Names that begin with what is typed, with a few words on each."""
-        from shell.prompt.kinds import KINDS
+        from shell.prompt.kinds import PARTS, kind_of
 
-        kind, opened = KINDS[collection], self._session()
+        opened = None if collection in PARTS else self._session()
         if opened is None:
             return []
+        kind = kind_of(f"{collection}:{parent}" if parent else collection)
         from pvc_client import PvcError
-        from pvc_client.names import short_name
+        from pvc_client.names import last_id, short_name
 
+        called = last_id if parent else short_name
         with opened as session, suppress(PvcError, Away):
             session.cluster.transport.on_call = only_once
-            rows = getattr(session.cluster, collection).list(
-                read_mask=kind.mask, page_size=NAMES_MAX
+            rows = attrgetter(collection)(session.cluster).list(
+                read_mask=kind.mask, page_size=NAMES_MAX, parent=parent
             )
-            found = [(short_name(row.name), kind.told(row)) for row in islice(rows, NAMES_MAX)]
+            found = [(called(row.name), kind.told(row)) for row in islice(rows, NAMES_MAX)]
             return [(name, told) for name, told in found if name.startswith(typed)]
         return []
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from shell.prompt.fuzzy import Names
-from shell.prompt.kinds import KINDS, Kind
+from shell.prompt.kinds import Kind, kind_of
 
 KEPT_MAX = 50_000
 """Rows of a collection beyond these are not remembered."""
@@ -69,6 +69,8 @@ class Rows:
         """All that there was in the beginning has come, once at least."""
         self.left_out = 0
         """Rows that there was no room for."""
+        self.wanted = threading.Event()
+        """Somebody has looked since it was last listed."""
         self._rows: dict[str, Told] = {}
         self._stale: set[str] = set()
         """Names that have not come again since the watch was begun anew."""
@@ -93,7 +95,7 @@ class Rows:
 
     def put(self, row: Any) -> None:
         """A row that is there."""
-        name = short(row.name)
+        name = self._called(row)
         self._stale.discard(name)
         before = self._rows.get(name)
         if before is None and len(self._rows) >= KEPT_MAX:
@@ -109,8 +111,12 @@ class Rows:
 
     def drop(self, row: Any) -> None:
         """A row that is there no more."""
-        self._stale.discard(short(row.name))
-        self._forget(short(row.name))
+        self._stale.discard(self._called(row))
+        self._forget(self._called(row))
+
+    def _called(self, row: Any) -> str:
+        """How a row is named where it is asked for: inside of something by its last id."""
+        return row.name.rpartition("/")[2] if self.kind.parent else short(row.name)
 
     def _forget(self, name: str) -> None:
         if (before := self._rows.pop(name, None)) is not None:
@@ -164,13 +170,15 @@ class Live:
         """What the cluster said when it refused to show something."""
 
     def rows(self, collection: str) -> Rows:
-        """A collection; nothing in it before anything was heard of it."""
+        """A collection, "vms", or one inside of something, "vms.snapshots:web"; nothing is in it
+        before anything was heard of it."""
         with self._lock:
             found = self._rows.get(collection)
             if found is None:
-                found = self._rows[collection] = Rows(KINDS[collection])
+                found = self._rows[collection] = Rows(kind_of(collection))
                 if not self._ended.is_set():
                     self._begin(found)
+        found.wanted.set()
         return found
 
     def _begin(self, rows: Rows) -> None:
@@ -187,6 +195,8 @@ class Live:
         self._wake.set()
         with self._lock:
             streams = list(self._streams.values())
+            for rows in self._rows.values():
+                rows.wanted.set()
         for stream in streams:
             stream.close()
 
@@ -221,13 +231,16 @@ class Live:
             self._tell(rows.kind.collection, change.resource)
 
     def _look(self, rows: Rows) -> None:
-        """Lists what cannot be watched."""
+        """Lists what cannot be watched; again when somebody looks at what has grown old."""
         rows.begin()
         for row in self._source.list(rows.kind):
             rows.put(row)
         rows.complete()
         self._tell(rows.kind.collection, None)
         self._ended.wait(LISTED_S)
+        rows.wanted.clear()
+        if not self._ended.is_set():
+            rows.wanted.wait()
 
     def _broken(self, rows: Rows, error: Exception, pause_s: float) -> float:
         """Notes that a watch broke; gives how long to wait."""

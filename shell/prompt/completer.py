@@ -13,6 +13,9 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 
+from shell.columns import ids
+from shell.prompt.fuzzy import matched
+from shell.prompt.kinds import PARTS
 from shell.prompt.offers import Offer, Offers
 from shell.render import clean, cut
 
@@ -34,12 +37,23 @@ class Memory:
         self.missed = False
         """Somebody looked for names before they had come."""
 
-    def names(self, collection: str, typed: str, limit: int) -> Sequence[tuple[str, str]]:
+    def names(
+        self, collection: str, typed: str, limit: int, parent: str = ""
+    ) -> Sequence[tuple[str, str]]:
         """See Known."""
-        rows = self._live().rows(collection)
-        self.missed = self.missed or not rows.known
+        if collection in PARTS:
+            return self._parts(collection, parent, typed)
+        rows = self._live().rows(f"{collection}:{parent}" if parent else collection)
+        self.missed = self.missed or not rows.known  # before they are read: they may come meanwhile
         found = ((name, rows.find(name)) for name in rows.best(typed, limit))
         return [(name, told.help) for name, told in found if told is not None]
+
+    def _parts(self, collection: str, parent: str, typed: str) -> list[tuple[str, str]]:
+        """The drives and interfaces of a VM, with what is in them."""
+        vm = self._live().rows("vms").row(parent)
+        found = getattr(vm.spec, collection.partition(".")[2]) if vm is not None else ()
+        told = [(one.id, ids(getattr(one, PARTS[collection]))) for one in found]
+        return [(name, help) for name, help in told if matched(name, typed)]
 
     def files(self, typed: str) -> Sequence[tuple[str, str]]:
         """See Known."""

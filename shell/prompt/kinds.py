@@ -30,6 +30,8 @@ class Kind:
     watched: bool = True
     """The contract can watch it; else it is listed when somebody looks."""
 
+    parent: str = ""
+    """What it is inside of, for lists."""
     newest: bool = False
     """Names that sort later are newer, and come first when nothing is typed."""
 
@@ -117,8 +119,9 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "vms", "pvc.compute.v1.vm_pb2:Vm", "VM",
             (*_STATE, "status.why", "status.vcpus", "status.memory_mib", "status.guest.addresses",
-             "spec.cpu.vcpus", "spec.memory", "spec.tags", "spec.description", "decision.node",
-             "decision.migration.target", "decision.why", "decision.power"),
+             "spec.cpu.vcpus", "spec.memory", "spec.tags", "spec.disks", "spec.nics",
+             "spec.description", "decision.node", "decision.migration.target", "decision.why",
+             "decision.power"),
             vm_told,
         ),
         Kind(
@@ -164,6 +167,32 @@ KINDS: Mapping[str, Kind] = {
     )
 }  # fmt: skip
 """By collection."""
+
+
+def snapshot_told(snapshot: Any) -> str:
+    """What its maker said of it."""
+    return str(snapshot.description)
+
+
+INNER: Mapping[str, str] = {
+    "vms.snapshots": "pvc.compute.v1.vm_pb2:VmSnapshot",
+    "volumes.snapshots": "pvc.storage.v1.storage_pb2:Snapshot",
+}
+"""Collections inside of things, as the client has them → where the classes of their rows are."""
+
+
+PARTS: Mapping[str, str] = {"vms.disks": "volume", "vms.nics": "network"}
+"""Parts of a VM's spec that have ids → the field that tells most of one."""
+
+
+def kind_of(key: str) -> Kind:
+    """The kind of a collection: "vms", or of one inside of something: "vms.snapshots:web"."""
+    path, inside, parent = key.partition(":")
+    if not inside:
+        return KINDS[path]
+    mask = ("name", "description")
+    return Kind(path, INNER[path], "", mask, snapshot_told, watched=False, parent=parent)
+
 
 GROUPS: Mapping[str, str] = {kind.singular: name for name, kind in KINDS.items()}
 """The group of commands about a kind → its collection."""

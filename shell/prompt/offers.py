@@ -46,8 +46,11 @@ class Offer:
 class Known(Protocol):
     """What is in the cluster and on this machine, at once."""
 
-    def names(self, collection: str, typed: str, limit: int) -> Sequence[tuple[str, str]]:
-        """Names that fit what is typed, best first, with a few words on each."""
+    def names(
+        self, collection: str, typed: str, limit: int, parent: str = ""
+    ) -> Sequence[tuple[str, str]]:
+        """Names that fit what is typed, best first, with a few words on each. parent: what the
+        collection is inside of."""
         ...
 
     def files(self, typed: str) -> Sequence[tuple[str, str]]:
@@ -130,6 +133,22 @@ def collection_at(spot: Spot, parameter: click.Parameter) -> str:
     return found if found in KINDS else ""
 
 
+def inner_collection(place: Place, parameter: click.Parameter) -> str:
+    """What is inside of the thing that was named before: snapshots, drives, interfaces; "" else."""
+    match place.path, parameter.name:
+        case (*_, "create"), _:
+            return ""
+        case ("vm", *_), "snapshot_name":
+            return "vms.snapshots"
+        case _, "snapshot_name":
+            return "volumes.snapshots"
+        case (*_, "detach-disk") | ("vm", "volume", _), "part_id":
+            return "vms.disks"
+        case (*_, "detach-nic") | ("vm", "network", _), "part_id":
+            return "vms.nics"
+    return ""
+
+
 def local_values(parameter: click.Parameter, place: Place) -> list[Offer] | None:
     """What the parameter itself can tell without asking the cluster; None where that is nothing."""
     complete = getattr(parameter, "_custom_shell_complete", None)
@@ -205,6 +224,10 @@ class Offers:
         place = spot.place
         if collection := collection_at(spot, parameter):
             return self._names(collection, place)
+        if (inside := inner_collection(place, parameter)) and place.arguments:
+            parent = place.arguments[0]
+            named = self._known.names(inside, place.typed, OFFERED_MAX, parent)
+            return matching((Offer(*one) for one in named), place.typed)
         if (own := self._of_the_prompt(spot, parameter)) is not None:
             return matching((Offer(*one) for one in own), place.typed)
         if isinstance(parameter.type, click.Choice):

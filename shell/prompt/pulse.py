@@ -35,14 +35,16 @@ class Pulse:
         self._refused = ""
         """What the cluster said when it was asked how it is, and did not say it."""
         self._redraw: Callable[[], None] = lambda: None
+        self._arrived: Callable[[], None] = lambda: None
         self.live = Live(self._source, self._heard)
         self.picture = Picture(address=session.address)
         self._asking = threading.Event()
         """Somebody should ask about the cluster as a whole."""
 
-    def start(self, redraw: Callable[[], None]) -> None:
-        """Begins to follow. redraw: is called, from another thread, when the picture changed."""
-        self._redraw = redraw
+    def start(self, redraw: Callable[[], None], arrived: Callable[[], None]) -> None:
+        """Begins to follow. redraw: is called, from another thread, when the picture changed;
+        arrived: when all of a collection is known."""
+        self._redraw, self._arrived = redraw, arrived
         for name, work in (("pulse", self._run), ("pulse-ask", self._ask_on)):
             threading.Thread(target=work, name=name, daemon=True).start()
 
@@ -78,6 +80,7 @@ class Pulse:
         """Of a change of a collection; in a thread of the watch."""
         if row is None:
             self._prune()
+            self._arrived()
         else:
             self._asking.set()
             if collection == "operations":

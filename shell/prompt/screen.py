@@ -145,7 +145,7 @@ class Screen:
         """Once the first prompt is on the screen: nobody waits for the connection."""
         if not self._begun:
             self._begun = True
-            self.pulse.start(self._redraw)
+            self.pulse.start(self._prompt.app.invalidate, self._arrived)
 
     def _follow_session(self) -> None:
         """Another connection is in use: what is known of the former one goes."""
@@ -153,9 +153,8 @@ class Screen:
             self.pulse.close()
             self._follow()
 
-    def _redraw(self) -> None:
+    def _arrived(self) -> None:
         app = self._prompt.app
-        app.invalidate()
         if app.is_running and app.loop is not None:
             app.loop.call_soon_threadsafe(self._complete_again)
 

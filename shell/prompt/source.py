@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 from shell.live import Link
@@ -20,12 +21,17 @@ class ClusterSource:
 
     def watch(self, kind: Kind) -> Any:
         """See Source."""
-        return getattr(self._session.cluster, kind.collection).watch(read_mask=kind.mask)
+        return self._collection(kind).watch(read_mask=kind.mask)
 
     def list(self, kind: Kind) -> Iterable[Any]:
         """See Source."""
-        pages = getattr(self._session.cluster, kind.collection).list(page_size=LISTED_MAX)
+        pages = self._collection(kind).list(
+            page_size=LISTED_MAX, read_mask=kind.mask, parent=kind.parent
+        )
         return [row for row, _ in zip(pages, range(LISTED_MAX), strict=False)]
+
+    def _collection(self, kind: Kind) -> Any:
+        return attrgetter(kind.collection)(self._session.cluster)
 
     def status(self) -> Any:
         """The cluster as a whole. Raises PvcError."""

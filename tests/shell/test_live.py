@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pvc.compute.v1.vm_pb2 import Vm
+from pvc.compute.v1.vm_pb2 import Vm, VmSnapshot
 from pvc_client.errors import PermissionDenied, Unavailable
 from shell import live as live_module
 from shell.live import Link, Live, Rows
@@ -73,7 +73,7 @@ class Scripted:
 
     def list(self, kind: Kind) -> Iterable[Any]:
         self.asked += 1
-        return []
+        return [VmSnapshot(name=f"vms/{kind.parent}/snapshots/s{self.asked}", description="old")]
 
 
 def until(met: Callable[[], Any], timeout_s: float = 5.0) -> None:
@@ -196,3 +196,16 @@ def test_ten_thousand_rows_take_little_memory_and_time() -> None:
     assert time.process_time() - began < 1.0
     kept = sum(len(told.packed) + len(told.help) for told in rows.all().values())
     assert kept < 1_000_000
+
+
+def test_what_cannot_be_watched_is_listed_again_only_when_somebody_looks(
+    live: Live, source: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "LISTED_S", 0.01)
+    rows = live.rows("vms.snapshots:web")
+    until(lambda: rows.best("", 9) == ["s1"])
+    told = rows.find("s1")
+    assert told is not None and told.help == "old"
+    time.sleep(0.2)
+    assert source.asked == 1
+    until(lambda: live.rows("vms.snapshots:web").best("", 9) == ["s2"])

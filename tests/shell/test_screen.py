@@ -334,3 +334,16 @@ def test_another_cluster_is_followed_after_a_switch(start: Start, tmp_path: Path
         shell.wait_for("VMs 0/1")
         assert "pvc@lab>" in shell.text
         typed(shell, "vm start else", "elsewhere  stopped  n1")
+
+
+def test_what_is_inside_of_a_thing_is_completed(start: Start, whole: Whole) -> None:
+    with whole.client() as client:
+        client.vms.snapshots.create("db/before", "the update").result(20)
+        nic = vm_pb2.NicSpec(id="lan", network="networks/default")
+        client.vms.attach_nic("db", nic).result(20)
+    shell = start()
+    typed(shell, "vm snapshot remove db ", "before  the update")
+    typed(shell, f"{CTRL_C}vm detach-nic db l", "lan    default")
+    with whole.client() as client:
+        client.vms.snapshots.delete("db/before").result(20)
+        client.vms.detach_nic("db", "lan").result(20)

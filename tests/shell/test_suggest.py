@@ -23,8 +23,12 @@ NAMES = {
 class Known:
     """A few names and files."""
 
-    def names(self, collection: str, typed: str, limit: int) -> Sequence[tuple[str, str]]:
+    def names(
+        self, collection: str, typed: str, limit: int, parent: str = ""
+    ) -> Sequence[tuple[str, str]]:
         """See Known."""
+        if parent:
+            return [(f"{collection}-of-{parent}", "")]
         found = NAMES.get(collection, {})
         return [(n, told) for n, told in found.items() if n.startswith(typed)][:limit]
 
@@ -116,6 +120,10 @@ def test_places(line: str, path: tuple[str, ...], slot: Slot, typed: str) -> Non
         ("vm list > ", ["a file", "folder/"]),
         ("connection remove p", ["prod"]),
         ("vm list we", ["web", "web-2"]),
+        ("vm detach-disk web ", ["vms.disks-of-web"]),
+        ("vm detach-nic web ", ["vms.nics-of-web"]),
+        ("vm snapshot remove web ", ["vms.snapshots-of-web"]),
+        ("snapshot delete local/x ", ["volumes.snapshots-of-local/x"]),
         ("storage volume list --sort si", ["size"]),
         ("vm snapshot list web --sort cl", []),
         ("explain vm.sp", ["vm.spec"]),
