@@ -90,9 +90,9 @@ async def lists(door: Door, vms: int) -> list[Line]:
     aim = "<= 40" if vms == CROWD else ""
     return [
         Line(
-            f"{what}, REST at the server, p50", "ms", middle(by_rest), "gRPC", middle(by_grpc), aim
+            f"{what}, REST, unread, p50", "ms", middle(by_rest), "gRPC", middle(by_grpc), aim
         ),
-        Line(f"{what}, REST at the server, p99", "ms", late(by_rest), "gRPC", late(by_grpc)),
+        Line(f"{what}, REST, unread, p99", "ms", late(by_rest), "gRPC", late(by_grpc)),
     ]
 
 

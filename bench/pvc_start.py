@@ -6,15 +6,25 @@ Whole processes, from the call to the last byte; then pvcd from its start to an 
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 
 from bench.figures import Figure, Line, check, program, seconds, side_by_side
 from bench.ground import CROWD, Ground, libvirtd
 from bench.programs import alone, pvc
 from services.compute.main import daemon_of
 from services.mesh.config import load
+from tests.shell.emulator import Emulator
 from tests.system.rig import Rig
 
 RUNS = 9
+PROMPT = "pvc"
+CONNECT = """\
+import sys
+from pvc_client import Cluster
+with Cluster(sys.argv[1]) as cluster:
+    print(cluster.whoami().caller)
+"""
 STARTS = 3
 
 
@@ -51,9 +61,30 @@ def commands(rig: Rig) -> list[Line]:
     helped = side_by_side(help_of_pvc, help_of_virsh, RUNS)
     listed = side_by_side(list_of_pvc, list_of_virsh, RUNS)
     return [
-        Line("pvc --help", "ms", helped[0], "virsh --help", helped[1]),
-        Line("pvc vm list, no VM", "ms", listed[0], "virsh list --all", listed[1]),
+        Line("pvc --help", "ms", helped[0], "virsh --help", helped[1], "<= 150"),
+        Line("pvc vm list, no VM", "ms", listed[0], "virsh list --all", listed[1], "<= 350"),
+        *shells(socket),
     ]
+
+
+def shells(address: str) -> list[Line]:
+    """Until one can type; beside what a program of one's own needs to import and connect."""
+    connecting = (sys.executable, "-c", CONNECT, address)
+    with tempfile.TemporaryDirectory() as home:
+        prompted = side_by_side(
+            lambda: prompt(address, Path(home)),
+            lambda: check(program(*connecting).strip(), "nobody answered"),
+            RUNS,
+        )
+    by_client = "a program that imports the client and asks who it is"
+    return [Line("pvc-shell to its prompt", "ms", prompted[0], by_client, prompted[1], "<= 400")]
+
+
+def prompt(address: str, home: Path) -> None:
+    """A shell in a terminal of its own, until it takes keys."""
+    with Emulator(home=home, environment={"PVC_CONNECTION": address}) as shell:
+        shell.wait_until_raw()
+        shell.wait_for(PROMPT)
 
 
 def starts(rig: Rig) -> Figure:

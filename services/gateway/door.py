@@ -139,6 +139,8 @@ class Door:
                     visit.newest = answer if method.server_streaming else b""
                     yield answer
                 visit.trailing = _pairs(await call.trailing_metadata())
+                if lasts:
+                    self._check_place(visit)
             except grpc.aio.AioRpcError as error:
                 visit.trailing = _pairs(error.trailing_metadata())
                 raise
@@ -152,6 +154,18 @@ class Door:
     def _ask_again(self, visit: Visit) -> None:
         visit.caller = self._caller(visit)
         access.authorize(visit.caller, visit.method)
+        self._check_place(visit)
+
+    def _check_place(self, visit: Visit) -> None:
+        """Raises UNREACHABLE when what a stream is about went to another node meanwhile."""
+        if not visit.node:
+            return
+        now = node_for(self._store.snapshot(), visit.method, visit.request)
+        if now not in ("", visit.node):
+            raise PvcError(
+                reason_pb2.REASON_UNREACHABLE,
+                f"this went from {visit.node} to {now} meanwhile; try again: it is answered there",
+            )
 
     async def visited(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """admit and answers, written down. Raises PvcError or grpc.aio.AioRpcError."""
@@ -217,8 +231,8 @@ class Door:
                 f"the request is not a {visit.method.request.DESCRIPTOR.full_name}",
             ) from None
         visit.request = request
-        node = node_for(self._store.snapshot(), visit.method, request)
-        return self._peers.channel(visit.method.service, node)
+        visit.node = node_for(self._store.snapshot(), visit.method, request)
+        return self._peers.channel(visit.method.service, visit.node)
 
     def _call(
         self, channel: grpc.aio.Channel, visit: Visit, first: bytes, rest: AsyncIterator[bytes]

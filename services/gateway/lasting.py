@@ -78,13 +78,15 @@ class Streams:
             stream.timer = loop.call_later(min(max(left_s, 0.0), DAY_S), self._check, stream)
 
     async def _look_after(self) -> None:
-        seen = self._store.snapshot().tables.get(TOKENS)
+        loop = asyncio.get_running_loop()
+        seen, asked_at = self._store.snapshot().tables.get(TOKENS), loop.time()
         with woken_by(self._store) as wake:
             while True:
-                woken = await wake.wait(RECHECK_S)
+                await wake.wait(asked_at + RECHECK_S - loop.time())
                 before, seen = seen, self._store.snapshot().tables.get(TOKENS)
-                if woken and before is seen:
+                if before is seen and loop.time() < asked_at + RECHECK_S:
                     continue
+                asked_at = loop.time()
                 for stream in list(self._open):
                     self._check(stream)
 

@@ -30,6 +30,8 @@ class Visit:
     caller: Caller = field(default_factory=lambda: NOBODY)
     trailing: Sequence[Pair] = ()
     """What the service said beside its answer, to be passed back."""
+    node: str = ""
+    """Which must answer, "nodes/n1"; "" when any may."""
     newest: bytes = b""
     """The last answer of a stream that was passed on."""
     turned_out: PvcError | None = None

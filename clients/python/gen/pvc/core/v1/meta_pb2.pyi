@@ -42,7 +42,19 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     """
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
-    """What happened to a resource, in a watch stream."""
+    """What happened to a resource, in a watch stream. Through gRPC and REST alike a stream is
+    ordered: changes come in the order in which they were made, and revisions never go back;
+    unique: no change comes twice; on a stream that resumes in the middle of several changes made at once, those of them
+    that came before come again;
+    reliable: none is left out between two that came;
+    atomic: what was changed at once comes together, and only the last of it carries the revision of all, the others the
+    one before, so that whoever resumes in the middle gets the rest;
+    resumable: `from_revision` with the last revision seen goes on with the very next change, at any node of the cluster;
+    bookmarkable: see CHANGE_KIND_BOOKMARK.
+    A reader may be slow: some megabytes wait for it, then nothing more is kept. When it has fallen 2,000 commits behind
+    the stream ends with REVISION_TOO_OLD, as one does that resumes from a revision so old: begin again without one. All
+    other ends, of a gateway, a node or the state, are UNREACHABLE or STORE_UNAVAILABLE: resume.
+    """
 
 CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
 """Never sent."""
