@@ -89,9 +89,7 @@ async def lists(door: Door, vms: int) -> list[Line]:
     what = f"list {size:,} of {vms:,} VMs"
     aim = "<= 40" if vms == CROWD else ""
     return [
-        Line(
-            f"{what}, REST, unread, p50", "ms", middle(by_rest), "gRPC", middle(by_grpc), aim
-        ),
+        Line(f"{what}, REST, unread, p50", "ms", middle(by_rest), "gRPC", middle(by_grpc), aim),
         Line(f"{what}, REST, unread, p99", "ms", late(by_rest), "gRPC", late(by_grpc)),
     ]
 
