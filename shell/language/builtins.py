@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from shell.failures import DECLINED, DONE, INTERRUPTED, USAGE
+from shell.language.line import spelled
 from shell.language.settings import SETTINGS
 from shell.tree import Command, F, Group, command
 
@@ -167,7 +168,9 @@ def watch(runner: Runner, every: float, words: tuple[str, ...]) -> int:
     while True:
         if sys.stdout.isatty():
             click.echo(CLEAR, nl=False)
-        click.echo(f"every {every:g} s: {' '.join(words)}    {time.strftime('%H:%M:%S')}", err=True)
+        click.echo(
+            f"every {every:g} s: {spelled((statement,))}    {time.strftime('%H:%M:%S')}", err=True
+        )
         code = runner.run(statement)
         if code in (USAGE, DECLINED, INTERRUPTED):
             return code

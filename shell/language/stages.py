@@ -235,7 +235,8 @@ def _stage(name: str, *examples: str, **settings: Any) -> Callable[[Any], Any]:
 @click.option("-v", "--invert", is_flag=True, help="Those in which it is not found.")
 @click.option("-F", "--fixed", is_flag=True, help="PATTERN is a text, not a regular expression.")
 def _grep(pattern: str, ignore_case: bool, invert: bool, fixed: bool) -> Stage:
-    """Keep the rows or lines in which a regular expression is found."""
+    """Keep the rows or lines in which a regular expression is found; it is an extended one, as of
+    grep -E: 'web|db' is either."""
     flags = re.IGNORECASE if ignore_case else re.NOFLAG
     try:
         return _Grep(re.compile(re.escape(pattern) if fixed else pattern, flags), invert)
