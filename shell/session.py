@@ -91,18 +91,22 @@ class Session:
     @cached_property
     def cluster(self) -> Cluster:
         """The connection, once it is made."""
+        cluster = self.connected()
+        if self.connection.token and not Connections().is_private():
+            self.note(f"others can read your tokens: chmod 600 {Connections().path}")
+        cluster.transport.on_call = self._called
+        return cluster
+
+    def connected(self) -> Cluster:
+        """A connection of its own to the same cluster, for whoever closes it; says nothing."""
         from pvc_client import Cluster
 
         token, chosen = self._token(), self.connection
         ca = self._ca or chosen.ca or self._env("PVC_CA") or None
-        if chosen.token and not Connections().is_private():
-            self.note(f"others can read your tokens: chmod 600 {Connections().path}")
         try:
-            cluster = Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
+            return Cluster(chosen.address, token=token, ca=ca, timeout_s=self._timeout_s)
         except OSError as error:
             raise click.UsageError(f"the CA's file cannot be read: {error}") from None
-        cluster.transport.on_call = self._called
-        return cluster
 
     def _called(self, call: Call) -> None:
         """Shows a call for --debug."""

@@ -54,6 +54,7 @@ class Pulse:
         self._dirty.set()
         self._asking.set()
         self.live.close()
+        threading.Thread(target=self._source.close, name="pulse-close", daemon=True).start()
 
     def _run(self) -> None:
         try:
@@ -110,7 +111,7 @@ class Pulse:
             self._asking.wait(ASKED_MAX_S)
             self._asking.clear()
             pause_s = ASKED_S
-            if self.live.link is Link.UP and not self._closed.is_set():
+            if self.live.link in (Link.UP, Link.LOST) and not self._closed.is_set():
                 pause_s = self._ask()
             self._closed.wait(pause_s)
 
@@ -119,6 +120,7 @@ class Pulse:
         pause_s = ASKED_S
         try:
             self._status, self._refused = self._source.status(), ""
+            self.live.link = Link.UP  # another of the cluster's addresses may have answered
         except Exception as error:  # noqa: BLE001 - shown in the status line; asked again later
             if not is_lost(error):
                 self._refused, pause_s = str(error), REFUSED_S
