@@ -66,31 +66,6 @@ class Settings(Protocol):
         ...
 
 
-USUAL = {
-    "keys": "emacs",
-    "colour": "auto",
-    "pager": "on",
-    "confirm": "on",
-    "history": "shared",
-    "help": "on",
-    "complete": "on",
-    "title": "on",
-}
-"""What holds for the settings of the screen where nobody said otherwise."""
-
-
-class Usual(dict[str, str]):
-    """Settings that nobody keeps."""
-
-    def __init__(self, **given: str) -> None:
-        super().__init__(USUAL | given)
-
-    def set(self, key: str, value: str, *, keep: bool = False) -> tuple[str, str]:
-        """See Settings."""
-        self[key] = value
-        return key, value
-
-
 class Plain:
     """A language with nothing in it but the tree."""
 
