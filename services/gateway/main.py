@@ -83,7 +83,7 @@ def build(
     return Parts(
         servicers=(
             (api_grpc.add_AccessServiceServicer_to_server, access),
-            (audit_grpc.add_AuditServiceServicer_to_server, AuditService(desk)),
+            (audit_grpc.add_AuditServiceServicer_to_server, AuditService(desk, recorder)),
         ),
         loops=(Loop("audit", recorder.step, PERIOD_S, ()),),
         doors=(Doors(settings, door),),

@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(self, store: Store, clock: Clock, node: str, path: Path | None) -> None:
         self._store, self._clock, self._node = store, clock, node
-        self._lock = threading.Lock()
+        self._lock, self._committing = threading.Lock(), threading.Lock()
         self._crowds = Crowds()
         self._began: dict[str, float] = {}
         """When calls that go on were let in."""
@@ -84,6 +84,21 @@ class Recorder:
     def step(self) -> None:
         """Commits what waits, a bounded part of it. Raises PvcError while the state cannot be
         written."""
+        with self._committing:
+            self._commit()
+
+    def settle(self) -> None:
+        """What has ended by now is in the state when this returns, unless that cannot be written
+        or it is more than one commit takes: who did something sees it among what was done."""
+        with self._lock:
+            if not self._ended:
+                return
+        try:
+            self.step()
+        except PvcError as error:
+            log.info("audit entries are yet to come into the state: %s", error)
+
+    def _commit(self) -> None:
         with self._lock:
             self._disperse()
             if self._lost:

@@ -197,9 +197,12 @@ class Screen:
         buffer.complete_state = None
 
     def _place(self) -> str:
-        """What the connection is called: nothing for the one on this machine."""
+        """What the connection is called: nothing for the one on this machine, and the cluster's
+        name, once it is known, for one that has no name of its own."""
         chosen = self._session.connection
-        return "" if chosen == HERE else chosen.name or chosen.address.rpartition("/")[2]
+        if chosen == HERE:
+            return ""
+        return chosen.name or self.pulse.picture.name or chosen.address.rpartition("/")[2]
 
     def _message(self) -> FormattedText:
         if self.searching is not None:

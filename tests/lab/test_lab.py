@@ -145,8 +145,10 @@ def test_a_node_without_power_is_gone_at_once_and_boots_anew(lab: Lab, guests: G
     orders.chassis(lab, "on", [node.name])
     assert node.boot_id != before
     founding.wait_online(lab.nodes[0], lab.nodes)
-    wait(lambda: guests.node_of(f"own-{node.name}") == node.name, 30, "its VM runs again")
-    assert inside.run(node, ["ps", "-eo", "args"]).count(f"-name guest=own-{node.name},") == 1
+    own = f"-name guest=own-{node.name},"
+    wait(lambda: own in inside.run(node, ["ps", "-eo", "args"]), 30, "its VM runs again")
+    assert inside.run(node, ["ps", "-eo", "args"]).count(own) == 1
+    guests.await_node(f"own-{node.name}", node.name)
 
 
 def test_a_node_that_hangs_or_is_cut_off_comes_back(lab: Lab) -> None:

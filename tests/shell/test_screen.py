@@ -93,7 +93,7 @@ def test_the_exit_status_is_shown(start: Start) -> None:
     shell = start()
     typed(shell, f"vm info nowhere{ENTER}", "[4]>")
     typed(shell, f"vm fly{ENTER}", "[2]>")
-    typed(shell, f"vm list -f name{ENTER}", "web-2\npvc@pvc.sock>")
+    typed(shell, f"vm list -f name{ENTER}", "web-2\npvc@test>")
 
 
 def test_an_unfinished_line_goes_on_and_alt_enter_makes_a_new_one(start: Start) -> None:
@@ -101,7 +101,7 @@ def test_an_unfinished_line_goes_on_and_alt_enter_makes_a_new_one(start: Start) 
     typed(shell, f"vm list -f{ESCAPE}[C \\{ENTER}", "… ")
     typed(shell, f"name{ENTER}", "web-2\npvc@")
     typed(shell, f"vm list 'd{ENTER}", "… ")
-    typed(shell, CTRL_C, "pvc@pvc.sock>\n", gone="zzz")
+    typed(shell, CTRL_C, "pvc@test>\n", gone="zzz")
     typed(shell, f"vm list{ALT_ENTER}", "… ")
 
 
@@ -119,9 +119,9 @@ def test_history_is_suggested_searched_and_kept_without_secrets(start: Start) ->
     assert shell.style_of("ist -f name db")[0] not in ("default", "green"), "a suggestion"
     typed(shell, f"{CTRL_C}{CTRL_R}", "history>")
     typed(shell, "nadb", "  vm list -f name db\n")
-    typed(shell, ENTER, "pvc@pvc.sock [2]> vm list -f name db", gone="history>")
+    typed(shell, ENTER, "pvc@test [2]> vm list -f name db", gone="history>")
     typed(shell, f"{CTRL_C}{CTRL_R}bmc", "  bmc set n1 --password\n")
-    typed(shell, CTRL_G, "pvc@pvc.sock [2]>", gone="history>")
+    typed(shell, CTRL_G, "pvc@test [2]>", gone="history>")
     typed(shell, f"exit{ENTER}", "exit")
     assert shell.end() == 2, "the code of the last command, as other shells have it"
     assert shell.restored()
@@ -158,7 +158,7 @@ def test_the_console_is_inside_and_the_prompt_comes_back(start: Start) -> None:
     shell.wait_for("the fake says it back")
     assert not shell.restored(), "the terminal is raw meanwhile"
     typed(shell, CTRL_BRACKET, READY)
-    assert "pvc@pvc.sock>" in shell.text.split("left the console")[1]
+    assert "pvc@test>" in shell.text.split("left the console")[1]
     typed(shell, "vm li", "List VMs")
 
 
@@ -285,7 +285,7 @@ def test_a_pipe_and_a_context_are_completed(start: Start) -> None:
     typed(shell, f"{TAB}| count{ENTER}", "\n1\npvc@")
     typed(shell, f"use vm we{TAB}{ENTER}{ENTER}", "vm/web>")
     typed(shell, "sto", "Switch VMs off")
-    typed(shell, f"{CTRL_C}unuse{ENTER}", "pvc@pvc.sock>\n")
+    typed(shell, f"{CTRL_C}unuse{ENTER}", "pvc@test>\n")
 
 
 def test_settings_hold_at_once_and_for_later_shells(start: Start, tmp_path: Path) -> None:
@@ -301,11 +301,13 @@ def test_settings_hold_at_once_and_for_later_shells(start: Start, tmp_path: Path
 
 def test_the_title_of_the_terminal(start: Start) -> None:
     shell = start()
-    shell.wait_for(lambda _: shell.screen.title == "pvc@pvc.sock")
+    shell.wait_for("pvc@test>")
+    shell.type(ENTER)
+    shell.wait_for(lambda _: shell.screen.title == "pvc@test")
     shell.type(f"vm console web{ENTER}")
     shell.wait_for("leaves it")
     shell.wait_until_raw()
-    shell.wait_for(lambda _: shell.screen.title == "vm console web — pvc@pvc.sock")
+    shell.wait_for(lambda _: shell.screen.title == "vm console web — pvc@test")
     typed(shell, CTRL_BRACKET, READY)
 
 

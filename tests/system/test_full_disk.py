@@ -73,12 +73,12 @@ def web(rig: Rig) -> None:
 
 
 @contextmanager
-def full(folder: Path, spare_bytes: int = 0) -> Iterator[None]:
-    """The folder's file system has no more than this to spare."""
+def full(folder: Path, spare_bytes: int = 0) -> Iterator[Path]:
+    """The folder's file system has no more than this to spare; gives the file that fills it."""
     filler = folder / "filler"
     fill(filler, spare_bytes)
     try:
-        yield
+        yield filler
     finally:
         filler.unlink()
 
@@ -94,8 +94,8 @@ def fill(filler: Path, spare_bytes: int = 0) -> None:
 def test_a_full_state_refuses_and_recovers(rig: Rig) -> None:
     """Reads go on, VMs too; every change is either done or refused with what to do about it."""
     before = rig.emulators()
-    with full(rig.seen(rig.state)):
-        refused = refused_in_the_end(rig)
+    with full(rig.seen(rig.state)) as filler:
+        refused = refused_in_the_end(rig, filler)
         assert "free some space" in refused.message and "nothing was written" in refused.message
         assert rig.cluster.vms.get("web").status.state in (RUNNING, PAUSED)
         assert [vm.name for vm in rig.cluster.vms.list()] == ["vms/web"]
@@ -109,9 +109,11 @@ def test_a_full_state_refuses_and_recovers(rig: Rig) -> None:
     check_log(rig, r"no room left for the state", r"No space left on device")
 
 
-def refused_in_the_end(rig: Rig) -> PvcError:
-    """What comes once the room that the database still has in its own files is used up."""
+def refused_in_the_end(rig: Rig, filler: Path) -> PvcError:
+    """What comes once the room that the database still has in its own files is used up. What other
+    files give back meanwhile, such as a journal that is made smaller, is taken too."""
     for number in range(400):
+        fill(filler)
         spec = storage_pb2.VolumeSpec(size_bytes=1 << 20)
         try:
             rig.cluster.volumes.create(f"local/v{number}", spec, validate_only=True)
