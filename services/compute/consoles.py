@@ -4,7 +4,8 @@ never in the event loop."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from services.compute.drivers.hypervisor import Console, Hypervisor
 from services.compute.settings import ComputeSettings
 from services.mesh.errors import PvcError, not_found
 from services.state.store import Snapshot, Store
+
+log = logging.getLogger("pvc.compute")
 
 T = TypeVar("T")
 
@@ -111,15 +114,20 @@ class Consoles:
 
 
 class Logs:
-    """Keeps this node's console logs from growing without bound."""
+    """Keeps this node's console logs from growing without bound, and none of a VM that is gone."""
 
-    def __init__(self, store: Store, settings: ComputeSettings) -> None:
+    def __init__(
+        self, store: Store, settings: ComputeSettings, domains: Callable[[], Collection[str]]
+    ) -> None:
+        """domains: asks the hypervisor for those that it knows, by VM id."""
         self._store = store
         self._settings = settings
+        self._domains = domains
 
     def step(self) -> None:
         """Puts aside every log that has grown too long. Raises OSError of the last that failed,
         once all had their turn."""
+        self._forget_gone()
         failed: OSError | None = None
         for vm in self._store.snapshot().rows(vm_pb2.Vm):
             if vm.status.node == self._settings.node:
@@ -130,6 +138,17 @@ class Logs:
                     failed = error
         if failed is not None:
             raise failed
+
+    def _forget_gone(self) -> None:
+        """An emulator that was just being started when libvirtd died may begin its log after its
+        domain, and the VM, are gone. What the hypervisor still knows is left alone."""
+        folder = self._settings.console_log("any").parent
+        named = {path.name.partition(".")[0] for path in folder.glob("*.log*")}
+        snapshot = self._store.snapshot()  # after the look: rows come before their logs
+        gone = {vm for vm in named if snapshot.find(vm_pb2.Vm, f"vms/{vm}") is None}
+        for vm in gone.difference(self._domains()) if gone else ():
+            console_log.remove(self._settings.console_log(vm), LOGS_KEPT)
+            log.info("vm %s: its console's log is removed (there is no such VM)", vm)
 
 
 def _let_go(opening: Future[Console]) -> None:

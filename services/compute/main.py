@@ -198,7 +198,7 @@ def assemble(
     agent.wake = agent_loop.wake
     guests.wake = agent.look_again
     hypervisor.on_event(agent.look_again)
-    logs = Logs(store, settings)
+    logs = Logs(store, settings, lambda: hypervisor.domains().keys())
     vms = VmService(desk, settings, facts.accelerator, consoles)
     return Parts(
         servicers=(

@@ -21,7 +21,7 @@ from services.gateway.failures import Refused, refusal, status_of
 from services.gateway.incoming import Requests, no_path, raw_path, visit_of
 from services.gateway.json_answers import dumped, to_json
 from services.gateway.json_form import invalid
-from services.gateway.streams import Answers, bytes_field, ended
+from services.gateway.streams import Answers, bytes_field, sent_unless
 from services.gateway.transcode import HTTP_STATUS, ROUTES, Match, build, find, following, opening
 from services.gateway.visit import Pair, Visit
 from services.mesh.errors import PvcError
@@ -131,14 +131,7 @@ class Talk(Requests):
         return True
 
     async def _talked(self, answers: Answers) -> None:
-        sending = asyncio.ensure_future(self._send(answers))
-        leaving = asyncio.ensure_future(self.gone())
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done() and not sending.cancelled():  # by a caller who left in the middle
-                sending.result()
-        finally:
-            await ended(sending, leaving)
+        await sent_unless(self.gone(), self._send(answers))
 
     async def _send(self, answers: Answers) -> None:
         try:

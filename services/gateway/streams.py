@@ -179,6 +179,17 @@ class Answers:
         await self._answers.aclose()
 
 
+async def sent_unless(gone: Awaitable[None], sending: Awaitable[None]) -> None:
+    """Sends, until that is done or the caller has gone. Raises what the sending does."""
+    sends, leaves = asyncio.ensure_future(sending), asyncio.ensure_future(gone)
+    try:
+        await asyncio.wait((sends, leaves), return_when=asyncio.FIRST_COMPLETED)
+        if sends.done() and not sends.cancelled():  # by a caller who left in the middle
+            sends.result()
+    finally:
+        await ended(sends, leaves)
+
+
 async def ended(*tasks: asyncio.Future[Any]) -> None:
     """Cancels what still goes on, and lets it tidy up."""
     for task in tasks:
@@ -211,14 +222,9 @@ class Streamed(Response):
             self.headers["content-encoding"] = "gzip"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(self._gone())
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done() and not sending.cancelled():  # by a caller who left in the middle
-                sending.result()
+            await sent_unless(self._gone(), self._send(send))
         finally:
-            await ended(sending, leaving)
             await self._answers.close()
 
     async def _send(self, send: Send) -> None:

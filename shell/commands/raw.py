@@ -14,16 +14,16 @@ TRIES = 5
 
 def ask(session: Any, method: Any, request: Any, timeout_s: float = 0) -> Any:
     """The answer of a method that gives one. Raises PvcError."""
-    from shell.contract.methods import as_called
+    from pvc_client.contract import read_method
 
-    return session.cluster.transport.unary(as_called(method), request, timeout_s)
+    return session.cluster.transport.unary(read_method(method), request, timeout_s)
 
 
 def follow(session: Any, method: Any, request: Any, timeout_s: float | None = None) -> Any:
     """The answers of a method that streams them, as they come. Raises PvcError."""
-    from shell.contract.methods import as_called
+    from pvc_client.contract import read_method
 
-    return session.cluster.transport.stream(as_called(method), request, timeout_s)
+    return session.cluster.transport.stream(read_method(method), request, timeout_s)
 
 
 def get(session: Any, kind: Any, name: str) -> Any:

@@ -45,16 +45,3 @@ def _public() -> Iterator[MethodDescriptor]:
 def message_class(kind: Descriptor) -> Any:
     """The class of a message."""
     return message_factory.GetMessageClass(kind)
-
-
-def as_called(method: MethodDescriptor) -> Any:
-    """The method as the client's transport takes it."""
-    from pvc_client.contract import Method
-
-    return Method(
-        path=f"/{method.containing_service.full_name}/{method.name}",
-        request=message_class(method.input_type),
-        response=message_class(method.output_type),
-        client_streaming=method.client_streaming,
-        server_streaming=method.server_streaming,
-    )

@@ -170,8 +170,19 @@ def test_a_log_that_cannot_be_put_aside_does_not_keep_the_others_from_it(
     vm.status.node = NODE
     world.store.commit([Put(vm)])
     with pytest.raises(OSError, match="No space"):
-        Logs(world.store, world.settings).step()
+        Logs(world.store, world.settings, dict).step()
     assert tried == ["a.log", "b.log"]
+
+
+def test_a_log_of_a_vm_that_is_gone_is_removed_unless_its_domain_is_there(world: World) -> None:
+    world.running("a")
+    logs = [world.settings.console_log(name) for name in ("a", "gone", "kept")]
+    logs[0].parent.mkdir(parents=True, exist_ok=True)
+    for path in (*logs, logs[1].with_name("gone.log.1"), logs[2].with_name("kept.log.2")):
+        path.write_text("hello")
+    Logs(world.store, world.settings, lambda: {"a", "kept"}).step()
+    left = {path.name for path in logs[0].parent.iterdir()}
+    assert left == {"a.log", "kept.log", "kept.log.2"}
 
 
 def test_what_an_operation_gives_can_be_changed_at_once(world: World) -> None:

@@ -106,7 +106,7 @@ class Service(Iterable[str]):
             found = self._descriptor.methods_by_name.get(name)
             if found is None:
                 raise NotSupported(f"PVC cannot do that: its {self._name} has no {name}")
-            self._methods[name] = _method(found)
+            self._methods[name] = read_method(found)
         return self._methods[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -147,7 +147,8 @@ def load_all() -> None:
         service.load()
 
 
-def _method(descriptor: Any) -> Method:
+def read_method(descriptor: Any) -> Method:
+    """What a method's descriptor says."""
     from google.protobuf.message_factory import GetMessageClass
 
     return Method(
