@@ -148,7 +148,7 @@ def show_rows(
 
 def planned(asked: Listing, source: Source, columns: Sequence[Column], now: float) -> Plan:
     """What to ask the cluster for. Raises UsageError for what cannot be understood."""
-    from shell.tree import filter_of
+    from shell.query import filter_of
 
     words = Words(columns, source.kind, source.path, now)
     mine = translated(asked.filter, words)

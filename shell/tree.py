@@ -362,15 +362,3 @@ def options(*, dry_run: bool = False, etag: str = "") -> dict[str, Any]:
     """What goes with a change."""
     found: dict[str, Any] = {"validate_only": True} if dry_run else {}
     return found | ({"etag": etag} if etag else {})
-
-
-def filter_of(path: str, pattern: str | None, *terms: str) -> str:
-    """The filter of a list command: a pattern for the last id, and further terms.
-
-    path: what names begin with, "vms" or "pools/*/volumes". Quotes in a pattern stay text.
-    """
-    named = []
-    if pattern:
-        escaped = pattern.replace("\\", "\\\\").replace('"', '\\"')
-        named = [f'name = "{path}/{escaped}"']
-    return " AND ".join(filter(None, [*named, *(f"({term})" for term in terms if term)]))

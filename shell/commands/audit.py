@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from shell.audit_columns import AUDIT
-from shell.commands.recent import before, newest_options, quoted
+from shell.commands.recent import newest_options
 from shell.listing import Listing, show_log
+from shell.query import before, quoted
 from shell.render import Output
 from shell.tree import (
     Group,

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from shell import columns
-from shell.commands.recent import before, newest_options, quoted
+from shell.commands.recent import newest_options
 from shell.listing import Listing, show_log
+from shell.query import before, quoted
 from shell.tree import Group, Span, command, inner_list_options, stacked
 
 

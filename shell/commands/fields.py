@@ -6,7 +6,7 @@ the option that was typed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -17,16 +17,21 @@ from shell.tree import F, Size
 MIB = 1024**2
 
 
-class _Field:
+class _Field(click.Parameter):
     """What options and arguments of fields have in common. path: "vm.spec.cpu.vcpus": the word of
     a kind, or the name of a message, then the field in it."""
 
-    path: str
-    per: int
-    """How many of what is typed make one of the field's: bytes in a MiB."""
-    zero: bool
-    """Zero may be typed, for none or for the default."""
-    type: Any
+    def __init__(
+        self, *args: Any, path: str, per: int = 1, zero: bool = False, **kwargs: Any
+    ) -> None:
+        """per: how many of what is typed make one of the field's: bytes in a MiB. zero: may be
+        typed, for none or for the default."""
+        super().__init__(*args, **kwargs)
+        self.path, self.per, self.zero = path, per, zero
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Checked too."""
+        return self.checked(super().process_value(ctx, value))
 
     def descriptor(self) -> Any:
         """The field in the contract."""
@@ -47,7 +52,7 @@ class _Field:
             typed = one if isinstance(one, str) else one // self.per
             if wrong := fault(field, typed, lambda n: told(n * self.per), zero=self.zero):
                 shown = repr(one) if isinstance(one, str) else told(one)
-                raise click.BadParameter(f"must {wrong} (got {shown})", param=self)  # type: ignore[arg-type]
+                raise click.BadParameter(f"must {wrong} (got {shown})", param=self)
         return value
 
     @property
@@ -59,32 +64,12 @@ class _Field:
         return self.human_readable_name
 
 
-class FieldOption(click.Option, _Field):
+class FieldOption(_Field, click.Option):
     """An option that is a field."""
 
-    def __init__(
-        self, *args: Any, path: str, per: int = 1, zero: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.path, self.per, self.zero = path, per, zero
 
-    def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """Checked too."""
-        return self.checked(super().process_value(ctx, value))
-
-
-class FieldArgument(click.Argument, _Field):
+class FieldArgument(_Field, click.Argument):
     """An argument that is a field."""
-
-    def __init__(
-        self, *args: Any, path: str, per: int = 1, zero: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.path, self.per, self.zero = path, per, zero
-
-    def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """Checked too."""
-        return self.checked(super().process_value(ctx, value))
 
 
 def field(path: str, *names: str, **kwargs: Any) -> Callable[[F], F]:
@@ -192,11 +177,6 @@ def _is(option: Any, wanted: str) -> bool:
     return wanted in (option.path, rest) or wanted.partition(".")[2] == rest or (
         option.path[:1].isupper() and wanted.endswith(f".{rest}")
     )  # fmt: skip
-
-
-def given_fields(given: Mapping[str, Any], names: Iterable[str]) -> bool:
-    """Whether any of the options was given."""
-    return any(given.get(name) not in (None, ()) for name in names)
 
 
 def nothing_given(paths: Sequence[str]) -> None:

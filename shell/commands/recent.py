@@ -1,11 +1,8 @@
-"""What comes in the order of time, events and the audit log: which options its lists have, and how
-their terms are written.
-"""
+"""What comes in the order of time, events and the audit log: which options its lists have."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import click
 
@@ -27,16 +24,3 @@ newest_options = stacked(
     packed(_newest, "asked", ("asked", "lines", "follow")),
 )  # fmt: skip
 """What the list of a log has; the function gets a Listing as `asked`, for show_log."""
-
-
-def quoted(text: str) -> str:
-    """A text as filters have it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def before(session: Any, seconds: int) -> str:
-    """A moment so many seconds ago, in RFC 3339."""
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    return str(Timestamp(seconds=int(session.now()) - seconds).ToJsonString())

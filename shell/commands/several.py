@@ -10,7 +10,8 @@ import click
 
 from shell.failures import NOT_FOUND
 from shell.filters import Words, translated
-from shell.tree import F, filter_of, live_names, packed, stacked
+from shell.query import filter_of
+from shell.tree import F, live_names, packed, stacked
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from shell import columns, node_columns
+from shell.commands.event import GRAVER
 from shell.measures import size
+from shell.query import before, filter_of
 from shell.render import Column, Output, clean, json_text, painted, table, yaml_text
 from shell.tree import Command, Group, command, format_option
 
@@ -176,10 +178,7 @@ def _operations(session: Any) -> list[str]:
 
 
 def _events(session: Any) -> list[str]:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    since = Timestamp(seconds=int(session.now()) - RECENT_S).ToJsonString()
-    query = f'(severity = WARNING OR severity = ERROR) AND time >= "{since}"'
+    query = filter_of("events", None, GRAVER["warning"], f'time >= "{before(session, RECENT_S)}"')
     newest = session.cluster.events.list(filter=query, order_by="name desc", page_size=SHOWN_MAX)
     rows = [row for row, _ in zip(newest, range(SHOWN_MAX), strict=False)]
     titles = ("TIME", "SEVERITY", "MESSAGE", "WHY")

@@ -18,8 +18,8 @@ from shell.language.builtins import FOLLOWED, builtins
 from shell.language.context import Context, located, placed
 from shell.language.expand import expanded, stands_for
 from shell.language.flow import through
-from shell.language.line import NAME, Statement, parse, without_mark
 from shell.language.line import Stage as Written
+from shell.language.line import Statement, parse, without_mark
 from shell.language.settings import SETTINGS, Settings
 from shell.language.stages import Stage, made
 from shell.language.stages import stages as stage_commands
@@ -293,8 +293,3 @@ def gives_rows(words: Sequence[str]) -> bool:
 
 def _has_format(command: click.Command) -> bool:
     return any(one.name == "format" for one in command.params)
-
-
-def is_name(text: str) -> bool:
-    """Whether an alias or a saved query may be called that."""
-    return NAME.fullmatch(text) is not None
