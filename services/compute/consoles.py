@@ -127,7 +127,6 @@ class Logs:
     def step(self) -> None:
         """Puts aside every log that has grown too long. Raises OSError of the last that failed,
         once all had their turn."""
-        self._forget_gone()
         failed: OSError | None = None
         for vm in self._store.snapshot().rows(vm_pb2.Vm):
             if vm.status.node == self._settings.node:
@@ -138,6 +137,7 @@ class Logs:
                     failed = error
         if failed is not None:
             raise failed
+        self._forget_gone()  # at last: it needs the hypervisor, and a log that grows cannot wait
 
     def _forget_gone(self) -> None:
         """An emulator that was just being started when libvirtd died may begin its log after its

@@ -12,12 +12,13 @@ import pytest
 
 from pvc.compute.v1 import vm_pb2
 from pvc.compute.v1 import vm_service_pb2 as api
-from pvc.core.v1 import operation_pb2
+from pvc.core.v1 import operation_pb2, reason_pb2
 from services.compute.consoles import Logs
 from services.compute.core import edits, requests
 from services.compute.drivers import console_log
 from services.compute.drivers.hypervisor import OffReason
 from services.compute.main import forget_all
+from services.mesh.errors import PvcError
 from services.state.store import Put
 from tests.compute.world import NODE, POOL, World
 
@@ -183,6 +184,24 @@ def test_a_log_of_a_vm_that_is_gone_is_removed_unless_its_domain_is_there(world:
     Logs(world.store, world.settings, lambda: {"a", "kept"}).step()
     left = {path.name for path in logs[0].parent.iterdir()}
     assert left == {"a.log", "kept.log", "kept.log.2"}
+
+
+def test_logs_are_put_aside_though_the_hypervisor_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.running("a")
+    gone = world.settings.console_log("gone")
+    gone.parent.mkdir(parents=True, exist_ok=True)
+    gone.write_text("hello")
+    tried: list[str] = []
+    monkeypatch.setattr(console_log, "rotate", lambda path, *limits: tried.append(path.name))
+
+    def away() -> set[str]:
+        raise PvcError(reason_pb2.REASON_UNREACHABLE, "libvirtd does not answer")
+
+    with pytest.raises(PvcError, match="does not answer"):
+        Logs(world.store, world.settings, away).step()
+    assert tried == ["a.log"] and gone.exists()
 
 
 def test_what_an_operation_gives_can_be_changed_at_once(world: World) -> None:
