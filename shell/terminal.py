@@ -46,16 +46,22 @@ def attach(console: Any, stdin: int | None = None, stdout: int | None = None) ->
 
 def _type_all(console: Any, source: int, ended: int) -> None:
     """Sends what is typed until Ctrl-], the end of input, or the end of the console."""
-    while True:
-        ready, _, _ = select.select([source, ended], [], [])
-        if ended in ready:
-            return
-        typed = os.read(source, READ_BYTES)
-        before, leave, _ = typed.partition(LEAVE)
-        if before:
-            console.write(before)
-        if leave or not typed:
-            return
+    with signals_wake() as woken:
+        while True:
+            ready, _, _ = select.select([source, ended, *woken], [], [])
+            if ended in ready:
+                return
+            for wakened in woken:
+                if wakened in ready:
+                    os.read(wakened, READ_BYTES)
+            if source not in ready:
+                continue
+            typed = os.read(source, READ_BYTES)
+            before, leave, _ = typed.partition(LEAVE)
+            if before:
+                console.write(before)
+            if leave or not typed:
+                return
 
 
 def _read_all(console: Any, target: int, tell_ended: int, failures: list[BaseException]) -> None:
@@ -107,6 +113,24 @@ def signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def signals_wake() -> Iterator[tuple[int, ...]]:
+    """Descriptors that can be read once a signal came. A select that watches them too cannot sleep
+    through one that arrives just before it; its handler runs when the select returns."""
+    if threading.current_thread() is not threading.main_thread():
+        yield ()
+        return
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    try:
+        yield (woken,)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(woken)
+        os.close(wake)
 
 
 _OBEYED = bytes(code for code in range(32) if code not in b"\t\n\r") + b"\x7f"
