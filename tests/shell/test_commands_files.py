@@ -189,9 +189,8 @@ def test_an_edit_goes_on_where_others_changed_something_else(
     vm = stage.vm()
 
     def meanwhile(filename: str) -> None:
-        row = stage.cluster.vms.get(vm)
-        row.spec.description = "somebody else's"
-        stage.cluster.vms.update(row, ["spec.description"]).result(20)
+        theirs = vm_pb2.VmSpec(description="somebody else's")
+        stage.cluster.vms.change(vm, lambda row: row.spec.MergeFrom(theirs)).result(20)
         path = Path(filename)
         path.write_text(path.read_text().replace("memory_mib: 1024", "memory_mib: 512"))
 
@@ -207,9 +206,8 @@ def test_an_edit_of_what_somebody_else_changed_is_refused_and_kept(
     vm = stage.vm()
 
     def meanwhile(filename: str) -> None:
-        row = stage.cluster.vms.get(vm)
-        row.spec.memory.memory_mib = row.spec.memory.max_memory_mib = 2048
-        stage.cluster.vms.update(row, ["spec.memory"]).result(20)
+        memory = vm_pb2.MemorySpec(memory_mib=2048, max_memory_mib=2048)
+        stage.cluster.vms.change(vm, lambda row: row.spec.memory.CopyFrom(memory)).result(20)
         path = Path(filename)
         path.write_text(path.read_text().replace("memory_mib: 1024", "memory_mib: 512"))
 

@@ -183,7 +183,9 @@ def test_a_vm_of_another_shape(rig: Rig) -> None:
     vm = rig.cluster.vms.create("odd", spec, start=True).result(TIMEOUT_S)
     # Without a balloon driver, as here before any system runs, a guest has all that it may grow to.
     assert (vm.status.vcpus, vm.status.memory_mib) == (2, 256)
-    vm.spec.cpu.vcpus = 3
-    after = rig.cluster.vms.update(vm, ["spec.cpu.vcpus"]).result(TIMEOUT_S)
+    change = vm_pb2.CpuSpec(vcpus=3)
+    after = rig.cluster.vms.change("odd", lambda vm: vm.spec.cpu.MergeFrom(change)).result(
+        TIMEOUT_S
+    )
     assert after.status.vcpus == 3
     remove_vm(rig, "odd")
