@@ -1,8 +1,8 @@
-"""Coordinators on a real ZooKeeper: how long the lead is without a holder. About 6 s."""
+"""Coordinators on a real ZooKeeper: the lead is never without a holder for as
+long as a session lasts. About 6 s."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from tests.state.zookeeper_server import ZookeeperServer, missing
 pytestmark = pytest.mark.real
 Identity = cluster_pb2.ClusterIdentity
 NAMES = ("n1", "n2", "n3")
-SESSION_S = 4.0
+SESSION_S = 60.0
+SOON_S = SESSION_S / 2
+"""Less than it takes to find out that a session has ended by itself."""
 
 
 class Site:
@@ -50,12 +52,6 @@ class Site:
     def leader(self) -> str:
         return self.admin.snapshot().leases.get(LEADER, "").removeprefix("nodes/")
 
-    def led_by(self, name: str, timeout_s: float) -> float:
-        """Seconds until that one leads."""
-        began = time.monotonic()
-        eventually(lambda: self.leader == name, timeout_s)
-        return time.monotonic() - began
-
     def wish(self, name: str) -> None:
         row = rows.copied(self.admin.snapshot().find(Identity, "clusters/this") or Identity())
         row.lead_request.node = f"nodes/{name}"
@@ -80,12 +76,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
     server.kill()
 
 
-def test_the_lead_is_handed_over_within_a_second(site: Site) -> None:
+def test_the_lead_is_handed_over_at_once(site: Site) -> None:
     eventually(lambda: bool(site.leader))
     for _ in range(3):
         wished = next(name for name in NAMES if name != site.leader)
         site.wish(wished)
-        assert site.led_by(wished, 1.0) < 1.0
+        eventually(lambda name=wished: site.leader == name, SOON_S)
         eventually(lambda: not wish_is_left(site))
 
 
@@ -97,8 +93,7 @@ def wish_is_left(site: Site) -> bool:
 def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:
     eventually(lambda: bool(site.leader))
     first = site.leader
-    began = time.monotonic()
     site.loops[first].stop(5)
     site.stores[first].close()
-    eventually(lambda: site.leader not in ("", first), 2.0)
-    assert time.monotonic() - began < 2.0, "it gave its leases away as it ended"
+    # It gave its leases away as it ended.
+    eventually(lambda: site.leader not in ("", first), SOON_S)

