@@ -25,7 +25,8 @@ from tests.state.zookeeper_server import ZookeeperServer, missing
 pytestmark = pytest.mark.real
 
 WATCHDOG_S = SESSION_S / 2
-SLACK_S = 0.3
+SLACK_S = 1.0
+"""What a busy machine may be late with."""
 
 
 class Machine:
@@ -38,18 +39,32 @@ class Machine:
         self.cluster.commit([Put(cluster_pb2.Node(name=NODE))])
         self.socket, self.output = folder / "watchdog", folder / "output"
         self.process: subprocess.Popen[bytes] | None = None
+        self.all: list[subprocess.Popen[bytes]] = []
         self.reset_at = 0.0
         self.watchdog = WatchdogServer(self.socket, WatchdogTimer(self.reset))
         self.watchdog.start()
 
     def start(self) -> None:
+        self.process = self.prepared()
+        self.begin()
+
+    def begin(self) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def prepared(self) -> subprocess.Popen[bytes]:
+        """A process of the node's that has yet to begin."""
         command = [sys.executable, guarded_node.__file__, self.wire.address, self.place.root]
         paths = os.pathsep.join([".", "clients/python/src", "clients/python/gen"])
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
+            made = subprocess.Popen(
                 [*command, str(self.socket)],
-                stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": paths},
+                stdin=subprocess.PIPE, stdout=output, stderr=output,
+                env={**os.environ, "PYTHONPATH": paths},
             )  # fmt: skip
+        self.all.append(made)
+        return made
 
     def reset(self) -> None:
         assert self.process is not None
@@ -62,7 +77,7 @@ class Machine:
 
     def wait(self) -> None:
         assert self.process is not None
-        self.process.wait(20)
+        self.process.wait(60)
 
     @property
     def row(self) -> cluster_pb2.Node:
@@ -78,14 +93,14 @@ class Machine:
 
     def session_ended(self) -> float:
         """Waits until the cluster sees that; when it did."""
-        eventually(lambda: NODE not in self.cluster.snapshot().leases, 20)
+        eventually(lambda: NODE not in self.cluster.snapshot().leases)
         return time.monotonic()
 
     def close(self) -> None:
         self.watchdog.stop()
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(10)
+        for process in self.all:
+            process.kill()
+            process.communicate()
         self.place.close()
         self.wire.close()
 
@@ -125,7 +140,7 @@ def test_a_node_that_is_cut_off_ends_its_vms_and_is_reset(machine: Machine) -> N
     machine.wire.stall()
     ended_at = machine.session_ended()
     machine.wait()
-    assert machine.reset_at <= ended_at + SLACK_S, "it knew, and did not need the margin"
+    assert machine.reset_at <= ended_at + SLACK_S < ended_at + WATCHDOG_S, "it knew"
     assert "the VMs end" in machine.output.read_text()
 
 
@@ -141,12 +156,14 @@ def test_a_gap_in_the_contact_is_no_reason(machine: Machine) -> None:
 
 def test_an_agent_that_dies_and_is_back_soon_keeps_its_machine(machine: Machine) -> None:
     """Its session of before goes on for a while, and it may not act for that."""
-    before = machine.row.status.session
+    before, heir = machine.row.status.session, machine.prepared()
+    time.sleep(WATCHDOG_S)
     machine.send(signal.SIGKILL)
     machine.wait()
-    machine.start()
+    machine.process = heir
+    machine.begin()
     eventually(lambda: not machine.row.status.watchdog.armed)
-    eventually(lambda: machine.promised() and machine.row.status.session != before, 20)
+    eventually(lambda: machine.promised() and machine.row.status.session != before)
     time.sleep(WATCHDOG_S + SLACK_S)
     assert not machine.reset_at
 

@@ -142,8 +142,8 @@ class RealEnd:
     def kill_emulator(self, vm: str) -> None:
         os.kill(int((self.daemon.pid_directory / f"{vm}.pid").read_text()), signal.SIGKILL)
 
-    def slow(self, mbit: int = 60) -> None:
-        """See End."""
+    def slow(self, mbit: int = 25) -> None:
+        """See End. So slow that nobody who looks now and then misses it."""
         run("tc", "-n", self.namespace, "qdisc", "replace", "dev", WIRE, "root", "tbf",
             "rate", f"{mbit}mbit", "burst", "64kb", "latency", "50ms")  # fmt: skip
 
@@ -163,12 +163,12 @@ class RealEnd:
             found[:] = [passage] if passage is not None else []
             return passage is None or passage.ended
 
-        until(f"the end of {vm}'s migration", looked, 60)
+        until(f"the end of {vm}'s migration", looked, 120)
         assert found, "nobody knows how it ended"
         return found[0]
 
 
-def until(what: str, condition: Callable[[], bool], timeout_s: float = 30) -> None:
+def until(what: str, condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come in {timeout_s} s"

@@ -147,7 +147,7 @@ class RealSubject:
 
     def until(self, vm: str, condition: Callable[[Domain], bool]) -> Domain:
         """Looks again at every event."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             self._woken.clear()
             domain = self.hypervisor.domains()[vm]

@@ -19,21 +19,31 @@ from services.compute.drivers.daemon import Daemon, accelerator
 from services.compute.drivers.domain_xml import domain_xml
 from services.compute.drivers.hypervisor import OffReason, Power
 from services.compute.drivers.libvirt import Libvirt
+from services.compute.drivers.process import Process
 from services.mesh.errors import PvcError
+from tests.drivers.pair import until
 from tests.drivers.subjects import RealSubject, started
 from tests.drivers.vms import node, small_vm
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon that the test may ill-treat."""
-    daemon = Daemon(tmp_path / "own", vnc_ports=(6400, 6500))
+def own(tmp_path: Path, namespace: Path) -> Iterator[Daemon]:
+    """A daemon that the test may ill-treat. Its screens are at ports that nobody else takes."""
+    daemon = Daemon(tmp_path / "own", net_namespace=namespace, vnc_ports=(6400, 6500))
     yield daemon
     daemon.stop(kill_guests=True)
 
 
 def pid_of(daemon: Daemon) -> int:
     return int((daemon.directory / "run" / "libvirtd.pid").read_text())
+
+
+def kill(daemon: Daemon) -> None:
+    """Returns when it is dead."""
+    process = Process.of(pid_of(daemon))
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait(60)
 
 
 def mounts_of_ours(folder: Path) -> list[str]:
@@ -79,16 +89,13 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_started_once_and_quickly(own: Daemon) -> None:
+def test_started_once(own: Daemon) -> None:
     assert not own.healthy()
-    before = time.monotonic()
     own.start()
-    first = time.monotonic() - before
     pid = pid_of(own)
     own.start()
     assert own.healthy()
     assert pid_of(own) == pid
-    assert first < 1
 
 
 @pytest.mark.real
@@ -99,7 +106,7 @@ def test_nothing_stays_behind_or_leaks_out(own: Daemon, tmp_path: Path) -> None:
     subject.hypervisor.close()
     assert len(own.guests()) == 1
     assert not mounts_of_ours(tmp_path)
-    assert len(processes_below(own.directory)) == 3
+    until("nothing but the three", lambda: len(processes_below(own.directory)) == 3)
     own.stop(kill_guests=True)
     assert processes_below(own.directory) == []
     assert not (own.directory / "run").exists()
@@ -113,8 +120,7 @@ def test_guests_outlive_a_killed_daemon(own: Daemon, tmp_path: Path) -> None:
     subject = RealSubject(tmp_path, own)
     vm = started(subject, small_vm("web", "root"))
     before = subject.hypervisor.domains()[vm]
-    os.kill(pid_of(own), signal.SIGKILL)
-    subject._woken.wait(5)
+    kill(own)
     assert not own.healthy()
     assert own.guests() == (subject.pid(vm),)
     with pytest.raises(PvcError) as caught:
@@ -151,11 +157,11 @@ def test_a_start_that_the_daemon_did_not_survive_is_ended(own: Daemon, tmp_path:
     note = own.pid_directory / "web.xml"
     starting = threading.Thread(target=ended_badly, args=(driver, "web"))
     starting.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not note.exists():
         assert time.monotonic() < deadline
-    os.kill(pid_of(own), signal.SIGKILL)
-    starting.join(20)
+    kill(own)
+    starting.join(60)
     own.start()
     driver.start("web")
     assert driver.domains()["web"].power is Power.RUNNING
@@ -170,10 +176,11 @@ def ended_badly(driver: Libvirt, vm: str) -> None:
 
 
 @pytest.mark.real
-def test_it_outlives_who_started_it_and_is_adopted(own: Daemon) -> None:
+def test_it_outlives_who_started_it_and_is_adopted(own: Daemon, namespace: Path) -> None:
     program = (
         "from pathlib import Path; from services.compute.drivers.daemon import Daemon; import os;"
-        f"Daemon(Path({str(own.directory)!r}), vnc_ports=(6400, 6500)).start(); os._exit(1)"
+        f"Daemon(Path({str(own.directory)!r}), net_namespace=Path({str(namespace)!r}),"
+        "vnc_ports=(6400, 6500)).start(); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", program], timeout=30, cwd=Path(__file__).parents[2],
                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
@@ -233,12 +240,13 @@ def test_a_daemon_that_cannot_start_says_why(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_a_hung_daemon_hangs_nobody(own: Daemon, tmp_path: Path) -> None:
     own.start()
-    hypervisor = Libvirt(own.uri, ("tcg", "a test"), deadline_s=0.5)
-    newcomer = Libvirt(own.uri, ("tcg", "a test"), deadline_s=0.5)
+    hypervisor, newcomer = (Libvirt(own.uri, ("tcg", "a test")) for _ in range(2))
     assert hypervisor.domains() == {}
     pid = pid_of(own)
     os.kill(pid, signal.SIGSTOP)
     try:
+        for subject in (hypervisor, newcomer):
+            subject._link._deadline_s = 0.5
         for subject in (hypervisor, newcomer) * 6:
             with pytest.raises(PvcError) as caught:
                 subject.domains()
@@ -247,7 +255,8 @@ def test_a_hung_daemon_hangs_nobody(own: Daemon, tmp_path: Path) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     for subject in (hypervisor, newcomer):
-        assert subject._link.call("settle", lambda connection: connection.isAlive(), 10)
+        subject._link._deadline_s = 60.0
+        assert subject._link.call("settle", lambda connection: connection.isAlive())
         assert subject.domains() == {}
         subject.close()
 
@@ -262,7 +271,7 @@ def test_one_that_hangs_for_long_is_replaced(
     before = subject.hypervisor.domains()[vm].run
     hung = pid_of(own)
     os.kill(hung, signal.SIGSTOP)
-    monkeypatch.setattr("services.compute.drivers.daemon.START_TIMEOUT_S", 1.5)
+    monkeypatch.setattr("services.compute.drivers.daemon.HUNG_S", 1.5)
     own.start()
     assert pid_of(own) != hung
     assert subject.hypervisor.domains()[vm].run == before

@@ -42,6 +42,8 @@ from services.mesh.errors import PvcError
 log = logging.getLogger("pvc.libvirt")
 
 START_TIMEOUT_S = 20.0
+HUNG_S = 20.0
+"""One that runs and does not answer for so long is killed."""
 STOP_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 2.0
 _ENDING = (signal.SIGTERM, signal.SIGKILL)
@@ -133,7 +135,7 @@ class Daemon:
                 process = None
             if process is None:
                 self._launch()
-        if not self._probe.answers(START_TIMEOUT_S):
+        if not self._probe.answers(HUNG_S):
             self._replace()
         console_log.rotate_all(self.directory.glob("log/**/*.log"))
 
@@ -213,7 +215,7 @@ class Daemon:
 
     def _replace(self) -> None:
         """Kills one that hangs; its guests do not notice. Raises DEADLINE if the next hangs too."""
-        log.warning("libvirtd in %s has hung for %g s: killed", self.directory, START_TIMEOUT_S)
+        log.warning("libvirtd in %s has hung for %g s: killed", self.directory, HUNG_S)
         with self._locked():
             if (process := self._process()) is not None:
                 self._end([process], (signal.SIGKILL,))
@@ -283,7 +285,10 @@ class Daemon:
         process = Process.from_file(self.directory / "run" / "libvirtd.pid")
         if process is None or not self._is_inmate(process.pid):
             return None
-        name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+        try:
+            name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):  # it ended just now
+            return None
         return process if name == self._libvirtd.name else None
 
     def _is_inmate(self, pid: int) -> bool:

@@ -1,6 +1,7 @@
 """A node's agent with nothing but its guard: for tests that freeze it, cut it off and kill it.
 
-Takes the address of ZooKeeper, the root of the state, and the socket of the watchdog.
+Takes the address of ZooKeeper, the root of the state, and the socket of the watchdog; begins when
+it is given a line.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from services.state.ensemble import Ensemble
 from services.state.zookeeper import ZookeeperStore
 
 NODE = "nodes/n1"
-SESSION_S = 4.0
+SESSION_S = 6.0
 
 
 def main(address: str, root: str, watchdog: str) -> None:
+    if not sys.stdin.readline():
+        return
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     store = ZookeeperStore(Ensemble(address, root, SESSION_S, tick_s=0.5), patience_s=2.0)
