@@ -19,6 +19,12 @@ MEMORY_MIB = 128
 Make = Callable[[str], vm_pb2.Vm]
 
 
+def fresh_name(prefix: str) -> str:
+    """A short one that nothing has which an earlier run may have left."""
+    names = (f"{prefix}{os.getpid() % 10_000}x{number}" for number in NUMBERS)
+    return next(name for name in names if not (Path("/tmp") / name).exists())
+
+
 @pytest.fixture(scope="session")
 def disk() -> Path:
     return tiny_disk()
@@ -27,7 +33,7 @@ def disk() -> Path:
 @pytest.fixture(scope="module")
 def rig(disk: Path) -> Iterator[Rig]:
     """A PVC that runs, with the tiny guest's disk in its pool."""
-    name = f"pvct{os.getpid() % 10_000}x{next(NUMBERS)}"
+    name = fresh_name("pvct")
     made = Rig(Path("/tmp") / name, name)
     try:
         made.begin()

@@ -15,12 +15,13 @@ from pathlib import Path
 from pvc.storage.v1 import storage_pb2
 from pvc_client import Cluster
 from pvc_client.errors import PvcError as ClientError
+from services.compute.drivers.process import Process
 from services.compute.main import daemon_of
 from services.mesh.config import load
 from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 TINY = "tiny"
 
 CONFIG = """\
@@ -163,13 +164,13 @@ class Rig:
         """kill -9."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def stop(self) -> None:
         """The orderly end."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(40)
+        self.process.wait(120)
 
     def daemon(self) -> int:
         """The private libvirtd's process id. Raises OSError when there is none."""
@@ -197,7 +198,8 @@ class Rig:
         for pid, words in self.processes().items():
             if "qemu-system" in words[0] and "-name" in words:
                 vm = words[words.index("-name") + 1].split(",")[0].removeprefix("guest=")
-                assert vm not in found, f"two emulators of {vm}"
+                # The one that was seen first may have ended since.
+                assert vm not in found or not lives(found[vm]), f"two emulators of {vm}"
                 found[vm] = pid
         return found
 
@@ -234,6 +236,10 @@ class Rig:
         left += [str(self.state)] if self.state.exists() and not self.wrapper else []
         shutil.rmtree(self.base, ignore_errors=True)
         assert not left, left
+
+
+def lives(pid: int) -> bool:
+    return Process.of(pid) is not None
 
 
 def signalled(pid: int, number: signal.Signals) -> None:

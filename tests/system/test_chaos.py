@@ -23,12 +23,12 @@ from pvc_client.errors import Internal, PvcError
 from pvc_client.operations import FINAL, Pending
 from tests.system.conftest import MEMORY_MIB, make_vm, tiny_spec
 from tests.system.invariants import DAEMON_AWAY, check_database, check_log, settle, snapshots_unlike
-from tests.system.rig import TINY, Rig, eventually, gib
+from tests.system.rig import TIMEOUT_S, TINY, Rig, eventually, gib
 
 pytestmark = pytest.mark.real
 SEED = int(os.environ.get("PVC_CHAOS_SEED", "2"))
 DURATION_S = float(os.environ.get("PVC_CHAOS_S", "35"))
-CALM_S = 120.0
+CALM_S = 240.0
 NAMES = ("a", "b", "c")
 POOL = "pools/local/volumes"
 OPERATIONS_OPEN_MAX = 12
@@ -177,6 +177,7 @@ def day(rig: Rig) -> Iterator[Day]:
     print(f"seed {SEED}: {', '.join(made.said)}")
 
 
+@pytest.mark.timeout(900)
 def test_a_day_of_chance(rig: Rig, day: Day, disk: Path) -> None:
     for name in NAMES:
         make_vm(rig, name)
@@ -191,11 +192,9 @@ def test_a_day_of_chance(rig: Rig, day: Day, disk: Path) -> None:
     check_database(rig)
     assert not list(snapshots_unlike(rig))
     check_log(rig, DAEMON_AWAY, "crashed", "given up", r"connection to .* ended")
-    rig.cluster.volumes.clone(f"local/{TINY}", "local/last-root").result(30)
-    rig.cluster.vms.create("last", tiny_spec("last"), start=True).result(30)
-    eventually(
-        lambda: b"READY" in b"".join(rig.cluster.vms.console_log("last")), "a new VM boots", 60
-    )
+    rig.cluster.volumes.clone(f"local/{TINY}", "local/last-root").result(TIMEOUT_S)
+    rig.cluster.vms.create("last", tiny_spec("last"), start=True).result(TIMEOUT_S)
+    eventually(lambda: b"READY" in b"".join(rig.cluster.vms.console_log("last")), "a new VM boots")
 
 
 def check_operations(rig: Rig, day: Day) -> None:

@@ -17,7 +17,7 @@ import pytest
 from pvc.compute.v1 import vm_pb2
 from pvc.storage.v1 import storage_pb2
 from pvc_client.errors import Deadline, OutOfSpace, PvcError
-from tests.system.conftest import make_vm
+from tests.system.conftest import fresh_name, make_vm
 from tests.system.invariants import check_database, check_log, settle
 from tests.system.rig import TIMEOUT_S, Rig, eventually, gib
 
@@ -29,22 +29,34 @@ RUNNING, PAUSED = vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_PAUSED
 ROOM = """
 mount -t tmpfs -o size={state}m,mode=700 pvc-test {base}/room
 mount -t tmpfs -o size={pool}m,mode=711 pvc-test {base}/pool
+touch {base}/real-qemu-img
+mount --bind /usr/bin/qemu-img {base}/real-qemu-img
+mount --bind {base}/qemu-img /usr/bin/qemu-img
 echo ready
 exec sleep infinity
 """
+
+COPIER = """\
+#!/bin/sh
+case " $* " in *" convert "*) test ! -e {base}/gate || kill -STOP $$;; esac
+exec {base}/real-qemu-img "$@"
+"""
+"""What pvcd sees as qemu-img: while there is a gate, copies stand still before they begin."""
 
 
 @pytest.fixture(scope="module")
 def rig(disk: Path) -> Iterator[Rig]:
     """A PVC whose state and whose pool lie on small file systems of their own, in a mount
     namespace of its own."""
-    name = f"pvcf{os.getpid() % 10_000}"
+    name = fresh_name("pvcf")
     base = Path("/tmp") / name
     made = Rig(base, name)
     text = made.config.read_text().replace(f"{base}/state", f"{base}/room/state")
     made.config.write_text(text.replace("[storage]", f'[storage]\npool_path = "{base}/pool/local"'))
     for folder in ("room", "pool"):
         (base / folder).mkdir()
+    (base / "qemu-img").write_text(COPIER.format(base=base))
+    (base / "qemu-img").chmod(0o755)
     room = ROOM.format(base=base, state=STATE_MIB, pool=POOL_MIB)
     holder = subprocess.Popen(
         ["unshare", "--mount", "--propagation", "slave", "sh", "-e", "-c", room],
@@ -164,9 +176,11 @@ def test_an_import_into_a_full_pool_leaves_nothing(rig: Rig, file: str) -> None:
 
 def test_a_pool_that_fills_during_an_import(rig: Rig, file: str) -> None:
     """There is room when it begins, and none when it goes on."""
+    gate = rig.base / "gate"
+    gate.touch()
     begun = rig.cluster.volumes.import_file("local/big", file)
     copier = eventually_found(lambda: copying(rig))
-    os.kill(copier, signal.SIGSTOP)
+    gate.unlink()
     with full(rig.seen(rig.pools)), pytest.raises(OutOfSpace, match="No space left"):
         os.kill(copier, signal.SIGCONT)
         begun.result(TIMEOUT_S)
@@ -177,13 +191,14 @@ def test_a_pool_that_fills_during_an_import(rig: Rig, file: str) -> None:
 
 
 def copying(rig: Rig) -> int | None:
-    """The process id of the qemu-img that copies for pvcd."""
+    """The process id of the qemu-img that is to copy for pvcd, and stands still."""
     assert rig.process is not None
     for task in Path(f"/proc/{rig.process.pid}/task").iterdir():
         with suppress(OSError):
             for child in (task / "children").read_text().split():
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                if words[0] == b"qemu-img" and b"convert" in words:
+                stands = ") T " in Path(f"/proc/{child}/stat").read_text()
+                if b"convert" in words and stands:
                     return int(child)
     return None
 
@@ -192,6 +207,7 @@ def eventually_found(find: Callable[[], int | None]) -> int:
     end = time.monotonic() + TIMEOUT_S
     while (found := find()) is None:
         assert time.monotonic() < end
+        time.sleep(0.02)
     return found
 
 
@@ -207,9 +223,12 @@ def test_a_guest_that_fills_its_pool_stands_still_until_there_is_room(rig: Rig) 
     before = rig.emulators()
     with full(rig.seen(rig.pools)), rig.cluster.vms.console("web") as console:
         console.write(b"\ndd if=/dev/urandom of=/dev/sdb bs=64k count=16 && echo wr$((6*7))tten\n")
-        eventually(lambda: rig.cluster.vms.get("web").status.state == PAUSED, "it is paused")
-        why = rig.cluster.vms.get("web").status.why
-        assert "no space" in why, why
+
+        def stands() -> bool:
+            status = rig.cluster.vms.get("web").status
+            return status.state == PAUSED and "no space" in status.why
+
+        eventually(stands, "it is paused", why=lambda: rig.cluster.vms.get("web").status)
     rig.cluster.vms.resume("web").result(TIMEOUT_S)
 
     def written() -> bool:

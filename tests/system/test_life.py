@@ -143,9 +143,12 @@ def test_a_guest_that_switches_itself_off_stays_off(rig: Rig, web: str) -> None:
     console.write(b"\npoweroff -f\n")
     eventually(lambda: state(rig, web) == STOPPED, "the guest switched itself off")
     console.close()
-    time.sleep(1.5)
-    vm = rig.cluster.vms.get(web)
-    assert vm.status.state == STOPPED and "shut itself down" in vm.decision.why
+    eventually(
+        lambda: "shut itself down" in rig.cluster.vms.get(web).decision.why,
+        "it stays off",
+        TIMEOUT_S,
+    )
+    assert state(rig, web) == STOPPED
     rig.cluster.vms.start(web).result(TIMEOUT_S)
 
 
@@ -168,7 +171,7 @@ def test_what_is_gone_leaves_nothing(rig: Rig) -> None:
     make_vm(rig, "brief")
     remove_vm(rig, "brief")
     assert "brief" not in rig.emulators()
-    assert not [path for path in rig.base.rglob("*brief*")]
+    eventually(lambda: not list(rig.base.rglob("*brief*")), "no file of it is left")
     with pytest.raises(NotFound):
         rig.cluster.vms.get("brief")
 
