@@ -31,7 +31,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def eventually(fact: Callable[[], object], timeout_s: float = 5.0) -> None:
+def eventually(fact: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not fact():
         assert time.monotonic() < end

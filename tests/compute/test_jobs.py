@@ -110,7 +110,7 @@ class Site:
 
     def run(self, operation: Operation) -> Operation:
         """Until the operation has ended."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (found := self.world.operation(operation.name)).state not in rows.FINAL:
             assert time.monotonic() < deadline, found
             self.world.coordinator.step()

@@ -3,8 +3,6 @@ coordinators."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from services.pvcd.init import first_node
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import CLOCK, Host
+from tests.state.places import eventually
 
 NAMES = ("n1", "n2", "n3")
 
@@ -60,7 +59,7 @@ class Election:
     def _start(self, name: str, parts: Parts) -> None:
         for loop in parts.loops:
             if loop.name == "coordinator":
-                self.stop += [woken(self.stores[name], loop), lambda loop=loop: loop.stop(5)]
+                self.stop += [woken(self.stores[name], loop), lambda loop=loop: loop.stop(60)]
                 loop.start()
 
     async def _serve(self, path: Path) -> Server:
@@ -75,10 +74,7 @@ class Election:
 
     def settled(self) -> str:
         """Who leads, once somebody does."""
-        end = time.monotonic() + 5
-        while not self.leader:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        eventually(lambda: self.leader)
         return self.leader
 
     def close(self) -> None:
@@ -98,32 +94,27 @@ def election(tmp_path: Path) -> Iterator[Election]:
         election.close()
 
 
-def test_the_lead_is_handed_over_within_a_second(election: Election) -> None:
+def test_the_lead_is_handed_over(election: Election) -> None:
     first = election.settled().removeprefix("nodes/")
     other = "n2" if first == "n1" else "n1"
-    began = time.monotonic()
     election.client.nodes.lead(other)
-    assert election.leader == f"nodes/{other}" and time.monotonic() - began < 2
+    assert election.leader == f"nodes/{other}"
     election.client.nodes.lead(other, away=True)
     assert election.leader == f"nodes/{first}"
+    eventually(lambda: not has_wish(election))
+
+
+def has_wish(election: Election) -> bool:
     row = election.stores["n1"].snapshot().find(cluster_pb2.ClusterIdentity, THIS_CLUSTER)
-    end = time.monotonic() + 5
-    while row is not None and row.HasField("lead_request") and time.monotonic() < end:
-        time.sleep(0.01)
-        row = election.stores["n1"].snapshot().find(cluster_pb2.ClusterIdentity, THIS_CLUSTER)
-    assert row is not None and not row.HasField("lead_request"), "the wish came true"
+    assert row is not None
+    return row.HasField("lead_request")
 
 
 def test_a_leader_that_is_demoted_leads_no_more(election: Election) -> None:
     first = election.settled().removeprefix("nodes/")
     other = "n2" if first == "n1" else "n1"
     election.client.nodes.demote(first)
-    changed = threading.Event()
-    election.stores["n1"].on_change(changed.set)
-    end = time.monotonic() + 5
-    while election.leader != f"nodes/{other}" and time.monotonic() < end:
-        changed.wait(0.05)
-    assert election.leader == f"nodes/{other}"
+    eventually(lambda: election.leader == f"nodes/{other}")
     with pytest.raises(errors.WrongState, match="is the last coordinator that works"):
         election.client.nodes.demote(other)
     with pytest.raises(errors.WrongState, match="cannot be relieved of the lead"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from services.mesh.server import Server
 from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.mesh.serving import Host
+from tests.state.places import WAIT_S, eventually
 
 Operation = operation_pb2.Operation
 
@@ -68,13 +68,16 @@ def listeners(store: MemoryStore) -> int:
     return len(store._cluster.mirror._listeners)
 
 
+def await_listener(site: Site) -> None:
+    """Until the service waits for the store to change."""
+    eventually(lambda: listeners(site.store))
+
+
 def test_it_returns_when_the_operation_ends(site: Site) -> None:
-    threading.Timer(0.2, site.write, [Operation.STATE_SUCCEEDED]).start()
-    began = time.monotonic()
-    request = api.WaitOperationRequest(name="operations/o")
-    answer, call = site.operations.WaitOperation.with_call(request)
-    assert answer.state == Operation.STATE_SUCCEEDED
-    assert 0.1 < time.monotonic() - began < 3
+    call = site.operations.WaitOperation.future(api.WaitOperationRequest(name="operations/o"))
+    await_listener(site)
+    site.write(Operation.STATE_SUCCEEDED)
+    assert call.result(WAIT_S).state == Operation.STATE_SUCCEEDED
     # Another process that is asked next must not answer from before the end.
     assert ("pvc-revision", str(site.store.snapshot().revision)) in call.trailing_metadata()
     assert listeners(site.store) == 0
@@ -90,26 +93,18 @@ def test_it_returns_as_it_is_when_the_time_is_over(site: Site) -> None:
 
 def test_who_goes_leaves_nothing_behind(site: Site) -> None:
     call = site.operations.WaitOperation.future(api.WaitOperationRequest(name="operations/o"))
-    end = time.monotonic() + 5
-    while not listeners(site.store):
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    await_listener(site)
     call.cancel()
-    while listeners(site.store):
-        assert time.monotonic() < end, "it is still waiting"
-        time.sleep(0.005)
+    eventually(lambda: not listeners(site.store))
 
 
 def test_an_end_of_the_process_does_not_wait_for_who_waits(site: Site) -> None:
     """Asking again is safe, and finds the next process."""
     call = site.operations.WaitOperation.future(api.WaitOperationRequest(name="operations/o"))
-    end = time.monotonic() + 5
-    while not listeners(site.store):
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    await_listener(site)
     began = time.monotonic()
-    site.host.do(site.server.drain(8.0))
-    assert time.monotonic() - began < 4
+    site.host.do(site.server.drain(2 * WAIT_S))
+    assert time.monotonic() - began < WAIT_S
     with pytest.raises(grpc.RpcError) as ended:
         call.result()
     assert error_of(ended.value).reason_name == "UNREACHABLE"

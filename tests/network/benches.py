@@ -107,7 +107,7 @@ class RealBench:
     def ip(self, *words: str) -> None:
         run("ip", "-n", self.namespace, *words)
 
-    def inside(self, *words: str, timeout: float = 20) -> str:
+    def inside(self, *words: str, timeout: float = 60) -> str:
         return run_in(self.namespace, *words, timeout=timeout)
 
     def state(self) -> dict[str, object]:
@@ -171,17 +171,17 @@ class RealBench:
         return found
 
 
-def run(*words: str, timeout: float = 20) -> str:
+def run(*words: str, timeout: float = 60) -> str:
     result = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}"
     return result.stdout
 
 
-def run_in(namespace: str, *words: str, timeout: float = 20) -> str:
+def run_in(namespace: str, *words: str, timeout: float = 60) -> str:
     return run("nsenter", f"--net=/run/netns/{namespace}", *words, timeout=timeout)
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
     """The condition within the time, looked at 50 times a second."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -182,7 +182,7 @@ class NodeCluster:
         told, script = folder / f"{guest}.json", folder / f"{guest}.py"
         script.write_text(TELL.format(python=sys.executable, file=str(told)))
         script.chmod(0o755)
-        words = ["-i", "eth0", "-f", "-q", "-n", "-t", "10", "-T", "1", "-s", str(script)]
+        words = ["-i", "eth0", "-f", "-q", "-n", "-t", "30", "-T", "1", "-s", str(script)]
         run_in(guest, "busybox", "udhcpc", *words, "-O", "mtu")
         return dict(json.loads(told.read_text()))
 
@@ -209,9 +209,9 @@ class NodeCluster:
 
 def reaches(guest: str, address: str, *words: str) -> bool:
     """Whether a ping comes back."""
-    words = ("ping", "-c", "2", "-i", "0.05", "-W", "1", *words, address)
+    words = ("ping", "-c", "3", "-i", "0.2", "-W", "2", *words, address)
     called = ["nsenter", f"--net=/run/netns/{guest}", *words]
-    return subprocess.run(called, capture_output=True, timeout=20, check=False).returncode == 0
+    return subprocess.run(called, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def _servers(folder: Path) -> list[int]:

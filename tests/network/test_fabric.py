@@ -216,7 +216,7 @@ def test_a_connection_begins_inside_the_namespace(real: RealBench) -> None:
     make_bridge(real.fabric)
     with LinuxListener(real) as listener:
         here, threads = own_namespace(), threading.active_count()
-        with real.fabric.connect("10.77.0.1", listener.port, 5.0) as connection:
+        with real.fabric.connect("10.77.0.1", listener.port, 60.0) as connection:
             connection.sendall(b"ping")
             assert connection.recv(10) == b"ping"
             assert connection.getpeername() == ("10.77.0.1", listener.port)
@@ -247,7 +247,7 @@ class LinuxListener:
 
     def __exit__(self, *error: object) -> None:
         self.socket.close()
-        self.thread.join(5)
+        self.thread.join(60)
 
 
 @pytest.mark.real

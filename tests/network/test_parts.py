@@ -43,7 +43,7 @@ def test_a_network_is_made_and_removed_over_a_socket(real: RealBench) -> None:
     try:
         asyncio.run(talk(parts, store))
     finally:
-        assert loop.stop(10)
+        assert loop.stop(60)
     assert clean_up(fabric_of(settings), True, "n1") == ()
 
 
@@ -56,21 +56,21 @@ async def talk(parts: Parts, store: MemoryStore) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = NetworkServiceStub(channel)
         request = api.CreateNetworkRequest(network_id="default", network=network())
-        await ended(store, await stub.CreateNetwork(request, timeout=5))
+        await ended(store, await stub.CreateNetwork(request, timeout=60))
         name = api.GetNetworkRequest(name="networks/default")
-        row: Network = await stub.GetNetwork(name, timeout=5)
+        row: Network = await stub.GetNetwork(name, timeout=60)
         assert row.status.state == NetworkStatus.STATE_READY
         ready = api.ListNetworksRequest(filter="status.state = STATE_READY")
-        assert [one.name for one in (await stub.ListNetworks(ready, timeout=5)).networks] == [
+        assert [one.name for one in (await stub.ListNetworks(ready, timeout=60)).networks] == [
             "networks/default"
         ]
-        async for change in stub.WatchNetworks(api.WatchNetworksRequest(), timeout=5):
+        async for change in stub.WatchNetworks(api.WatchNetworksRequest(), timeout=60):
             assert (change.kind, change.network.name) == (CHANGE_KIND_PRESENT, row.name)
             break
-        gone = await stub.DeleteNetwork(api.DeleteNetworkRequest(name=row.name), timeout=5)
+        gone = await stub.DeleteNetwork(api.DeleteNetworkRequest(name=row.name), timeout=60)
         await ended(store, gone)
         with pytest.raises(grpc.aio.AioRpcError):
-            await stub.GetNetwork(name, timeout=5)
+            await stub.GetNetwork(name, timeout=60)
     await server.stop(1)
 
 

@@ -18,13 +18,13 @@ from tests.guests.tiny import CACHE, READY, tiny_disk
 pytestmark = pytest.mark.real
 
 
-def fetch(machine: Machine, path: str, timeout_s: float = 20.0) -> str:
+def fetch(machine: Machine, path: str, timeout_s: float = 60.0) -> str:
     """The guest's HTTP answer, as soon as there is one."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             url = f"http://127.0.0.1:{machine.http_port}{path}"
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=20) as answer:
                 return str(answer.read().decode())
         except OSError:
             if time.monotonic() > deadline:
@@ -37,15 +37,15 @@ def test_tiny_guest_boots_answers_and_powers_off(tmp_path: Path, bus: str) -> No
     seed = tmp_path / "seed.iso"
     seed.write_bytes(make_seed(SeedTexts(), "i-42", "small"))
     with Machine(tmp_path, tiny_disk(), seed, disk_bus=bus) as machine:
-        machine.wait_for(f"{READY} host=small ", 60)
+        machine.wait_for(f"{READY} host=small ", 120)
         assert "SEED instance-id=i-42" in machine.console
-        machine.wait_for("PVC-TINY DHCP eth0 10.0.2.15", 30)
+        machine.wait_for("PVC-TINY DHCP eth0 10.0.2.15", 60)
         assert fetch(machine, "/") == "pvc-tiny small\n"
         assert "online=0 present=0" in fetch(machine, "/cgi-bin/state")
         machine.type_line("echo $((6 * 7)) typed")
-        machine.wait_for("42 typed", 10)
+        machine.wait_for("42 typed", 60)
         machine.qmp("system_powerdown")
-        assert machine.wait_off(20) == 0
+        assert machine.wait_off(60) == 0
 
 
 def debian_image() -> Path:
@@ -75,7 +75,7 @@ runcmd:
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_debian_image_builds_and_runs_its_user_data(tmp_path: Path) -> None:
     image = debian_image()
     check = subprocess.run(["qemu-img", "check", str(image)], capture_output=True, text=True)
@@ -83,11 +83,11 @@ def test_debian_image_builds_and_runs_its_user_data(tmp_path: Path) -> None:
     seed = tmp_path / "seed.iso"
     seed.write_bytes(make_seed(SeedTexts(user_data=USER_DATA), "i-1", "web-1"))
     with Machine(tmp_path, image, seed, memory_mib=512, cpus=2) as machine:
-        machine.wait_for("USER-DATA-RAN as web-1", 240)
-        machine.wait_for("Datasource DataSourceNoCloud", 30)
+        machine.wait_for("USER-DATA-RAN as web-1", 600)
+        machine.wait_for("Datasource DataSourceNoCloud", 60)
         assert "WARNING" not in machine.console
-        assert machine.agent("guest-get-host-name", 60)["host-name"] == "web-1"
+        assert machine.agent("guest-get-host-name", 120)["host-name"] == "web-1"
         assert fetch(machine, "/") == "marker-4711\n"
-        machine.wait_for("web-1 login:", 60)
+        machine.wait_for("web-1 login:", 120)
         machine.qmp("system_powerdown")
-        assert machine.wait_off(60) == 0
+        assert machine.wait_off(120) == 0

@@ -117,7 +117,7 @@ class DirectoryBench:
 
     def release(self, held: object) -> None:
         assert isinstance(held, subprocess.Popen)
-        held.communicate(b"quit\n", timeout=20)
+        held.communicate(b"quit\n", timeout=60)
 
     def unmount(self) -> None:
         Path(self.place.path).rename(f"{self.place.path}-away")

@@ -49,7 +49,7 @@ def node(folder: Path, finish: bool = False) -> Iterator[grpc.Channel]:
             yield channel
         if finish:
             process.terminate()
-            process.wait(60)
+            process.wait(120)
     finally:
         process.kill()
         process.communicate()
@@ -70,15 +70,15 @@ def upload(stub: Any, data: bytes) -> str:
         api.UploadFileRequest(size_bytes=len(data)),
         *(api.UploadFileRequest(data=piece) for piece in pieces),
     ]
-    return str(stub.UploadFile(iter(messages), timeout=60).name)
+    return str(stub.UploadFile(iter(messages), timeout=120).name)
 
 
 def settle(channel: grpc.Channel) -> None:
     """Waits until every operation has ended."""
     operations = coordinator_service_pb2_grpc.OperationServiceStub(channel)
-    for _ in range(600):
+    for _ in range(2400):
         request = coordinator_service_pb2.ListOperationsRequest(page_size=1000)
-        found = operations.ListOperations(request, timeout=10).operations
+        found = operations.ListOperations(request, timeout=60).operations
         if all(row.state in FINAL for row in found):
             return
         threading.Event().wait(0.05)
@@ -106,7 +106,7 @@ def some_work(stub: Any, chance: random.Random, round_: int, file: str) -> list[
         ),
     ]
     chance.shuffle(requests)
-    return [method(request, timeout=10).name for method, request in requests]
+    return [method(request, timeout=60).name for method, request in requests]
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
