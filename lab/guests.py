@@ -17,8 +17,8 @@ from tests.guests.tiny import READY, tiny_disk
 BASE = "tiny"
 """The volume of each pool that the guests' disks are copies of."""
 MEMORY_MIB = 96
-TIMEOUT_S = 120.0
-BOOT_TIMEOUT_S = 90.0
+TIMEOUT_S = 240.0
+BOOT_TIMEOUT_S = 240.0
 _LOOK_S = 0.2
 
 

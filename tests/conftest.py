@@ -1,11 +1,17 @@
-"""How all tests run: generated examples are the same every time, and none fails by the clock."""
+"""How all tests run: generated examples are the same every time, none fails by the clock, and one
+that fails shows the logs of what it started."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import logs
 
 # PVC_EXAMPLES=random looks for new ones.
 RANDOM = os.environ.get("PVC_EXAMPLES") == "random"
@@ -21,3 +27,12 @@ settings.load_profile("pvc")
 # they start would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """What failed, with the ends of the logs that are followed."""
+    report = yield
+    if report.failed:
+        report.sections += logs.ends()
+    return report

@@ -14,8 +14,8 @@ from pvc.storage.v1.storage_pb2 import DirectoryPool, PoolSpec
 from pvc_client import Cluster
 from pvc_client.errors import PvcError
 
-ONLINE_TIMEOUT_S = 60.0
-POOL_TIMEOUT_S = 30.0
+ONLINE_TIMEOUT_S = 120.0
+POOL_TIMEOUT_S = 120.0
 _LOOK_S = 0.1
 
 

@@ -20,7 +20,7 @@ from lab.cluster.cgroup import Cgroup, remove_parent
 from lab.cluster.emulator import emulator
 from lab.cluster.site import ENVIRONMENT, ROOT, Lab, LabError
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 _LOOK_S = 0.01
 

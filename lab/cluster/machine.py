@@ -17,7 +17,7 @@ from lab.cluster.cgroup import Cgroup
 from lab.cluster.emulator import PLACES
 from lab.cluster.site import ROOT, LabError, Node
 
-BOOT_TIMEOUT_S = 15.0
+BOOT_TIMEOUT_S = 60.0
 FIRMWARE_S = 5.0
 """How old a machine is by its own clock when its system takes over."""
 RESET_PAUSE_S = 1.0

@@ -11,7 +11,7 @@ from typing import Any
 from lab.cluster.site import Lab, LabError, Node
 
 CHASSIS_TIMEOUT_S = 60.0
-NODE_TIMEOUT_S = 2.0
+NODE_TIMEOUT_S = 10.0
 
 
 def chassis(lab: Lab, verb: str, nodes: Sequence[str] = (), **more: object) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.compute.drivers.daemon import Daemon
+from tests import logs
 from tests.drivers.subjects import FakeSubject, RealSubject, Subject
 
 
@@ -54,9 +55,10 @@ def daemon(
 ) -> Iterator[Daemon]:
     """One libvirtd for all tests that do it no harm."""
     daemon = Daemon(tmp_path_factory.mktemp("lv"), net_namespace=namespace)
-    daemon.start()
     try:
-        yield daemon
+        with logs.followed(daemon.directory, "log/**/*.log"):
+            daemon.start()
+            yield daemon
     finally:
         daemon.stop(kill_guests=True)
 

@@ -22,6 +22,7 @@ from services.compute.drivers.fake_migration import Wire
 from services.compute.drivers.hypervisor import Domain, Hypervisor, Passage
 from services.compute.drivers.libvirt import Libvirt
 from services.mesh.identity import Files, Pair, new_authority, new_node, write_private
+from tests import logs
 
 WIRE = "wire0"
 CLONE_NEWNET = 0x40000000
@@ -194,7 +195,8 @@ def two_nodes(folder: Path) -> Iterator[tuple[RealEnd, RealEnd]]:
             run("ip", "-n", name, "link", "set", WIRE, "up")
             ends.append(RealEnd(folder, number, name, authority))
             ends[-1].daemon.start()
-        yield ends[0], ends[1]
+        with logs.followed(folder, "lv*/log/**/*.log"):
+            yield ends[0], ends[1]
     finally:
         for end in ends:
             end.close()

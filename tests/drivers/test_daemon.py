@@ -21,6 +21,7 @@ from services.compute.drivers.hypervisor import OffReason, Power
 from services.compute.drivers.libvirt import Libvirt
 from services.compute.drivers.process import Process
 from services.mesh.errors import PvcError
+from tests import logs
 from tests.drivers.pair import until
 from tests.drivers.subjects import RealSubject, started
 from tests.drivers.vms import node, small_vm
@@ -30,7 +31,8 @@ from tests.drivers.vms import node, small_vm
 def own(tmp_path: Path, namespace: Path) -> Iterator[Daemon]:
     """A daemon that the test may ill-treat. Its screens are at ports that nobody else takes."""
     daemon = Daemon(tmp_path / "own", net_namespace=namespace, vnc_ports=(6400, 6500))
-    yield daemon
+    with logs.followed(daemon.directory, "log/**/*.log"):
+        yield daemon
     daemon.stop(kill_guests=True)
 
 

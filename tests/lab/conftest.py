@@ -10,6 +10,7 @@ import pytest
 from lab.cluster import founding, life
 from lab.cluster.site import Lab
 from lab.guests import Guests
+from tests import logs
 
 
 def own_lab() -> Lab:
@@ -25,9 +26,11 @@ def lab() -> Iterator[Lab]:
     this, said = own_lab(), []
     life.take_down(this)
     try:
-        life.switch_on(this)
-        founding.found(this, said.append)
-        yield this
+        nodes = logs.followed(this.disk, "*/log/*", "*/console.log", "*/pvc/libvirt/log/**/*.log")
+        with nodes, logs.followed(this.run, "chassis.log"):
+            life.switch_on(this)
+            founding.found(this, said.append)
+            yield this
     finally:
         life.take_down(this)
     assert life.left_over(this) == ()

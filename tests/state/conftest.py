@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.state.store import Store
+from tests import logs
 from tests.state.places import MemoryPlace, Place, SqlitePlace, ZookeeperPlace
 from tests.state.zookeeper_server import ZookeeperServer, missing
 
@@ -21,8 +22,9 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZookeeperSer
         pytest.skip(why)
     server = ZookeeperServer(tmp_path_factory.mktemp("zookeeper"))
     try:
-        server.start()
-        yield server
+        with logs.followed(tmp_path_factory.getbasetemp(), "zookeeper*/log"):
+            server.start()
+            yield server
     finally:
         server.stop()
 

@@ -36,9 +36,10 @@ def rig(disk: Path) -> Iterator[Rig]:
     name = fresh_name("pvct")
     made = Rig(Path("/tmp") / name, name)
     try:
-        made.begin()
-        made.add_tiny(disk)
-        yield made
+        with made.followed():
+            made.begin()
+            made.add_tiny(disk)
+            yield made
     finally:
         made.close()
 

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pvc.storage.v1 import storage_pb2
@@ -18,6 +18,7 @@ from pvc_client.errors import PvcError as ClientError
 from services.compute.drivers.process import Process
 from services.compute.main import daemon_of
 from services.mesh.config import load
+from tests import logs
 from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -99,6 +100,15 @@ class Rig:
         if self.root is None:
             return path
         return self.root / path.relative_to("/")
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Tests that fail meanwhile show its logs."""
+        with ExitStack() as stack:
+            stack.enter_context(logs.followed(self.base, "log"))
+            libvirt = self.seen(self.state / "libvirt/log")
+            stack.enter_context(logs.followed(libvirt, "**/*.log"))
+            yield
 
     def new_log(self) -> str:
         """What pvcd wrote since this was last asked."""

@@ -66,9 +66,10 @@ def rig(disk: Path) -> Iterator[Rig]:
     made.wrapper = ("nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--")
     made.root = Path(f"/proc/{holder.pid}/root")
     try:
-        made.begin()
-        made.add_tiny(disk)
-        yield made
+        with made.followed():
+            made.begin()
+            made.add_tiny(disk)
+            yield made
     finally:
         try:
             made.close(holder)
