@@ -84,7 +84,7 @@ class TellingHypervisor(FakeHypervisor):
             call = f"{verb} {vm} {what}".strip()
             self._ask(call)
             if verb == "start" and vm in self.blocked:
-                self.blocked[vm].wait(10)
+                self.blocked[vm].wait(240)
             with self._one:
                 self.told.append(call)
                 act(vm, *arguments)

@@ -58,7 +58,7 @@ def test_work_on_the_volume_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     ended = operation("operations/before", Operation.STATE_SUCCEEDED)
     ended.meta.CopyFrom(before.meta)
     store.commit([Put(ended)])
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive() and storage.asked == 1
 
 

@@ -128,7 +128,7 @@ def ipmi(_folder: Path) -> Iterator[Subject]:
         yield Subject(Ipmi(), target, box, bad)
     finally:
         ended.set()
-        thread.join(5)
+        thread.join(60)
 
 
 KINDS = {

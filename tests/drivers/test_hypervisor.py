@@ -89,7 +89,7 @@ def test_a_crash_is_told_and_seen(subject: Subject) -> None:
     vm = started(subject, small_vm("web"))
     woken.clear()
     subject.crash(vm)
-    assert woken.wait(5)
+    assert woken.wait(60)
     domain = subject.until(vm, lambda domain: domain.power is Power.OFF)
     assert domain.off_reason is OffReason.CRASHED
 

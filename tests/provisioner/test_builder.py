@@ -112,7 +112,7 @@ def test_one_image_is_built_at_a_time_and_waiting_can_end(tmp_path: Path) -> Non
 
     def slow(target: Path) -> None:
         began.set()
-        assert go.wait(10)
+        assert go.wait(60)
         target.write_bytes(b"image")
 
     def first() -> None:
@@ -124,12 +124,12 @@ def test_one_image_is_built_at_a_time_and_waiting_can_end(tmp_path: Path) -> Non
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert began.wait(10)
+    assert began.wait(60)
     for key in ("a", "b"):
         with pytest.raises(PvcError, match="cancelled"), cache.image(key, slow, cancelled):
             pytest.fail("two builds at a time")
     go.set()
-    thread.join(10)
+    thread.join(60)
     with cache.image("a", slow, cancelled) as there:
         assert there.was_there and there.path.read_bytes() == b"image"
 
