@@ -193,10 +193,10 @@ def tail(path: Path, lines: int) -> tuple[bytes, int]:
     for number in range(LOGS_KEPT + 1):
         part = path if number == 0 else path.with_name(f"{path.name}.{number}")
         try:
-            piece = _end_of(part, lines - text.count(b"\n"))
+            piece, end = _end_of(part, lines - text.count(b"\n"))
         except FileNotFoundError:
             break
-        place = part.stat().st_size if number == 0 else place
+        place = end if number == 0 else place
         text = piece + text
         if text.count(b"\n") >= lines:
             break
@@ -217,21 +217,19 @@ def added(path: Path, place: int) -> tuple[bytes, int]:
     """What was written after a place, and the new place. A log that was put aside meanwhile begins
     anew."""
     try:
-        size = path.stat().st_size
+        with path.open("rb") as log:
+            if log.seek(0, 2) < place:
+                place = 0
+            log.seek(place)
+            text = log.read(CHUNK_BYTES)
     except FileNotFoundError:
         return b"", 0
-    if size < place:
-        place = 0
-    if size == place:
-        return b"", place
-    with path.open("rb") as log:
-        log.seek(place)
-        text = log.read(CHUNK_BYTES)
     return text, place + len(text)
 
 
-def _end_of(path: Path, lines: int) -> bytes:
-    """Enough of a file's end for this many lines, or all of it."""
+def _end_of(path: Path, lines: int) -> tuple[bytes, int]:
+    """Enough of a file's end for this many lines, or all of it, and the place where that is: what
+    is written meanwhile comes after it."""
     with path.open("rb") as log:
         size = log.seek(0, 2)
         want = CHUNK_BYTES
@@ -239,5 +237,5 @@ def _end_of(path: Path, lines: int) -> bytes:
             log.seek(max(size - want, 0))
             text = log.read(size - max(size - want, 0))
             if want >= size or text.count(b"\n") > lines:
-                return text
+                return text, size
             want *= 4

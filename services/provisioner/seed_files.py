@@ -54,9 +54,17 @@ class SeedFiles:
         for path in self._folder.iterdir():
             over = ended(f"operations/{path.stem}")
             if over is None:
-                over = now_s - path.stat().st_mtime > UNCLAIMED_S
+                over = now_s - _written_s(path) > UNCLAIMED_S
             if over:
                 path.unlink(missing_ok=True)
 
     def _path(self, operation: str) -> Path:
         return self._folder / f"{operation.removeprefix('operations/')}.iso"
+
+
+def _written_s(path: Path) -> float:
+    """0 when it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -39,6 +39,8 @@ def rotate(path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
             shutil.copyfileobj(source, target)
             target.flush()  # it may still fail, and must not after the log was emptied
             os.truncate(path, 0)
+    except FileNotFoundError:  # it was removed with its VM just now
+        return False
     except OSError:
         # Half a copy on a file system that is full would only keep it so.
         partial.unlink(missing_ok=True)

@@ -23,8 +23,9 @@ from services.network.drivers.links import index_of
 
 PROGRAM = "/usr/sbin/dnsmasq"
 START_TIMEOUT_S = 10.0
-STOP_TIMEOUT_S = 2.0
-PROBE_TIMEOUT_S = 1.0
+_ENDING = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 10.0))
+"""How it is told to end, and within how many seconds it should have."""
+PROBE_TIMEOUT_S = 2.0
 PROBE = b"\x50\x56\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0apvc-health\x00\x00\x01\x00\x01"
 """A DNS question for a name without a dot, which a server with domain-needed answers by itself."""
 
@@ -236,8 +237,8 @@ def _end(pid: int, is_ours: Callable[[int], bool]) -> None:
     with _held(pid, is_ours) as descriptor:
         if descriptor is None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if not _send(descriptor, number) or _ended(descriptor):
+        for number, within_s in _ENDING:
+            if not _send(descriptor, number) or _ended(descriptor, within_s):
                 return
     raise FabricError(f"dnsmasq process {pid} cannot be ended")
 
@@ -250,10 +251,10 @@ def _send(descriptor: int, number: signal.Signals) -> bool:
     return True
 
 
-def _ended(descriptor: int) -> bool:
+def _ended(descriptor: int, within_s: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(STOP_TIMEOUT_S * 1000))
+    return bool(poll.poll(within_s * 1000))
 
 
 def _answers(address: str) -> bool:

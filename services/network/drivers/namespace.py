@@ -75,8 +75,10 @@ def apart(work: Callable[[], T]) -> T:
 def exists(namespace: str) -> bool:
     """Whether the name stands for a namespace that can be entered; a left-over empty file is
     none."""
-    path = FOLDER / namespace
-    return path.exists() and path.stat().st_dev != FOLDER.stat().st_dev
+    try:
+        return (FOLDER / namespace).stat().st_dev != FOLDER.stat().st_dev
+    except FileNotFoundError:
+        return False
 
 
 def _enter(namespace: str) -> None:

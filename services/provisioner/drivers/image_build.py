@@ -6,6 +6,7 @@ No loop device, no mount that outlives a step, no shell; what goes into a step i
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,8 +182,9 @@ def make_bootable(
 def prune_cache(apt_cache: Path, now_s: float) -> None:
     """Removes the archives that no build has written or used for a month."""
     for archive in apt_cache.iterdir():
-        if archive.is_file() and now_s - archive.stat().st_mtime > CACHE_DAYS * 86400:
-            archive.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another build gives its own their names
+            if archive.is_file() and now_s - archive.stat().st_mtime > CACHE_DAYS * 86400:
+                archive.unlink()
 
 
 def publish(made: Path, target: Path) -> None:
