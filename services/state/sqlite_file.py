@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pvc.core.v1 import reason_pb2, store_pb2
 from services.mesh.errors import PvcError
+from services.mesh.loop import pause
 from services.state.changes import StoredRows
 from services.state.mirror import unavailable
 
@@ -28,6 +29,8 @@ HISTORY_KEPT = 2_000
 """Commits whose watchers can be served after a restart."""
 
 _BUSY_TIMEOUT_S = 2.0
+_HEIR_S, _HEIR_LOOKS = 10.0, 200
+"""How long, and how often, a lock is looked at whose owner is dead."""
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
 _SCARCE_BYTES = 256 * 1024
 
@@ -53,20 +56,38 @@ def take_lock(path: Path) -> int:
     lock = path.with_name(path.name + ".lock")
     with _Explained(path):
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+    owner = _holder(handle)
+    for _ in range(_HEIR_LOOKS):
+        if not owner or _lives(owner):
+            break
+        pause(_HEIR_S / _HEIR_LOOKS)
+        owner = _holder(handle)
+    if owner:
         os.close(handle)
         raise PvcError(
             reason_pb2.REASON_IN_USE,
             f"the state {path} is in use by the process {owner}: stop that one first",
             metadata={"pid": owner},
-        ) from None
+        )
     with _Explained(path):
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     return handle
+
+
+def _holder(handle: int) -> str:
+    """Takes the lock, or says which process noted that it has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+    return ""
+
+
+def _lives(owner: str) -> bool:
+    """One that was killed at the moment it began a child leaves the lock to that, until it runs
+    its program."""
+    return not owner.isdecimal() or Path("/proc", owner).exists()
 
 
 class SqliteFile:

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +94,21 @@ def test_a_second_process_is_told_who_has_it(tmp_path: Path) -> None:
     third = run("open_sqlite.py", str(tmp_path / "state.db"))
     output, errors = third.communicate(timeout=30)
     assert output.split() == ["opened", "0"], errors
+
+
+def test_a_lock_that_a_dead_process_left_to_its_child_is_waited_for(tmp_path: Path) -> None:
+    """Killed between the making of a child and that child's program."""
+    first = run("die_with_child.py", str(tmp_path / "state.db"))
+    assert first.stdout is not None
+    child = int(first.stdout.readline())
+    assert first.wait(60) == -signal.SIGKILL
+    freed = threading.Timer(1.0, os.kill, (child, signal.SIGKILL))
+    freed.start()
+    store = SqliteStore(tmp_path / "state.db")
+    freed.join()
+    assert store.commit([Put(vm("web"))]) == 1
+    store.close()
+    first.communicate()
 
 
 def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
