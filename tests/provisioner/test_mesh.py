@@ -145,7 +145,7 @@ class Node:
     def provisioner(self) -> Any:
         return api_grpc.ProvisionerServiceStub(self.peers.blocking("provisioner"))
 
-    def ended(self, operation: Operation, timeout_s: float = 20) -> Operation:
+    def ended(self, operation: Operation, timeout_s: float = 60) -> Operation:
         """The operation once it has ended."""
         with self.watched() as changed:
             while True:

@@ -16,6 +16,7 @@ from tests.simulator.scenario import Scenario, all_scenarios, told
 from tests.simulator.seeds import run_chunk, run_seed
 from tests.simulator.world import parse, parse_script, spelled, spelled_script
 
+pytestmark = pytest.mark.timeout(1800)
 SEEDS = 500
 PART = 50
 
@@ -48,7 +49,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
                 capture_output=True,
                 text=True,
                 check=True,
-                timeout=120,
+                timeout=600,
             ).stdout
             for hashes in ("1", "2")
         }
