@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 
 from pvc.compute.v1 import vm_pb2
 from services.compute.core.live import signature
@@ -124,7 +125,8 @@ class Hands:
                 kept.replace(self._settings.nvram(vm))
             for part in log.parent.glob(f"{log.name}*"):
                 past = part.name.removeprefix(log.name)
-                part.replace(part.with_name(f"{self._settings.console_log(vm).name}{past}"))
+                with suppress(FileNotFoundError):  # it was put aside just now
+                    part.replace(part.with_name(f"{self._settings.console_log(vm).name}{past}"))
         self._hypervisor.undefine(domain)
 
     def _change(self, vm: vm_pb2.Vm, view: View | None, step: LiveChange, machine: Machine) -> None:

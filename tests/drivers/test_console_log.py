@@ -53,6 +53,16 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert log.read_bytes() == b"x" * 20
 
 
+def test_one_that_is_removed_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "web.log"
+    log.write_bytes(b"x" * 20)
+    monkeypatch.setattr("shutil.copyfileobj", lambda *_: remove(log))
+    assert not rotate(log, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_removed_with_its_past(tmp_path: Path) -> None:
     for name in ("web.log", "web.log.1", "web.log.3", "web.log.new", "web2.log"):
         (tmp_path / name).write_bytes(b"x")

@@ -24,10 +24,12 @@ def rotate(path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
     A log that grew far beyond the limit since the last call keeps its end.
     """
     try:
-        if path.stat().st_size <= max_bytes:
-            return False
-    except FileNotFoundError:
+        return path.stat().st_size > max_bytes and _put_aside(path, max_bytes, keep)
+    except FileNotFoundError:  # it is removed, or renamed, with its VM just now
         return False
+
+
+def _put_aside(path: Path, max_bytes: int, keep: int) -> bool:
     for number in range(keep - 1, 0, -1):
         older = _past(path, number)
         if older.exists():
@@ -39,8 +41,6 @@ def rotate(path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
             shutil.copyfileobj(source, target)
             target.flush()  # it may still fail, and must not after the log was emptied
             os.truncate(path, 0)
-    except FileNotFoundError:  # it was removed with its VM just now
-        return False
     except OSError:
         # Half a copy on a file system that is full would only keep it so.
         partial.unlink(missing_ok=True)

@@ -373,7 +373,7 @@ def _occupy(folder: Path, place: Place) -> None:
 def _sweep(folder: Path) -> None:
     for left in folder.iterdir():
         if left.is_file() or left.is_symlink():
-            left.unlink()
+            left.unlink(missing_ok=True)
 
 
 def _cache_options(folder: Path) -> tuple[str, ...]:
