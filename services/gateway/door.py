@@ -116,7 +116,8 @@ class Door:
 
     async def answers(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The answers to the requests of an admitted visit; exactly one when the method does not
-        stream them. Raises PvcError or grpc.aio.AioRpcError."""
+        stream them. Raises PvcError or grpc.aio.AioRpcError. It is written down before it goes on.
+        """
         method = visit.method
         with ExitStack() as until:
             lasts = method.server_streaming or method.client_streaming
@@ -126,7 +127,7 @@ class Door:
             channel = self._channel(visit, first)
             if method.mutates or method.audited:
                 visit.entry = self._entry(visit)
-                self._recorder.begin(visit.entry)
+                await self._recorder.let_in(visit.entry, changes=method.mutates)
             call = self._call(channel, visit, first, requests)
             until.callback(self._passed_on.ended, visit)
             until.callback(call.cancel)

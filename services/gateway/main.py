@@ -60,6 +60,7 @@ def build_on(ground: Ground) -> Parts:
         cluster_name=config.cluster.name,
         version=VERSION,
         journal=Path(config.node.state_dir) / "gateway" / JOURNAL,
+        strict=config.audit.strict,
     )
 
 
@@ -73,11 +74,13 @@ def build(
     cluster_name: str,
     version: str,
     journal: Path | None = None,
+    strict: bool = False,
 ) -> Parts:
     """node: "nodes/n1". journal: the file of calls that are not in the state yet; without one those
-    of a process that dies are forgotten. Raises INVALID_CONFIG."""
+    of a process that dies are forgotten. strict: no change is let in that is not in it.
+    Raises INVALID_CONFIG."""
     desk = Desk(store, clock, node)
-    recorder = Recorder(store, clock, node, journal)
+    recorder = Recorder(store, clock, node, journal, strict=strict)
     door = Door(store, clock, peers, Limits(settings.bounds), recorder, node)
     access = AccessService(desk, cluster_name, version)
     return Parts(
