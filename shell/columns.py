@@ -487,6 +487,8 @@ SETTINGS = (
            f"{r.migrations_per_cluster} in the cluster"),
     Column("AUTO BALANCE", lambda r, v: "on" if r.auto_balance else "off"),
     Column("BALANCE THRESHOLD", lambda r, v: f"{r.balance_threshold_percent} %"),
+    Column("AUDIT LOG", lambda r, v: f"the newest {r.audit_kept_entries} entries of "
+           f"{r.audit_kept_days} days"),
 )  # fmt: skip
 WHOAMI = (
     Column("CALLER", lambda r, v: r.caller),
