@@ -27,6 +27,7 @@ from services.gateway.methods import Method
 from services.gateway.passed_on import PassedOn
 from services.gateway.recorder import Recorder
 from services.gateway.routing import node_for
+from services.gateway.uses import Uses
 from services.gateway.visit import Pair, Visit
 from services.mesh.clock import Clock
 from services.mesh.desk import CALLER, MIN_REVISION
@@ -65,7 +66,7 @@ class Door:
 
     def __init__(
         self, store: Store, clock: Clock, peers: Peers, limits: Limits, recorder: Recorder,
-        node: str,
+        uses: Uses, node: str,
     ) -> None:  # fmt: skip
         """node: whose door it is, "nodes/n1"."""
         self._store = store
@@ -73,6 +74,7 @@ class Door:
         self._peers = peers
         self._limits = limits
         self._recorder = recorder
+        self._uses = uses
         self._node = node
         self._streams = Streams(store, clock, self._ask_again)
         self._passed_on = PassedOn(store)
@@ -103,6 +105,7 @@ class Door:
         elif not visit.local:
             self._limits.count_entry(visit.peer, visit.caller, now_s)
             self._limits.count_request(visit.caller, now_s)
+            self._uses.note(visit.caller, visit.peer)
         access.authorize(visit.caller, visit.method)
 
     def _caller(self, visit: Visit) -> Caller:
@@ -154,6 +157,7 @@ class Door:
 
     def _ask_again(self, visit: Visit) -> None:
         visit.caller = self._caller(visit)
+        self._uses.note(visit.caller, visit.peer)
         access.authorize(visit.caller, visit.method)
         self._check_place(visit)
 

@@ -12,6 +12,8 @@ from services.gateway.doors import Doors, Settings, is_loopback
 from services.gateway.limits import Bounds, Limits
 from services.gateway.recorder import PERIOD_S, Recorder
 from services.gateway.tokens import AccessService
+from services.gateway.uses import PERIOD_S as USES_PERIOD_S
+from services.gateway.uses import Uses
 from services.mesh.clock import Clock
 from services.mesh.config import Config
 from services.mesh.desk import Desk
@@ -81,14 +83,18 @@ def build(
     Raises INVALID_CONFIG."""
     desk = Desk(store, clock, node)
     recorder = Recorder(store, clock, node, journal, strict=strict)
-    door = Door(store, clock, peers, Limits(settings.bounds), recorder, node)
+    uses = Uses(store, clock, node)
+    door = Door(store, clock, peers, Limits(settings.bounds), recorder, uses, node)
     access = AccessService(desk, cluster_name, version)
     return Parts(
         servicers=(
             (api_grpc.add_AccessServiceServicer_to_server, access),
             (audit_grpc.add_AuditServiceServicer_to_server, AuditService(desk, recorder)),
         ),
-        loops=(Loop("audit", recorder.step, PERIOD_S, ()),),
+        loops=(
+            Loop("audit", recorder.step, PERIOD_S, ()),
+            Loop("token-uses", uses.step, USES_PERIOD_S, ()),
+        ),
         doors=(Doors(settings, door),),
-        close=(recorder.close,),
+        close=(recorder.close, uses.close),
     )

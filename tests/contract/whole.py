@@ -69,7 +69,7 @@ QUIET_S = 0.03
 REDFISH = cluster_pb2.PowerControl.PROTOCOL_REDFISH
 ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
 """Token → what it may do."""
-ROUND_THE_CLOCK = ("nodes", "auditEntries")
+ROUND_THE_CLOCK = ("nodes", "auditEntries", "tokenUses")
 """Collections that are written without anybody asking for it, events of which are too."""
 
 

@@ -150,7 +150,7 @@ class World:
             await self.doors.stop(0)
             door = Door(
                 self.door_store, self.clock, self.peers, Limits(self.bounds),
-                self.doors._door._recorder, "nodes/n1",
+                self.doors._door._recorder, self.doors._door._uses, "nodes/n1",
             )  # fmt: skip
             self.doors = Doors(where, door)
             await self.doors.start()
