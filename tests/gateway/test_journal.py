@@ -178,6 +178,9 @@ def test_a_full_disk_stops_nobody_and_is_told(
     (told,) = store.snapshot().rows(event_pb2.Event)
     assert told.severity == event_pb2.Event.SEVERITY_ERROR and told.subject == "nodes/n1"
     assert len(rows(store)) == 48, "they are in the state all the same"
+    assert keeper.written(PATIENCE_S)
+    keeper.step()  # writes the file anew, if a step before could not
+    assert keeper.written(PATIENCE_S)
     full.clear()
     keeper.end(done(1))
     assert keeper.written(PATIENCE_S)

@@ -190,6 +190,8 @@ def changed_in(changes: Iterable[Change[Token]]) -> Change[Token]:
 def add(world: World, name: str, role: Any = options_pb2.ROLE_VIEWER) -> Cluster:
     """A new token, and whoever has it."""
     with Cluster(f"unix:{world.socket}") as root:
+        if world.store.snapshot().named(f"tokens/{name}") is not None:
+            root.tokens.delete(name)
         secret = root.tokens.create(name, role).secret
     world.secrets[name] = secret
     return Cluster(world.grpc_address, token=secret)

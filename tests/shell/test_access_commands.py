@@ -149,3 +149,5 @@ def test_tokens_that_nobody_uses_are_found(pvc: Any, world: World) -> None:
     shown = pvc("token", "info", "seldom").out
     assert re.search(r"Last used: +100d", shown) and re.search(r"From: +10.0.0.7", shown)
     assert pvc("token", "list", "--filter", "last-used>90d", "-f", "name").out.split() == ["seldom"]
+    for name in ("lately", "seldom", "never"):
+        assert pvc("token", "revoke", name, "--yes").code == 0
