@@ -418,9 +418,13 @@ TOKEN = (
     Column("ROLE", lambda r, v: enum_word(r, "role"), path="role"),
     Column("EXPIRES", lambda r, v: when(r, "expire_time") or "never", path="expire_time"),
     AGE,
+    Column("LAST USED", lambda r, v: ago(r.last_used, "time", v) or "never", WIDE, right=True,
+           path="last_used.time", is_age=True),
+    Column("FROM", lambda r, v: r.last_used.address, WIDE, path="last_used.address"),
+    Column("NODE", lambda r, v: last(r.last_used.node), RECORD, path="last_used.node"),
     Column("DESCRIPTION", lambda r, v: r.description, elastic=True, path="description"),
     *COMMON,
-)
+)  # fmt: skip
 
 VERDICT = (
     Column("NODE", lambda r, v: last(r.node)),
@@ -487,6 +491,8 @@ SETTINGS = (
            f"{r.migrations_per_cluster} in the cluster"),
     Column("AUTO BALANCE", lambda r, v: "on" if r.auto_balance else "off"),
     Column("BALANCE THRESHOLD", lambda r, v: f"{r.balance_threshold_percent} %"),
+    Column("AUDIT LOG", lambda r, v: f"the newest {r.audit_kept_entries} entries of "
+           f"{r.audit_kept_days} days"),
 )  # fmt: skip
 WHOAMI = (
     Column("CALLER", lambda r, v: r.caller),

@@ -7,6 +7,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.coordinator.v1 import coordinator_service_pb2_grpc as api_grpc
 from pvc.core.v1 import operation_pb2
+from pvc.gateway.v1 import gateway_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
@@ -67,7 +68,8 @@ def cluster_of(snapshot: Snapshot, name: str) -> cluster_pb2.Cluster:
     health.count_vms(cluster, vms)
     health.count_room(cluster, load_of(world_of(snapshot)))
     pools, networks = snapshot.rows(storage_pb2.Pool), snapshot.rows(network_pb2.Network)
-    faults = health.faults(cluster.leader, nodes, vms, pools, networks)
+    gateways = snapshot.rows(gateway_pb2.Gateway)
+    faults = health.faults(cluster.leader, nodes, vms, pools, networks, gateways)
     found = sorted([*faults, *health.no_room(cluster), *health.stance(cluster)], reverse=True)
     cluster.health = found[0][0] if found else cluster_pb2.Cluster.HEALTH_OK
     cluster.faults.extend(text for _, text in found)

@@ -11,12 +11,14 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from pvc.compute.v1 import vm_pb2
+from pvc.coordinator.v1.cluster_pb2 import ClusterIdentity
 from pvc.core.v1 import event_pb2, operation_pb2, reason_pb2
 from pvc.gateway.v1 import audit_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.decide import decide
 from services.coordinator.core.expire import ROWS_AT_ONCE, expired
 from services.coordinator.core.leaving import belongings
+from services.coordinator.core.limits import limits_of
 from services.coordinator.core.nodes import is_restless
 from services.coordinator.core.plan import (
     DecideCluster,
@@ -227,12 +229,14 @@ class Coordinator:
         self._expired_at = self._clock.monotonic()
         for _ in range(EXPIRE_ROUNDS_MAX):
             snapshot = self._store.snapshot()
+            cluster = snapshot.find(ClusterIdentity, rows.THIS_CLUSTER) or ClusterIdentity()
             old = expired(
                 self._clock.now(),
                 snapshot.rows(operation_pb2.Operation),
                 snapshot.rows(event_pb2.Event),
                 snapshot.rows(operation_pb2.AnsweredRequest),
                 snapshot.rows(audit_pb2.AuditEntry),
+                limits_of(cluster.spec),
             )
             if old:
                 self._store.commit([Delete(row.name, row.meta.etag) for row in old], held_by=lease)

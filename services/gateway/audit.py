@@ -31,7 +31,7 @@ CHANGED = ("vm", "pool", "network", "volume", "node", "token")
 SHOWN_MAX = 200
 """Characters of what a caller wrote in the log: it is written down before it is checked."""
 KEPT_MAX = 500
-REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "RATE_LIMITED")
+REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "RATE_LIMITED", "AUDIT_FAILED")
 """The door's own reasons; no service gives them."""
 
 

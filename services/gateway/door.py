@@ -27,6 +27,7 @@ from services.gateway.methods import Method
 from services.gateway.passed_on import PassedOn
 from services.gateway.recorder import Recorder
 from services.gateway.routing import node_for
+from services.gateway.uses import Uses
 from services.gateway.visit import Pair, Visit
 from services.mesh.clock import Clock
 from services.mesh.desk import CALLER, MIN_REVISION
@@ -65,7 +66,7 @@ class Door:
 
     def __init__(
         self, store: Store, clock: Clock, peers: Peers, limits: Limits, recorder: Recorder,
-        node: str,
+        uses: Uses, node: str,
     ) -> None:  # fmt: skip
         """node: whose door it is, "nodes/n1"."""
         self._store = store
@@ -73,6 +74,7 @@ class Door:
         self._peers = peers
         self._limits = limits
         self._recorder = recorder
+        self._uses = uses
         self._node = node
         self._streams = Streams(store, clock, self._ask_again)
         self._passed_on = PassedOn(store)
@@ -103,6 +105,7 @@ class Door:
         elif not visit.local:
             self._limits.count_entry(visit.peer, visit.caller, now_s)
             self._limits.count_request(visit.caller, now_s)
+            self._uses.note(visit.caller, visit.peer)
         access.authorize(visit.caller, visit.method)
 
     def _caller(self, visit: Visit) -> Caller:
@@ -116,7 +119,8 @@ class Door:
 
     async def answers(self, visit: Visit, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The answers to the requests of an admitted visit; exactly one when the method does not
-        stream them. Raises PvcError or grpc.aio.AioRpcError."""
+        stream them. Raises PvcError or grpc.aio.AioRpcError. It is written down before it goes on.
+        """
         method = visit.method
         with ExitStack() as until:
             lasts = method.server_streaming or method.client_streaming
@@ -126,7 +130,7 @@ class Door:
             channel = self._channel(visit, first)
             if method.mutates or method.audited:
                 visit.entry = self._entry(visit)
-                self._recorder.begin(visit.entry)
+                await self._recorder.let_in(visit.entry, changes=method.mutates)
             call = self._call(channel, visit, first, requests)
             until.callback(self._passed_on.ended, visit)
             until.callback(call.cancel)
@@ -153,6 +157,7 @@ class Door:
 
     def _ask_again(self, visit: Visit) -> None:
         visit.caller = self._caller(visit)
+        self._uses.note(visit.caller, visit.peer)
         access.authorize(visit.caller, visit.method)
         self._check_place(visit)
 

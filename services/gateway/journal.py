@@ -12,6 +12,7 @@ import base64
 import binascii
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,8 @@ class Left:
 
 
 class Journal:
-    """One process writes it at a time. All verbs raise OSError. Not for several threads."""
+    """One process writes it at a time. All verbs raise OSError, and may hang as the disk does. For
+    one thread, but for `sync`, which another may call, and what is only looked at."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -47,14 +49,22 @@ class Journal:
         self._unsynced = False
         self._needed = 0
         """Its size when it was last written anew."""
+        self._swapping = threading.Lock()
+        """Held while `_file` becomes another."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._path
+
+    @property
+    def is_large(self) -> bool:
+        """Worth to be written anew, with what is still needed."""
+        return self.size >= max(REWRITTEN_FROM_BYTES, 2 * self._needed)
 
     def open(self) -> Left:
-        """Reads what is there and begins to write after it."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = self._path.read_bytes() if self._path.exists() else b""
-        left = _read(content)
-        self._rewrite(left.going.values(), left.ended.values())
-        return left
+        """Reads what is there; writing goes on after it."""
+        return _read(self._path.read_bytes() if self._path.exists() else b"")
 
     def begin(self, entry: AuditEntry) -> None:
         """A call is let in."""
@@ -68,28 +78,45 @@ class Journal:
         """Those entries are in the state, or not wanted there."""
         self._write(f"kept {' '.join(names)}\n".encode())
 
-    def tidy(self, going: Iterable[AuditEntry], ended: Iterable[AuditEntry]) -> None:
-        """Makes the file smaller if it is large; these are all that is still needed of it."""
-        if self.size >= max(REWRITTEN_FROM_BYTES, 2 * self._needed):
-            self._rewrite(going, ended)
+    def rewrite(self, going: Iterable[AuditEntry], ended: Iterable[AuditEntry]) -> None:
+        """The file is anew, and has these alone. The new one is whole before it takes the place of
+        the old one; that it outlives a failure of the machine is for the next `sync` to see to."""
+        self._make_folder()
+        partial = self._path.with_name(f"{self._path.name}.new")
+        try:
+            _write_whole(partial, going, ended)
+            partial.replace(self._path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # it may have taken the last room
+            raise
+        self.close()
+        self._reopen()
+        self._needed, self._unsynced = self.size, True
 
     def sync(self) -> None:
         """What was written outlives a failure of the machine from now on."""
-        if self._file >= 0 and self._unsynced:
+        with self._swapping:
+            if self._file < 0 or not self._unsynced:
+                return
             self._unsynced = False
-            os.fdatasync(self._file)
+            descriptor = os.dup(self._file)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Writes no more."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        with self._swapping:
+            descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _write(self, line: bytes) -> None:
         if self._file < 0:
             self._reopen()
-        self._unsynced = True
         written = os.write(self._file, line)
+        self._unsynced = True
         self.size += written
         if written < len(line):
             self._reopen_after(written)
@@ -101,26 +128,33 @@ class Journal:
         raise OSError("there is no room for a whole line")
 
     def _reopen(self) -> None:
-        self._file = os.open(
+        """What follows begins on a line of its own, though a death cut the last one short."""
+        self._make_folder()
+        descriptor = os.open(
             self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
-        self.size = os.fstat(self._file).st_size
+        try:
+            self.size = os.fstat(descriptor).st_size
+            if self.size:
+                self.size += os.write(descriptor, b"\n")
+        except OSError:
+            os.close(descriptor)
+            raise
+        with self._swapping:
+            self._file = descriptor
 
-    def _rewrite(self, going: Iterable[AuditEntry], ended: Iterable[AuditEntry]) -> None:
-        """The new file is whole before it takes the place of the old one. That it outlives a
-        failure of the machine is for the next `sync` to see to."""
-        partial = self._path.with_name(f"{self._path.name}.new")
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            for entry in going:
-                file.write(_line("begin", entry))
-            for entry in ended:
-                file.write(_line("ended", entry))
-        partial.replace(self._path)
-        self.close()
-        self._reopen()
-        self._needed, self._unsynced = self.size, True
+    def _make_folder(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _write_whole(path: Path, going: Iterable[AuditEntry], ended: Iterable[AuditEntry]) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        for entry in going:
+            file.write(_line("begin", entry))
+        for entry in ended:
+            file.write(_line("ended", entry))
 
 
 def _line(sign: str, entry: AuditEntry) -> bytes:
@@ -152,5 +186,5 @@ def _lines(content: bytes) -> Iterator[tuple[str, str]]:
         sign, _, rest = line.partition(" ")
         if sign in ("begin", "ended", "kept"):
             yield sign, rest
-        else:
+        elif line:
             log.warning("a line of the audit journal cannot be read: %.40s…", line)

@@ -12,6 +12,8 @@ from services.gateway.doors import Doors, Settings, is_loopback
 from services.gateway.limits import Bounds, Limits
 from services.gateway.recorder import PERIOD_S, Recorder
 from services.gateway.tokens import AccessService
+from services.gateway.uses import PERIOD_S as USES_PERIOD_S
+from services.gateway.uses import Uses
 from services.mesh.clock import Clock
 from services.mesh.config import Config
 from services.mesh.desk import Desk
@@ -60,6 +62,7 @@ def build_on(ground: Ground) -> Parts:
         cluster_name=config.cluster.name,
         version=VERSION,
         journal=Path(config.node.state_dir) / "gateway" / JOURNAL,
+        strict=config.audit.strict,
     )
 
 
@@ -73,19 +76,25 @@ def build(
     cluster_name: str,
     version: str,
     journal: Path | None = None,
+    strict: bool = False,
 ) -> Parts:
     """node: "nodes/n1". journal: the file of calls that are not in the state yet; without one those
-    of a process that dies are forgotten. Raises INVALID_CONFIG."""
+    of a process that dies are forgotten. strict: no change is let in that is not in it.
+    Raises INVALID_CONFIG."""
     desk = Desk(store, clock, node)
-    recorder = Recorder(store, clock, node, journal)
-    door = Door(store, clock, peers, Limits(settings.bounds), recorder, node)
+    recorder = Recorder(store, clock, node, journal, strict=strict)
+    uses = Uses(store, clock, node)
+    door = Door(store, clock, peers, Limits(settings.bounds), recorder, uses, node)
     access = AccessService(desk, cluster_name, version)
     return Parts(
         servicers=(
             (api_grpc.add_AccessServiceServicer_to_server, access),
             (audit_grpc.add_AuditServiceServicer_to_server, AuditService(desk, recorder)),
         ),
-        loops=(Loop("audit", recorder.step, PERIOD_S, ()),),
+        loops=(
+            Loop("audit", recorder.step, PERIOD_S, ()),
+            Loop("token-uses", uses.step, USES_PERIOD_S, ()),
+        ),
         doors=(Doors(settings, door),),
-        close=(recorder.close,),
+        close=(recorder.close, uses.close),
     )

@@ -11,11 +11,12 @@ from pvc.core.v1 import event_pb2, options_pb2, reason_pb2
 from pvc.gateway.v1 import access_service_pb2 as pb
 from pvc.gateway.v1 import token_pb2
 from services.gateway.access import expired, role_name, secret_hash
+from services.gateway.token_view import use_of
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import nearest, not_found, refuse, shown
 from services.mesh.masks import take
 from services.mesh.rows import check_etag, copied, event, new_meta
-from services.state.store import Delete, Put, Snapshot
+from services.state.store import ANY_VERSION, Delete, Put, Snapshot
 
 Token = token_pb2.Token
 
@@ -89,7 +90,8 @@ def planned_removal(snapshot: Snapshot, request: pb.DeleteTokenRequest, call: Ca
     check_etag(token, request.etag)
     why = LAST if _is_last_admin(snapshot, token, call.now) else ""
     told = _told(call, token, "revoked", why)
-    return Mutation([Delete(token.name, token.meta.etag), told], pb.DeleteTokenResponse())
+    gone = [Delete(token.name, token.meta.etag), Delete(use_of(token.name), ANY_VERSION)]
+    return Mutation([*gone, told], pb.DeleteTokenResponse())
 
 
 def expiry(now: Timestamp, ttl: Duration) -> Timestamp:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 from pvc.core.v1 import meta_pb2, options_pb2, reason_pb2
@@ -20,9 +21,11 @@ from services.gateway.token_edits import (
     planned_update,
     without_hash,
 )
+from services.gateway.token_view import TokenView
+from services.mesh import query
 from services.mesh.clock import Clock
 from services.mesh.desk import CALLER, Call, Context, Desk, Mutation
-from services.mesh.errors import refuse
+from services.mesh.errors import not_found, refuse
 from services.state.store import ANY_VERSION, Put, Snapshot, Store
 
 Token = token_pb2.Token
@@ -37,6 +40,7 @@ class AccessService(grpc_pb.AccessServiceServicer):
 
     def __init__(self, desk: Desk, cluster: str, version: str) -> None:
         self._desk = desk
+        self._tokens = TokenView(desk.store)
         self._cluster = cluster
         self._version = version
 
@@ -73,25 +77,32 @@ class AccessService(grpc_pb.AccessServiceServicer):
 
     async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> Token:
         """See the contract."""
-        return await self._desk.get(Token, request, context)
+        row = self._tokens.seen(await self._desk.fresh(context)).find(Token, request.name)
+        if row is None:
+            raise not_found(request.name)
+        return query.masked(row, request.read_mask)
 
     async def ListTokens(
         self, request: pb.ListTokensRequest, context: Context
     ) -> pb.ListTokensResponse:
         """See the contract."""
-        return await self._desk.list(Token, request, pb.ListTokensResponse, context)
+        snapshot = self._tokens.seen(await self._desk.fresh(context))
+        return query.page(snapshot, Token, request, pb.ListTokensResponse)
 
     async def WatchTokens(
         self, request: pb.WatchTokensRequest, context: Context
     ) -> AsyncIterator[pb.WatchTokensResponse]:
         """See the contract."""
-        answers = self._desk.watch(Token, request, pb.WatchTokensResponse, context)
-        async for answer in answers:
-            yield answer
+        await self._desk.fresh(context)
+        answers = query.follow(self._tokens, Token, request, pb.WatchTokensResponse)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer
 
     async def UpdateToken(self, request: pb.UpdateTokenRequest, context: Context) -> Token:
         """See the contract."""
-        return without_hash(await self._desk.mutate(request, Token, planned_update, context))
+        after = await self._desk.mutate(request, Token, planned_update, context)
+        return without_hash(self._tokens.shown(after))
 
     async def DeleteToken(
         self, request: pb.DeleteTokenRequest, context: Context

@@ -170,6 +170,15 @@ class GatewaySection(Section, frozen=True, kw_only=True):
             yield "allowed_origins", 'be a list of origins like "https://pvc.example.org:8443"'
 
 
+class AuditSection(Section, frozen=True, kw_only=True):
+    """How the gateway writes down who does what."""
+
+    strict: bool = False
+    """What happens to calls that would change something while the journal cannot be written, as on
+    a disk that is full or hangs. false: they go on, and their number is told; true: they are
+    refused. Calls that only read go on in any case."""
+
+
 class ComputeSection(Section, frozen=True, kw_only=True):
     """Virtual machines on this node."""
 
@@ -261,6 +270,7 @@ class Config:
     state: StateSection
     mesh: MeshSection
     gateway: GatewaySection
+    audit: AuditSection
     compute: ComputeSection
     storage: StorageSection
     network: NetworkSection
@@ -308,6 +318,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "state": StateSection,
     "mesh": MeshSection,
     "gateway": GatewaySection,
+    "audit": AuditSection,
     "compute": ComputeSection,
     "storage": StorageSection,
     "network": NetworkSection,

@@ -19,7 +19,7 @@ from services.mesh import masks
 from services.mesh.contract import descriptor, holding
 from services.mesh.filters import Test, compiled
 from services.mesh.selection import selected, selects
-from services.state.store import Commit, Row, Snapshot, Store, Watch
+from services.state.store import Commit, Readable, Row, Snapshot, Watch
 
 A = TypeVar("A", bound=Message)
 
@@ -62,7 +62,7 @@ class Wake:
 
 
 @contextmanager
-def woken_by(store: Store) -> Iterator[Wake]:
+def woken_by(store: Readable) -> Iterator[Wake]:
     """A Wake that the store sets for as long as the context lasts."""
     wake = Wake()
     forget = store.on_change(wake)
@@ -72,7 +72,7 @@ def woken_by(store: Store) -> Iterator[Wake]:
         forget()
 
 
-async def arrival(store: Store, revision: int, timeout_s: float) -> Snapshot:
+async def arrival(store: Readable, revision: int, timeout_s: float) -> Snapshot:
     """The newest snapshot, as soon as it is at `revision` or later, or after the timeout."""
     snapshot = store.snapshot()
     if snapshot.revision >= revision:
@@ -131,7 +131,7 @@ class _Stream:
 
 
 async def follow(
-    store: Store,
+    store: Readable,
     kind: type[Message],
     request: Any,
     response: type[A],
@@ -167,7 +167,7 @@ async def follow(
 
 
 async def _live(
-    store: Store, watch: Watch, stream: _Stream, begin: int, bookmark_period_s: float
+    store: Readable, watch: Watch, stream: _Stream, begin: int, bookmark_period_s: float
 ) -> AsyncGenerator[Any, None]:
     """Changes after revision `begin`; a bookmark once all there is was sent, and after every
     period of quiet."""

@@ -24,7 +24,7 @@ from pvc.core.v1 import (
     secret_pb2,
     store_pb2,
 )
-from pvc.gateway.v1 import audit_pb2, token_pb2
+from pvc.gateway.v1 import audit_pb2, gateway_pb2, token_pb2
 from pvc.network.v1 import network_pb2
 from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_pb2
@@ -39,6 +39,7 @@ _FILES = (
     secret_pb2,
     token_pb2,
     audit_pb2,
+    gateway_pb2,
     network_pb2,
     image_pb2,
     storage_pb2,

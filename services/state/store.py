@@ -165,23 +165,11 @@ class Watch(Protocol):
     def close(self) -> None: ...
 
 
-class Store(Protocol):
-    """The state. All methods may be called from any thread; reads never wait, `commit` takes
-    milliseconds, and at most some seconds when the store does not answer."""
+class Readable(Protocol):
+    """What readers of the state ask for, from any thread. Nothing of it waits."""
 
     def snapshot(self) -> Snapshot:
         """The newest state that this process has heard of."""
-        ...
-
-    def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
-        """Writes all changes or none; returns the revision. No changes: the current revision, but a
-        lease that is named is still checked. No row may be named twice. Raises Conflict, or
-        PvcError NOT_LEADER, TOO_LARGE, OUT_OF_SPACE, STORE_UNAVAILABLE."""
-        ...
-
-    def wait(self, revision: int, timeout_s: float) -> None:
-        """Returns once the snapshot is at `revision` or later. Raises PvcError STORE_UNAVAILABLE on
-        timeout."""
         ...
 
     def watch(self, after: int) -> Watch:
@@ -193,6 +181,22 @@ class Store(Protocol):
         """Has `wake` called after every change of rows or leases, until the function that is
         returned is called. It may be called from any thread: it must be quick, and may read the
         snapshot but call nothing else here."""
+        ...
+
+
+class Store(Readable, Protocol):
+    """The state. All methods may be called from any thread; reads never wait, `commit` takes
+    milliseconds, and at most some seconds when the store does not answer."""
+
+    def commit(self, changes: Sequence[Change], held_by: Lease | None = None) -> int:
+        """Writes all changes or none; returns the revision. No changes: the current revision, but a
+        lease that is named is still checked. No row may be named twice. Raises Conflict, or
+        PvcError NOT_LEADER, TOO_LARGE, OUT_OF_SPACE, STORE_UNAVAILABLE."""
+        ...
+
+    def wait(self, revision: int, timeout_s: float) -> None:
+        """Returns once the snapshot is at `revision` or later. Raises PvcError STORE_UNAVAILABLE on
+        timeout."""
         ...
 
     def acquire(self, name: str, holder: str, heir_of: str = "") -> Lease | None:

@@ -157,6 +157,18 @@ class Milliseconds(click.ParamType[int]):
     type=int,
     help="How uneven the nodes may be used.",
 )
+@field(
+    "ClusterSpec.audit_kept_days",
+    "--audit-days",
+    type=int,
+    help="How long entries of the audit log are kept.",
+)
+@field(
+    "ClusterSpec.audit_kept_entries",
+    "--audit-entries",
+    type=int,
+    help="How many of them are kept.",
+)
 @dry_run_option
 @format_option
 def set_(session: Any, dry_run: bool, format: Output, **given: Any) -> None:

@@ -10,7 +10,9 @@ import click
 
 from shell import columns
 from shell.answers import tell
-from shell.commands.shared import add_info, add_list
+from shell.commands.shared import add_info
+from shell.listing import Listing, show_list
+from shell.query import before
 from shell.render import Output
 from shell.tree import (
     Command,
@@ -20,6 +22,7 @@ from shell.tree import (
     command,
     dry_run_option,
     format_option,
+    list_options,
     name_argument,
     options,
     yes_option,
@@ -44,7 +47,15 @@ def token() -> None:
     """Tokens that let callers in."""
 
 
-add_list(token, "tokens", "tokens", columns.TOKEN, "pvc token list")
+@command(token, "list", "pvc token list", "pvc token list -f wide", "pvc token list --unused 90d")
+@click.option("--unused", type=Span(), help="Not used for so long, or never: 90d.")
+@list_options
+def list_tokens(session: Any, asked: Listing, unused: int | None) -> None:
+    """List tokens; PATTERN for the name may have stars. With -f wide, when each was last used."""
+    terms = [] if unused is None else [f'NOT last_used.time >= "{before(session, unused)}"']
+    show_list(session, asked, session.cluster.tokens, columns.TOKEN, path="tokens", terms=terms)
+
+
 add_info(token, "tokens", columns.TOKEN, "pvc token info ann")
 
 

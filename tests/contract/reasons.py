@@ -254,6 +254,7 @@ ELSEWHERE: Mapping[str, str] = {
     "INVALID_CONFIG": "tests/mesh/test_config.py",
     "MIGRATION_FAILED": "tests/coordinator/test_moves.py",
     "RATE_LIMITED": "tests/gateway/test_limits.py",
+    "AUDIT_FAILED": "tests/gateway/test_hanging_disk.py",
     "NOT_LEADER": "tests/state/test_store.py",
     "SCHEMA_TOO_NEW": "tests/state/test_schema.py",
 }

@@ -69,7 +69,7 @@ QUIET_S = 0.03
 REDFISH = cluster_pb2.PowerControl.PROTOCOL_REDFISH
 ROLES = {"ann": options_pb2.ROLE_VIEWER, "bob": options_pb2.ROLE_OPERATOR, "eve": 3}
 """Token → what it may do."""
-ROUND_THE_CLOCK = ("nodes", "auditEntries")
+ROUND_THE_CLOCK = ("nodes", "auditEntries", "tokenUses")
 """Collections that are written without anybody asking for it, events of which are too."""
 
 
@@ -307,8 +307,9 @@ class Whole:
 
 
 def asked(row: Any) -> Any:
-    """A row without what its agent tells of it from time to time: how full a pool is."""
-    if not row.name.startswith("pools/") or row.name.count("/") > 1:
+    """A row without what its agent tells of it when it comes to it: how full a pool is, which
+    generation of a VM it has seen."""
+    if not row.name.startswith(("pools/", "vms/")) or row.name.count("/") > 1:
         return row
     other = copied(row)
     other.ClearField("status")

@@ -12,19 +12,19 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2
 from pvc.gateway.v1.audit_pb2 import AuditEntry
+from pvc.gateway.v1.gateway_pb2 import Gateway
 from services.coordinator import loop
 from services.coordinator.cluster_service import cluster_of
 from services.coordinator.core import decide
 from services.coordinator.core.expire import (
-    AUDITED_KEPT_MAX,
-    AUDITED_KEPT_S,
+    DAY_S,
     EVENTS_KEPT_MAX,
     OPERATIONS_KEPT_S,
-    REFUSALS_KEPT_MAX,
     REQUESTS_KEPT_MAX,
     ROWS_AT_ONCE,
     expired,
 )
+from services.coordinator.core.limits import DEFAULTS, Limits
 from services.coordinator.core.methods import REMOVE
 from services.coordinator.core.plan import Step
 from services.coordinator.core.rounds import Round
@@ -162,21 +162,58 @@ def test_events_are_bounded_in_number() -> None:
     ]
 
 
-def test_refusals_do_not_push_out_what_was_done() -> None:
-    done, refused = AuditEntry.OUTCOME_SUCCEEDED, AuditEntry.OUTCOME_REFUSED
-    kinds = [done] * 3 + [refused] * (REFUSALS_KEPT_MAX + 2) + [done] * AUDITED_KEPT_MAX
-    entries = [
-        AuditEntry(
-            name=f"auditEntries/{n:06}", outcome=kind, time=Timestamp(seconds=AUDITED_KEPT_S)
-        )
-        for n, kind in enumerate(kinds)
+def audited(*outcomes: AuditEntry.Outcome.ValueType) -> list[AuditEntry]:
+    """Entries of the audit log, written down on the first day."""
+    return [
+        AuditEntry(name=f"auditEntries/{n:06}", outcome=outcome, time=Timestamp(seconds=0))
+        for n, outcome in enumerate(outcomes)
     ]
-    now = Timestamp(seconds=AUDITED_KEPT_S)
-    few = entries[: REFUSALS_KEPT_MAX + 100]
+
+
+DONE, REFUSED = AuditEntry.OUTCOME_SUCCEEDED, AuditEntry.OUTCOME_REFUSED
+
+
+def test_refusals_do_not_push_out_what_was_done() -> None:
+    kept, refusals = DEFAULTS.audit_kept_entries, DEFAULTS.audit_kept_entries // 5
+    entries = audited(*[DONE] * 3, *[REFUSED] * (refusals + 2), *[DONE] * kept)
+    now = Timestamp(seconds=DEFAULTS.audit_kept_days * DAY_S)
+    few = entries[: refusals + 100]
     assert expired(now, [], [], [], few) == [entries[3], entries[4]], "the oldest refusals go"
     assert {x.name for x in expired(now, [], [], [], entries)} <= {x.name for x in entries[:2100]}
-    entries[-1].time.seconds = -1
+    now.seconds += 1
     assert expired(now, [], [], [], entries[-1:]) == entries[-1:], "it is too old"
+
+
+def test_how_much_of_the_audit_log_is_kept_is_a_setting() -> None:
+    limits = Limits(audit_kept_days=3, audit_kept_entries=100)
+    entries = audited(*[DONE] * 90, *[REFUSED] * 30)
+    now = Timestamp(seconds=3 * DAY_S)
+    gone = [x.name for x in expired(now, [], [], [], entries, limits)]
+    assert gone == [x.name for x in [*entries[:10], *entries[90:100]]]
+    now.seconds += 1
+    assert len(expired(now, [], [], [], entries, limits)) == len(entries)
+
+
+def test_the_leader_keeps_as_much_of_the_audit_log_as_it_is_told() -> None:
+    shared, agent = cluster()
+    entries = audited(*[DONE] * 130)
+    agent.commit([Put(row) for row in entries])
+    spec = cluster_pb2.ClusterSpec(audit_kept_entries=110)
+    agent.commit([Put(cluster_pb2.ClusterIdentity(name=rows.THIS_CLUSTER, spec=spec))])
+    Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1").step()
+    left = [x.name for x in agent.snapshot().rows(AuditEntry)]
+    assert left == [x.name for x in entries[20:]]
+
+
+def test_a_fault_of_a_gateway_is_one_of_the_cluster_while_its_node_is_there() -> None:
+    shared, agent = cluster()
+    agent.commit(
+        [Put(Gateway(name=f"gateways/{n}", faults=["it cannot write"])) for n in ("n1", "n9")]
+    )
+    Coordinator(MemoryStore(shared), ManualClock(), "nodes/n1").step()
+    seen = cluster_of(agent.snapshot(), "home")
+    assert list(seen.faults) == ["nodes/n1: it cannot write"]
+    assert seen.health == cluster_pb2.Cluster.HEALTH_WARNING
 
 
 def test_remembered_answers_are_bounded_in_number_too() -> None:

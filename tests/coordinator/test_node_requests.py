@@ -12,6 +12,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.coordinator.v1 import coordinator_service_pb2 as api
 from pvc.core.v1 import event_pb2, operation_pb2, secret_pb2
+from pvc.gateway.v1 import gateway_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core import cluster_edits, death, node_edits, node_tasks
 from services.coordinator.core.leaving import belongings
@@ -254,8 +255,9 @@ def test_all_that_was_a_nodes_own_goes_with_it(town: Town) -> None:
     town.put(storage_pb2.Pool(name="pools/ownother", spec={"node": "nodes/n1"}))
     town.put(storage_pb2.Volume(name="pools/ownother/volumes/a"))
     town.put(secret_pb2.Secret(name="secrets/power.n3"))
+    town.put(gateway_pb2.Gateway(name="gateways/n3"))
     gone = [change.name for change in belongings(town.store.snapshot(), "nodes/n3")]
-    assert gone == [*own, "secrets/power.n3"]
+    assert gone == [*own, "secrets/power.n3", "gateways/n3"]
 
 
 def test_the_last_coordinator_stays(town: Town) -> None:

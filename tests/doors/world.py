@@ -64,9 +64,10 @@ class World:
         store: Store | None = None,
         door_store: Store | None = None,
         secrets: Mapping[str, str] | None = None,
+        strict: bool = False,
     ) -> None:
         """store: the services' own; door_store: the gateway's, when it is a process of its own.
-        secrets: those of tokens that are there already."""
+        secrets: those of tokens that are there already. strict: see the gateway's build."""
         self.store: Store = store or MemoryStore()
         self.door_store = door_store or self.store
         self.clock = SystemClock()
@@ -77,7 +78,7 @@ class World:
         self.secrets = dict(secrets or {})
         if not secrets:
             self.secrets = {name: self._token(name, role) for name, role in ROLES.items()}
-        self.bounds = bounds
+        self.bounds, self.strict = bounds, strict
         self.run(self._start(work_s))
 
     def run(self, work: Awaitable[T], timeout_s: float = 20) -> T:
@@ -107,6 +108,7 @@ class World:
             cluster_name="test",
             version="2.0",
             journal=self.socket.parent / "audit.journal",
+            strict=self.strict,
         )
         for loop in gateway.loops:
             loop.start()
@@ -148,7 +150,7 @@ class World:
             await self.doors.stop(0)
             door = Door(
                 self.door_store, self.clock, self.peers, Limits(self.bounds),
-                self.doors._door._recorder, "nodes/n1",
+                self.doors._door._recorder, self.doors._door._uses, "nodes/n1",
             )  # fmt: skip
             self.doors = Doors(where, door)
             await self.doors.start()
@@ -185,11 +187,12 @@ def world_in(
     store: Store | None = None,
     door_store: Store | None = None,
     secrets: Mapping[str, str] | None = None,
+    strict: bool = False,
     **bounds: float,
 ) -> Iterator[World]:
     """bounds: of Bounds."""
     usual: dict[str, Any] = {"tries_per_s": 1000.0, "requests_per_s": 0, **bounds}
-    world = World(folder, work_s, Bounds(**usual), store, door_store, secrets)
+    world = World(folder, work_s, Bounds(**usual), store, door_store, secrets, strict)
     try:
         yield world
     finally:

@@ -31,6 +31,7 @@ from services.pvcd.init import init
 from services.state.memory import MemoryStore
 from tests.pvcd.test_init import written
 
+PATIENCE_S = 60.0
 SUCCEEDED, UNKNOWN = AuditEntry.OUTCOME_SUCCEEDED, AuditEntry.OUTCOME_UNKNOWN
 
 
@@ -44,7 +45,9 @@ def done(number: int) -> AuditEntry:
 
 
 def recorder(store: MemoryStore, path: Path) -> Recorder:
-    return Recorder(store, SystemClock(), "nodes/n1", path)
+    made = Recorder(store, SystemClock(), "nodes/n1", path)
+    assert made.written(PATIENCE_S), "what was left is read"
+    return made
 
 
 def rows(store: MemoryStore) -> dict[str, int]:
@@ -76,6 +79,7 @@ def test_a_process_that_dies_between_any_two_steps_loses_nothing(tmp_path: Path)
         )
         for step in steps[:cut]:
             step(first)
+        assert first.written(PATIENCE_S)
         second = recorder(store, path)
         second.step()
         assert rows(store) == outcome, cut
@@ -91,6 +95,7 @@ def test_a_commit_whose_answer_was_lost_is_not_written_again(tmp_path: Path) -> 
     first.end(done(1))
     first._kept = lambda batch: None  # type: ignore[method-assign]
     first.step()
+    assert first.written(PATIENCE_S)
     revision = store.snapshot().revision
     recorder(store, tmp_path / "j").step()
     assert store.snapshot().revision == revision and rows(store) == {"vms/1": SUCCEEDED}
@@ -134,7 +139,9 @@ def test_nobody_else_reads_it_and_it_stays_small(tmp_path: Path) -> None:
         keeper.begin(entry(number, message="x" * 400))
         keeper.end(entry(number, message="x" * 400, outcome=SUCCEEDED))
         if number % 100 == 0:
+            assert keeper.written(PATIENCE_S)
             keeper.step()
+    assert keeper.written(PATIENCE_S)
     file = tmp_path / "gateway" / "j"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
@@ -148,6 +155,7 @@ def test_a_full_disk_stops_nobody_and_is_told(
     store, path = MemoryStore(), tmp_path / "j"
     keeper = recorder(store, path)
     keeper.begin(entry(1))
+    assert keeper.written(PATIENCE_S)
     write, full = os.write, threading.Event()
 
     def writing(descriptor: int, line: bytes) -> int:
@@ -162,14 +170,20 @@ def test_a_full_disk_stops_nobody_and_is_told(
     for number in range(2, 50):
         keeper.begin(entry(number))
         keeper.end(done(number))
+    assert keeper.written(PATIENCE_S)
+    keeper.step()
+    keeper.step()
     complaints = [r for r in caplog.records if "cannot be written" in r.message]
     assert len(complaints) == 1 and complaints[0].levelno == logging.ERROR
-    keeper.step()
     (told,) = store.snapshot().rows(event_pb2.Event)
     assert told.severity == event_pb2.Event.SEVERITY_ERROR and told.subject == "nodes/n1"
     assert len(rows(store)) == 48, "they are in the state all the same"
+    assert keeper.written(PATIENCE_S)
+    keeper.step()  # writes the file anew, if a step before could not
+    assert keeper.written(PATIENCE_S)
     full.clear()
     keeper.end(done(1))
+    assert keeper.written(PATIENCE_S)
     assert list(Journal(path).open().ended) == ["auditEntries/00001"], "lines are whole again"
 
 
@@ -181,8 +195,9 @@ def test_a_journal_that_cannot_be_made_stops_nobody(
     keeper = recorder(store, tmp_path / "file" / "j")
     keeper.begin(entry(1))
     keeper.end(done(1))
+    assert keeper.written(PATIENCE_S)
     keeper.step()
-    assert rows(store) == {"vms/1": SUCCEEDED} and "Not a directory" in caplog.text
+    assert rows(store) == {"vms/1": SUCCEEDED} and "File exists" in caplog.text
     keeper.close()
 
 

@@ -160,7 +160,10 @@ ROWS: dict[str, tuple[list[Any], Any]] = {
     "token": (
         parsed(
             token_pb2.Token,
-            f"""name: "tokens/ann" {META} role: 2 expire_time {{ seconds: {NOW} }}""",
+            f"""name: "tokens/ann" {META} role: 2 expire_time {{ seconds: {NOW} }}
+            last_used {{ time {{ seconds: {NOW - 7200} }} address: "10.0.0.7"
+              node: "nodes/n1" }}""",
+            """name: "tokens/ci" role: 1 description: "Builds" """,
         ),
         columns.TOKEN,
     ),

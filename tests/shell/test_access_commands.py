@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from pvc.gateway.v1.token_pb2 import LastUse, Token, TokenUse
+from services.state.store import ANY_VERSION, Put
 from tests.doors.world import World, world_in
 from tests.shell import test_commands
 
@@ -117,3 +119,35 @@ def test_the_last_admin_is_revoked_knowingly(tmp_path: Path, monkeypatch: Any, c
         told = pvc("event", "list", "--subject", "tokens/eve", "--severity", "warning").out
         assert "root of a node still comes in" in told
         assert pvc("token", "create", "new", "--role", "admin").code == 0, "and root does"
+
+
+def test_tokens_that_nobody_uses_are_found(pvc: Any, world: World) -> None:
+    for name, days in (("lately", 1), ("seldom", 100)):
+        assert pvc("token", "create", name, "--role", "viewer").code == 0
+        row = world.store.snapshot().find(Token, f"tokens/{name}")
+        assert row is not None
+        use = LastUse(address="10.0.0.7", node="nodes/n1")
+        use.time.FromSeconds(int(time.time()) - days * 86400)
+        told = TokenUse(name=f"tokenUses/{name}", token_uid=row.meta.uid, last_used=use)
+        told.meta.etag = ANY_VERSION
+        world.store.commit([Put(told)])
+    assert pvc("token", "create", "never", "--role", "viewer").code == 0
+    names = pvc("token", "list", "--unused", "90d", "-f", "name").out.split()
+    assert {"seldom", "never"} <= set(names) and "lately" not in names
+    wide = pvc("token", "list", "seldom", "-f", "wide").out.splitlines()
+    assert wide[0].split() == [
+        "NAME",
+        "ROLE",
+        "EXPIRES",
+        "AGE",
+        "LAST",
+        "USED",
+        "FROM",
+        "DESCRIPTION",
+    ]
+    assert wide[1].split()[-2:] == ["100d", "10.0.0.7"]
+    shown = pvc("token", "info", "seldom").out
+    assert re.search(r"Last used: +100d", shown) and re.search(r"From: +10.0.0.7", shown)
+    assert pvc("token", "list", "--filter", "last-used>90d", "-f", "name").out.split() == ["seldom"]
+    for name in ("lately", "seldom", "never"):
+        assert pvc("token", "revoke", name, "--yes").code == 0

@@ -68,7 +68,7 @@ WAYS: Sequence[str] = (
     "node confirm-dead {node} --why unplugged --yes",
     "cluster set --reserve-nodes 1 --fence-max-percent 30 --fence-delay 1s --restart-grace 30s "
     "--migrations-per-node 3 --migrations-per-cluster 9 --auto-balance --balance-threshold 30 "
-    "--dry-run",
+    "--audit-days 30 --audit-entries 1000 --dry-run",
     "cluster maintenance on --dry-run",
     "cluster ha disarm --dry-run",
     "network create {new} --ipnet 10.9.0.0/24 --gateway 10.9.0.1 --dhcp-start 10.9.0.10 "
@@ -268,6 +268,7 @@ LINES: Sequence[tuple[str, str]] = (
     ("volume resize local/x 1K", "SIZE': must be between 1M and 64T (got 1K)"),
     ("network create lan --mtu 10", "must be between 576 and 9216 (got 10)"),
     ("cluster set --fence-max-percent 101", "--fence-max-percent': must be between 1 and 100"),
+    ("cluster set --audit-entries 99", "--audit-entries': must be between 100 and 50000"),
     ("node update n1 --max-vms 10001", "--max-vms': must be between 1 and 10000"),
     ("pool create p --path relative", "--path': must be an absolute path"),
     ("snapshot create local/x UPPER", "SNAPSHOT]': must be lower-case letters"),

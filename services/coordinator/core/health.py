@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
+from pvc.gateway.v1 import gateway_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.capacity import Load
@@ -21,6 +22,7 @@ from services.coordinator.core.world import (
     WANT_MEMORY,
     is_online,
     memory_of,
+    short,
 )
 
 Health = cluster_pb2.Cluster
@@ -110,12 +112,19 @@ def faults(
     vms: Iterable[vm_pb2.Vm],
     pools: Iterable[storage_pb2.Pool],
     networks: Iterable[network_pb2.Network],
+    gateways: Iterable[gateway_pb2.Gateway] = (),
 ) -> Iterable[tuple[Health.Health.ValueType, str]]:
     """What wants a person's attention, each with how much."""
     if not leader:
         yield Health.HEALTH_ERROR, "no coordinator leads"
+    online = set()
     for node in nodes:
         yield from node_faults(node)
+        online |= {short(node.name)} if is_online(node) else set()
+    for gateway in gateways:
+        name = short(gateway.name)
+        if name in online:
+            yield from ((Health.HEALTH_WARNING, f"nodes/{name}: {x}") for x in gateway.faults)
     for pool in pools:
         if pool.status.state == storage_pb2.PoolStatus.STATE_FAILED:
             yield Health.HEALTH_ERROR, f"{pool.name} cannot be used: {pool.status.why}"

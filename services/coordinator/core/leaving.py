@@ -9,6 +9,7 @@ from typing import Any
 
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2, secret_pb2
+from pvc.gateway.v1 import gateway_pb2
 from pvc.storage.v1 import storage_pb2
 from services.coordinator.core.joining import Join, joins_name
 from services.coordinator.core.methods import REMOVE
@@ -78,13 +79,19 @@ def _done(round: Round, operation: Operation, node: Node) -> Operation:
 
 def belongings(snapshot: Snapshot, node: str) -> list[Delete]:
     """What goes with a node: the pools on its own disks with all that they held, the password of
-    its controller, its token."""
+    its controller, its token, what its gateway told of itself."""
     pools = [pool for pool in snapshot.rows(storage_pb2.Pool) if pool.spec.node == node]
     gone: list[Any] = list(pools)
     for pool in pools:
         gone += snapshot.rows(storage_pb2.Volume, pool.name)
         gone += snapshot.rows(storage_pb2.Snapshot, pool.name)
-    for kind, name in ((secret_pb2.Secret, secret_name(node)), (Join, joins_name(node))):
+    gateway = f"gateways/{short(node)}"
+    its: tuple[tuple[type[Any], str], ...] = (
+        (secret_pb2.Secret, secret_name(node)),
+        (Join, joins_name(node)),
+        (gateway_pb2.Gateway, gateway),
+    )
+    for kind, name in its:
         if (row := snapshot.find(kind, name)) is not None:
             gone.append(row)
     return [Delete(row.name, row.meta.etag) for row in gone]

@@ -18,6 +18,8 @@ class Limits:
     migrations_per_node: int = 2
     migrations_per_cluster: int = 8
     balance_threshold_percent: int = 20
+    audit_kept_days: int = 90
+    audit_kept_entries: int = 10_000
 
 
 DEFAULTS = Limits()

@@ -227,6 +227,12 @@ class Unreachable(Unavailable):
     reason = "UNREACHABLE"
 
 
+class AuditFailed(Unavailable):
+    """The gateway cannot write down who changes what, and lets no change in: nothing was done."""
+
+    reason = "AUDIT_FAILED"
+
+
 class RateLimited(PvcError):
     """This caller asks too often."""
 

@@ -922,6 +922,8 @@ class ClusterSpec(_message.Message):
     MIGRATIONS_PER_CLUSTER_FIELD_NUMBER: _builtins.int
     AUTO_BALANCE_FIELD_NUMBER: _builtins.int
     BALANCE_THRESHOLD_PERCENT_FIELD_NUMBER: _builtins.int
+    AUDIT_KEPT_DAYS_FIELD_NUMBER: _builtins.int
+    AUDIT_KEPT_ENTRIES_FIELD_NUMBER: _builtins.int
     maintenance: _builtins.bool
     """In maintenance: no node is fenced, nothing is restarted elsewhere or balanced. VMs go on."""
     ha_disarmed: _builtins.bool
@@ -944,6 +946,10 @@ class ClusterSpec(_message.Message):
     """Move VMs by itself when the nodes are unevenly used."""
     balance_threshold_percent: _builtins.int
     """How uneven the nodes may be used before they are balanced: most used minus least used, in percent. Default 20."""
+    audit_kept_days: _builtins.int
+    """How long entries of the audit log are kept, in days. Default 90."""
+    audit_kept_entries: _builtins.int
+    """How many entries of the audit log are kept: the newest. A fifth of them at most are refusals. Default 10,000."""
     def __init__(
         self,
         *,
@@ -957,10 +963,12 @@ class ClusterSpec(_message.Message):
         migrations_per_cluster: _builtins.int = ...,
         auto_balance: _builtins.bool = ...,
         balance_threshold_percent: _builtins.int = ...,
+        audit_kept_days: _builtins.int = ...,
+        audit_kept_entries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_balance", b"auto_balance", "balance_threshold_percent", b"balance_threshold_percent", "fence_delay_ms", b"fence_delay_ms", "fence_max_percent", b"fence_max_percent", "ha_disarmed", b"ha_disarmed", "maintenance", b"maintenance", "migrations_per_cluster", b"migrations_per_cluster", "migrations_per_node", b"migrations_per_node", "reserve_nodes", b"reserve_nodes", "restart_grace_s", b"restart_grace_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_kept_days", b"audit_kept_days", "audit_kept_entries", b"audit_kept_entries", "auto_balance", b"auto_balance", "balance_threshold_percent", b"balance_threshold_percent", "fence_delay_ms", b"fence_delay_ms", "fence_max_percent", b"fence_max_percent", "ha_disarmed", b"ha_disarmed", "maintenance", b"maintenance", "migrations_per_cluster", b"migrations_per_cluster", "migrations_per_node", b"migrations_per_node", "reserve_nodes", b"reserve_nodes", "restart_grace_s", b"restart_grace_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,6 +100,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The controller of a node's power refused or did not answer; the message carries its words."""
     REASON_RATE_LIMITED: _Reason.ValueType  # 38
     """The caller asks too often: wait a moment and ask again."""
+    REASON_AUDIT_FAILED: _Reason.ValueType  # 39
+    """The gateway cannot write down who changes what, and is told to let no change in then. Nothing was done; another
+    node's gateway may do it.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The reason of an error, carried in google.rpc.ErrorInfo.reason (domain "pvc") beside a sentence for people. The
@@ -184,4 +188,8 @@ REASON_POWER_FAILED: Reason.ValueType  # 37
 """The controller of a node's power refused or did not answer; the message carries its words."""
 REASON_RATE_LIMITED: Reason.ValueType  # 38
 """The caller asks too often: wait a moment and ask again."""
+REASON_AUDIT_FAILED: Reason.ValueType  # 39
+"""The gateway cannot write down who changes what, and is told to let no change in then. Nothing was done; another
+node's gateway may do it.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

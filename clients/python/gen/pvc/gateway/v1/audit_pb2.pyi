@@ -68,7 +68,9 @@ class AuditEntry(_message.Message):
         OUTCOME_SUCCEEDED: AuditEntry._Outcome.ValueType  # 1
         """It was done, or the operation that does it was begun."""
         OUTCOME_REFUSED: AuditEntry._Outcome.ValueType  # 2
-        """The gateway turned it away: who called was not known, not allowed to, or asked too often."""
+        """The gateway turned it away: who called was not known, not allowed to, or asked too often; or it could not be
+        written down first, where it must be.
+        """
         OUTCOME_FAILED: AuditEntry._Outcome.ValueType  # 3
         """The service answered with an error."""
         OUTCOME_CANCELLED: AuditEntry._Outcome.ValueType  # 4
@@ -86,7 +88,9 @@ class AuditEntry(_message.Message):
     OUTCOME_SUCCEEDED: AuditEntry.Outcome.ValueType  # 1
     """It was done, or the operation that does it was begun."""
     OUTCOME_REFUSED: AuditEntry.Outcome.ValueType  # 2
-    """The gateway turned it away: who called was not known, not allowed to, or asked too often."""
+    """The gateway turned it away: who called was not known, not allowed to, or asked too often; or it could not be
+    written down first, where it must be.
+    """
     OUTCOME_FAILED: AuditEntry.Outcome.ValueType  # 3
     """The service answered with an error."""
     OUTCOME_CANCELLED: AuditEntry.Outcome.ValueType  # 4
@@ -147,7 +151,9 @@ class AuditEntry(_message.Message):
     message: _builtins.str
     """The error's sentence; for OUTCOME_UNKNOWN, why nobody knows."""
     count: _builtins.int
-    """How many calls this entry stands for: refusals that come in crowds are counted. 1 for all others."""
+    """How many calls this entry stands for: refusals that come in crowds are counted, and calls that could not be
+    written down in time. 1 for all others.
+    """
     @_builtins.property
     def meta(self) -> _meta_pb2.Meta:
         """Common part."""

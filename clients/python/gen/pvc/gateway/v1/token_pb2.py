@@ -28,7 +28,7 @@ from pvc.core.v1 import meta_pb2 as pvc_dot_core_dot_v1_dot_meta__pb2
 from pvc.core.v1 import options_pb2 as pvc_dot_core_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apvc/gateway/v1/token.proto\x12\x0epvc.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xa0\x02\n\x05Token\x12 \n\x04name\x18\x01 \x01(\tB\x0c\xca\xf3\x18\x08\x62\x06tokensR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12%\n\x04role\x18\x03 \x01(\x0e\x32\x11.pvc.core.v1.RoleR\x04role\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12+\n\x0b\x64\x65scription\x18\x05 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12-\n\x0bsecret_hash\x18\x06 \x01(\x0c\x42\x0c\xe2\x41\x01\x03\xca\xf3\x18\x04  h\x01R\nsecretHash:\x0e\xd2\xf3\x18\n\n\x06tokens\x10\x01\x42\x98\x01\n\x12\x63om.pvc.gateway.v1B\nTokenProtoP\x01Z\x1cpvc/pvc/gateway/v1;gatewayv1\xa2\x02\x03PGX\xaa\x02\x0ePvc.Gateway.V1\xca\x02\x0ePvc\\Gateway\\V1\xe2\x02\x1aPvc\\Gateway\\V1\\GPBMetadata\xea\x02\x10Pvc::Gateway::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apvc/gateway/v1/token.proto\x12\x0epvc.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pvc/core/v1/meta.proto\x1a\x19pvc/core/v1/options.proto\"\xdc\x02\n\x05Token\x12 \n\x04name\x18\x01 \x01(\tB\x0c\xca\xf3\x18\x08\x62\x06tokensR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12%\n\x04role\x18\x03 \x01(\x0e\x32\x11.pvc.core.v1.RoleR\x04role\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12+\n\x0b\x64\x65scription\x18\x05 \x01(\tB\t\xca\xf3\x18\x05 \x80\x08X\x01R\x0b\x64\x65scription\x12-\n\x0bsecret_hash\x18\x06 \x01(\x0c\x42\x0c\xe2\x41\x01\x03\xca\xf3\x18\x04  h\x01R\nsecretHash\x12:\n\tlast_used\x18\x07 \x01(\x0b\x32\x17.pvc.gateway.v1.LastUseB\x04\xe2\x41\x01\x03R\x08lastUsed:\x0e\xd2\xf3\x18\n\n\x06tokens\x10\x01\"g\n\x07LastUse\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\x12\x12\n\x04node\x18\x03 \x01(\tR\x04node\"\xab\x01\n\x08TokenUse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12%\n\x04meta\x18\x02 \x01(\x0b\x32\x11.pvc.core.v1.MetaR\x04meta\x12\x1b\n\ttoken_uid\x18\x03 \x01(\tR\x08tokenUid\x12\x34\n\tlast_used\x18\x04 \x01(\x0b\x32\x17.pvc.gateway.v1.LastUseR\x08lastUsed:\x11\xd2\xf3\x18\r\n\ttokenUses\x10\x01\x42\x98\x01\n\x12\x63om.pvc.gateway.v1B\nTokenProtoP\x01Z\x1cpvc/pvc/gateway/v1;gatewayv1\xa2\x02\x03PGX\xaa\x02\x0ePvc.Gateway.V1\xca\x02\x0ePvc\\Gateway\\V1\xe2\x02\x1aPvc\\Gateway\\V1\\GPBMetadata\xea\x02\x10Pvc::Gateway::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +42,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKEN'].fields_by_name['description']._serialized_options = b'\312\363\030\005 \200\010X\001'
   _globals['_TOKEN'].fields_by_name['secret_hash']._loaded_options = None
   _globals['_TOKEN'].fields_by_name['secret_hash']._serialized_options = b'\342A\001\003\312\363\030\004  h\001'
+  _globals['_TOKEN'].fields_by_name['last_used']._loaded_options = None
+  _globals['_TOKEN'].fields_by_name['last_used']._serialized_options = b'\342A\001\003'
   _globals['_TOKEN']._loaded_options = None
   _globals['_TOKEN']._serialized_options = b'\322\363\030\n\n\006tokens\020\001'
+  _globals['_TOKENUSE']._loaded_options = None
+  _globals['_TOKENUSE']._serialized_options = b'\322\363\030\r\n\ttokenUses\020\001'
   _globals['_TOKEN']._serialized_start=164
-  _globals['_TOKEN']._serialized_end=452
+  _globals['_TOKEN']._serialized_end=512
+  _globals['_LASTUSE']._serialized_start=514
+  _globals['_LASTUSE']._serialized_end=617
+  _globals['_TOKENUSE']._serialized_start=620
+  _globals['_TOKENUSE']._serialized_end=791
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class Token(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SECRET_HASH_FIELD_NUMBER: _builtins.int
+    LAST_USED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tokens/{token}."""
     role: _options_pb2.Role.ValueType
@@ -47,6 +48,12 @@ class Token(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """From when on it is refused; unset for never."""
 
+    @_builtins.property
+    def last_used(self) -> Global___LastUse:
+        """When and from where it was last used, to within some minutes; unset when it was not, as far as is known. Told by
+        the gateways, and kept in a row of its own (TokenUse): the token's etag and update_time are not changed by it.
+        """
+
     def __init__(
         self,
         *,
@@ -56,11 +63,82 @@ class Token(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         description: _builtins.str = ...,
         secret_hash: _builtins.bytes = ...,
+        last_used: Global___LastUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "meta", b"meta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "last_used", b"last_used", "meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expire_time", b"expire_time", "meta", b"meta", "name", b"name", "role", b"role", "secret_hash", b"secret_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expire_time", b"expire_time", "last_used", b"last_used", "meta", b"meta", "name", b"name", "role", b"role", "secret_hash", b"secret_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Token: _TypeAlias = Token  # noqa: Y015
+
+@_typing.final
+class LastUse(_message.Message):
+    """The last use of a token, as the gateway knows it that told of it last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """From which address: "10.0.0.7"."""
+    node: _builtins.str
+    """The node of that gateway: "nodes/n1"."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When, by the clock of that gateway's node."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        address: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node", b"node", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LastUse: _TypeAlias = LastUse  # noqa: Y015
+
+@_typing.final
+class TokenUse(_message.Message):
+    """That a token was used. Written by the gateways, every few minutes at most while it is; dropped with the token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    TOKEN_UID_FIELD_NUMBER: _builtins.int
+    LAST_USED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """tokenUses/{token}."""
+    token_uid: _builtins.str
+    """meta.uid of the token: another one of the same name was not used by this."""
+    @_builtins.property
+    def meta(self) -> _meta_pb2.Meta:
+        """Common part."""
+
+    @_builtins.property
+    def last_used(self) -> Global___LastUse:
+        """The use."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        meta: _meta_pb2.Meta | None = ...,
+        token_uid: _builtins.str = ...,
+        last_used: Global___LastUse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_used", b"last_used", "meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_used", b"last_used", "meta", b"meta", "name", b"name", "token_uid", b"token_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenUse: _TypeAlias = TokenUse  # noqa: Y015
