@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from shell.tree import Group
+
 SEARCHES = ("everything", "filter", "tags")
 """Options that say which ones are meant, in the place of names."""
 
@@ -88,7 +90,7 @@ def located(root: click.Group, words: Sequence[str]) -> tuple[click.Command, lis
     path: list[str] = []
     rest = list(words)
     while rest and (inner := _child(command, rest[0])) is not None:
-        path.append(getattr(command, "aliases", {}).get(rest[0], rest[0]))
+        path.append(command.named(rest[0]) if isinstance(command, Group) else rest[0])
         command, rest = inner, rest[1:]
     return command, path, rest
 

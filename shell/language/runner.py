@@ -144,12 +144,13 @@ class Runner:
             if words[0] in FOLLOWED:
                 return call()
             return self._led(statement, call, gives_rows=False)
-        self._check_known(words[0])
+        self._check_known(words)
         call = partial(main.call, words, self.session, self.defaults(words))
         return self._led(statement, call, gives_rows=gives_rows(words))
 
-    def _check_known(self, name: str) -> None:
+    def _check_known(self, words: Sequence[str]) -> None:
         """Raises UsageError for what is no command anywhere, with what was probably meant."""
+        name = words[0]
         if name.startswith("-") or self._path([name]):
             return
         known = [*main.pvc.list_commands(click.Context(main.pvc)), *main.ALIASES,
@@ -159,6 +160,9 @@ class Runner:
             assert isinstance(group, click.Group)
             known += group.list_commands(click.Context(group))
         near = get_close_matches(name, known, 2)
+        meant = main.pvc.meant(click.Context(main.pvc), words)
+        if " " in meant or not near:
+            near = [meant] if meant else []
         raise click.UsageError(f"there is no command {name!r}{did_you_mean(near)}")
 
     def words_of(self, statement: Statement) -> list[str]:
