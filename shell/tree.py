@@ -358,7 +358,9 @@ _QUERY = ("filter", "sort", "limit", "watch", *_OUTPUT)
 inner_list_options = stacked(*_query_options, packed(_listing, "asked", _QUERY))
 """list_options without a PATTERN, for what is inside of something that is named."""
 list_options = stacked(
-    click.argument("pattern", required=False, help="Only names like this: 'web*'."),
+    click.argument(
+        "pattern", nargs=-1, help="Names: web 'db-*'. And filters, as --filter: state=running."
+    ),
     *_query_options,
     packed(_listing, "asked", ("pattern", *_QUERY)),
 )
