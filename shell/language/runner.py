@@ -19,13 +19,18 @@ from shell.language.context import Context, located, placed
 from shell.language.expand import expanded, stands_for
 from shell.language.flow import through
 from shell.language.line import Stage as Written
-from shell.language.line import Statement, parse, without_mark
+from shell.language.line import Statement, has_arrow, parse, without_mark
 from shell.language.settings import SETTINGS, Settings
 from shell.language.stages import Stage, made
 from shell.language.stages import stages as stage_commands
 from shell.language.target import written_to
-from shell.language.words import SyntaxProblem, Word
+from shell.language.words import WHERE, SyntaxProblem, Word
 from shell.session import Session
+
+FILTERS = ("filter", "pattern")
+"""Parameters in which > compares."""
+COMPARING = ("grep", WHERE)
+"""Stages in which > is no sign of a file."""
 
 
 def tell(text: str) -> None:
@@ -130,6 +135,7 @@ class Runner:
         if statement.body:
             return self._define(statement)
         words = self.words_of(statement)
+        _check_arrows(statement, words)
         if statement.command.is_foreign:
             from shell.language.foreign import run
 
@@ -278,6 +284,25 @@ class Runner:
         """What a setting may be."""
         found = SETTINGS.get(setting)
         return [(choice, "") for choice in found.choices] if found is not None else []
+
+
+def _check_arrows(statement: Statement, words: Sequence[str]) -> None:
+    """Raises UsageError for a > within a word where none is expected: probably a file was meant."""
+    command = statement.command
+    takes = command.is_foreign or words[0] in FOLLOWED or takes_filter(words)
+    others = [one for one in statement.stages if not (one.is_foreign or one.texts[0] in COMPARING)]
+    for stage in [*([] if takes else [command]), *others]:
+        for text in (word.text for word in stage.words if has_arrow(word)):
+            before, _, file = text.partition(">")
+            raise click.UsageError(
+                f"{text}: to write to a file leave a blank before >: {before} > {file}; "
+                "to say > put it in quotes"
+            )
+
+
+def takes_filter(words: Sequence[str]) -> bool:
+    """Whether the command that the words lead to takes filters."""
+    return any(one.name in FILTERS for one in located(main.pvc, words)[0].params)
 
 
 def is_builtin(name: str) -> bool:
