@@ -15,7 +15,7 @@ from shell import main
 from shell.choices import did_you_mean
 from shell.failures import DONE, USAGE
 from shell.language.builtins import FOLLOWED, builtins
-from shell.language.context import Context, located, placed
+from shell.language.context import Context, after, located, placed
 from shell.language.expand import expanded, stands_for
 from shell.language.flow import through
 from shell.language.line import Stage as Written
@@ -58,7 +58,12 @@ class Runner:
         """What runs now."""
         self.sources: tuple[str, ...] = ()
         """The files that are being read, each from within the one before."""
+        session.on_end = self._follow
         self.settle()
+
+    def _follow(self, operation: Any, result: Any) -> None:
+        """Goes on with what is used under its new name; without it when it is gone."""
+        self.used = after(self.used, operation, result)
 
     def settle(self) -> None:
         """Does as the settings say."""

@@ -221,6 +221,25 @@ def test_context_gives_the_name(say: Say, runner: Runner) -> None:
     assert say("info").code == 2
 
 
+def test_the_context_goes_on_under_a_new_name_and_ends_with_what_it_names(
+    say: Say, runner: Runner
+) -> None:
+    assert say("vm create brief; volume create local/brief 1M; use vm brief").code == 0
+    assert say("rename short --dry-run").code == 0 and runner.context == "vm/brief"
+    assert say("rename short").code == 0 and runner.context == "vm/short"
+    assert say("info | grep '^Name'").out == "Name: short\n"
+    assert say("rename web").code == 1 and runner.context == "vm/short"
+    assert say("vm clone short copy; vm rename copy other").code == 0
+    assert runner.context == "vm/short", "another one was renamed"
+    assert say("delete --no-wait --yes --dry-run").code == 0 and runner.context == "vm/short"
+    assert say("delete short other --yes").code == 0 and runner.context == ""
+    assert say("use volume local/brief; rename longer").code == 0
+    assert runner.context == "volume/local/longer"
+    assert say("pvc vm create longer; vm delete longer --yes").code == 0
+    assert runner.context == "volume/local/longer", "of another kind"
+    assert say("delete --yes").code == 0 and runner.context == ""
+
+
 def test_the_context_stands_where_the_tree_has_it(runner: Runner) -> None:
     runner.run_line("use vm web")
     for words, expected in (
