@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from shell.render import clean_lines, json_text, painted
 
@@ -26,7 +27,7 @@ AS_JSON = ("json", "-fjson", "--format=json")
 
 def wants_json(arguments: Sequence[str]) -> bool:
     """Whether whoever gave these arguments is a program that reads JSON."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
     asked = any(
         one in AS_JSON[1:] or (one in ("-f", "--format") and after == AS_JSON[0])
         for one, after in pairs
@@ -99,6 +100,8 @@ def _usage(error: click.ClickException, colour: bool) -> str:
     """What was wrong with the command line, and where the help is."""
     text = f"{painted('error:', 'bad', colour)} {clean_lines(words_of(error))}\n"
     context = getattr(error, "ctx", None)
+    if isinstance(error, NoArgsIsHelpError):  # nothing is wrong with what was typed so far
+        return f"{error.format_message()}\n"
     if context is None:
         return text
     usage = context.get_usage().removeprefix("Usage: ")
@@ -131,9 +134,10 @@ def _json_line(error: BaseException) -> str:
                   "operation": error.operation, "hint": hint_for(error)}  # fmt: skip
     elif isinstance(error, click.ClickException):
         param = getattr(error, "param", None)
+        unfinished = isinstance(error, NoArgsIsHelpError)
         found |= {
             "reason": "USAGE",
-            "message": words_of(error),
+            "message": "a command must follow" if unfinished else words_of(error),
             "field": getattr(param, "name", ""),
         }
     elif isinstance(error, Declined):

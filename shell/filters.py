@@ -26,6 +26,8 @@ _WORD = re.compile(r"(AND|OR|NOT)(?![\w.=!<>:~-])")
 _NAME = re.compile(r'[A-Za-z_][\w-]*(?:\.(?:[\w-]+|"[^"]*"))*')
 _OPERATOR = re.compile(r"<=|>=|!=|==|=|<|>|:|~")
 _VALUE = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s()"',<>=!]+)""", re.DOTALL)
+_COMPARES = re.compile(r"[=<>~:]")
+"""What no name and no pattern of names has."""
 _OPPOSITE = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _YES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _UNITS: dict[str, Callable[[str], float]] = {
@@ -40,10 +42,13 @@ _UNITS: dict[str, Callable[[str], float]] = {
 class BadFilter(click.UsageError):
     """A filter that cannot be understood: what is wrong, and the place in the text."""
 
-    def __init__(self, what: str, text: str, at: int, length: int = 1) -> None:
+    def __init__(
+        self, what: str, text: str, at: int, length: int = 1, option: str = "--filter"
+    ) -> None:
         self.at = at
         shown = text.replace("\n", " ").replace("\t", " ")
-        super().__init__(f"--filter: {what}\n  {shown}\n  {' ' * at}{'^' * max(length, 1)}")
+        said = f"{option}: {what}" if option else what
+        super().__init__(f"{said}\n  {shown}\n  {' ' * at}{'^' * max(length, 1)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +64,23 @@ class Words:
     """Seconds since the epoch, for ages."""
 
 
-def translated(text: str, words: Words) -> str:
-    """The filter in the contract's language. Raises BadFilter."""
-    return _Reader(text, words).whole() if text.strip() else ""
+def is_filter(text: str) -> bool:
+    """Whether a word in the place of a name is a filter: no name has anything that compares."""
+    return bool(_COMPARES.search(text))
+
+
+def translated(text: str, words: Words, option: str = "--filter") -> str:
+    """The filter in the contract's language. option: where it was given. Raises BadFilter."""
+    return _Reader(text, words, option).whole() if text.strip() else ""
 
 
 class _Reader:
     """Reads a filter from left to right and writes it anew."""
 
-    def __init__(self, text: str, words: Words) -> None:
+    def __init__(self, text: str, words: Words, option: str) -> None:
         self._text = text
         self._words = words
+        self._option = option
         self._at = 0
 
     def whole(self) -> str:
@@ -189,7 +200,8 @@ class _Reader:
         return self._at >= len(self._text)
 
     def _refuse(self, what: str, at: int | None = None, length: int = 1) -> NoReturn:
-        raise BadFilter(what, self._text, self._at if at is None else at, length)
+        place = self._at if at is None else at
+        raise BadFilter(what, self._text, place, length, self._option)
 
 
 def _joined(values: Sequence[str], operator: str) -> str:
@@ -223,6 +235,8 @@ def _meant(
         if field.leaf.cpp_type != 9:
             raise ValueError(f"~ looks into texts, and {field.path} is none")
         return "=", _named(field, f"*{text}*", words)
+    if field.is_message:
+        raise ValueError(_too_much(field, words))
     if field.message == fields.TIME:
         return _moment(operator, text, words.now, is_age=column is not None and column.is_age)
     if field.message == fields.DURATION:
@@ -234,6 +248,15 @@ def _meant(
     if field.leaf.enum_type is not None:
         return operator, _enum(field, text)
     return operator, _named(field, text, words)
+
+
+def _too_much(field: Field, words: Words) -> str:
+    """What to say of a field that has fields, which can only be there or not (`status:*`)."""
+    inside = f"{field.path}."
+    titles = [column.key for column in words.columns if column.path.startswith(inside)]
+    paths = [path for path in fields.paths(words.kind) if path.startswith(inside)]
+    meant = [*titles, *paths][:2] or [f"{inside}KEY"]
+    return f"{field.path} has several fields{did_you_mean(meant)}"
 
 
 def _enum(field: Field, text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shell.choices import SortKey, order_by, ordered, sort_keys
-from shell.filters import Words, translated
+from shell.filters import Words, is_filter, translated
 from shell.render import Column, Output
 
 Columns = Sequence[Column] | Callable[[], Sequence[Column]]
@@ -22,8 +22,8 @@ class Listing:
     """What somebody asked for of a list."""
 
     output: Output = field(default_factory=Output)
-    pattern: str = ""
-    """For the last id of the name."""
+    pattern: tuple[str, ...] = ()
+    """Names, with stars or without, of which one must fit; filters, which all must hold."""
     filter: str = ""
     """As people write it."""
     sort: str = ""
@@ -151,8 +151,10 @@ def planned(asked: Listing, source: Source, columns: Sequence[Column], now: floa
     from shell.query import filter_of
 
     words = Words(columns, source.kind, source.path, now)
+    filters = [translated(one, words, "") for one in asked.pattern if is_filter(one)]
+    names = [one for one in asked.pattern if not is_filter(one)]
     mine = translated(asked.filter, words)
-    query = filter_of(source.path, asked.pattern, *source.terms, mine)
+    query = filter_of(source.path, names, *source.terms, *filters, mine)
     return Plan(query, sort_keys(columns, source.kind, asked.sort))
 
 

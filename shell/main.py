@@ -42,7 +42,9 @@ COMMANDS = {
     "call": ("shell.commands.call:call", "Any method of the API, with its request as JSON"),
     "completion": ("shell.commands.completion:completion", "Tab completion for your shell"),
 }
-ALIASES = {"task": "operation"} | {f"{name}s": name for name in COMMANDS if name != "whoami"}
+COUNTED = ("vm", "volume", "pool", "snapshot", "network", "image", "node", "cluster", "operation",
+           "event", "token", "connection")  # fmt: skip
+ALIASES = {"task": "operation", "tasks": "operation"} | {f"{name}s": name for name in COUNTED}
 """Other names of commands."""
 
 

@@ -65,6 +65,8 @@ class Session:
         """How often another cluster was switched to."""
         self.going: set[str] = set()
         """Names of operations that were begun here and go on without anybody waiting for them."""
+        self.on_end: Callable[[Any, Any], None] = lambda operation, result: None
+        """Is told of operations that were waited for and ended well, with what came out."""
         self.sink: Sink | None = None
         """Gets what would be shown, while its answer goes on through pipes."""
         self.page: Callable[[str], None] | None = None

@@ -28,6 +28,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 COMPLETION_S = 0.7
 """A name that takes longer to find is not completed."""
 COMPLETED_MAX = 200
+OTHER_WORDS = {"ls": "list", "show": "info"}
+"""What a group calls these, where it has no command of that name."""
+VERBS = OTHER_WORDS | {"get": "list", "ps": "list", "describe": "info", "rm": "delete"}
+"""What is meant where one of these comes before the kind of thing that it is about."""
 
 
 class Group(click.Group):
@@ -56,7 +60,14 @@ class Group(click.Group):
             module, _, attribute = self.lazy[name][0].partition(":")
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
-        return super().get_command(ctx, name)
+        found = super().get_command(ctx, name)
+        other = OTHER_WORDS.get(name) if found is None else None
+        return found if other is None else super().get_command(ctx, other)
+
+    def named(self, word: str) -> str:
+        """The command's own name, of which a word is an alias or not."""
+        own = self.aliases.get(word, word)
+        return own if own in self.commands or own in self.lazy else OTHER_WORDS.get(own, own)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in the help."""
@@ -76,15 +87,35 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Says what was near when there is no such command."""
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            from difflib import get_close_matches
+        """Says what was near when there is no such command. A command is told of by its own name,
+        however it was called."""
+        word = args[0] if args else ""
+        if word and not word.startswith("-") and self.get_command(ctx, word) is None:
+            near = self.meant(ctx, args)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise click.UsageError(f"There is no command {word!r}.{hint}", ctx)
+        found, command, rest = super().resolve_command(ctx, args)
+        return found if found is None else self.named(found), command, rest
 
-            near = get_close_matches(name, [*self.list_commands(ctx), *self.aliases], 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
+    def meant(self, ctx: click.Context, args: Sequence[str]) -> str:
+        """The command that was probably meant: with the words in the other order ("get vms"), of
+        a group ("start web"), or of nearly that spelling; "" for none."""
+        from difflib import get_close_matches
+
+        verb = VERBS.get(args[0], args[0])
+        known = [*self.list_commands(ctx), *self.aliases]
+        if verb in known:
+            return verb
+        groups = [*args[1:2], "vm", *self.lazy] if self.lazy else []
+        for group in groups:
+            if _has(self.get_command(ctx, group), verb, ctx):
+                return f"{self.named(group)} {verb}"
+        return next(iter(get_close_matches(args[0], known, 1)), "")
+
+
+def _has(command: click.Command | None, name: str, ctx: click.Context) -> bool:
+    """Whether it is a group that has a command of that name."""
+    return isinstance(command, click.Group) and command.get_command(ctx, name) is not None
 
 
 EXPLAINED = {
@@ -327,7 +358,9 @@ _QUERY = ("filter", "sort", "limit", "watch", *_OUTPUT)
 inner_list_options = stacked(*_query_options, packed(_listing, "asked", _QUERY))
 """list_options without a PATTERN, for what is inside of something that is named."""
 list_options = stacked(
-    click.argument("pattern", required=False, help="Only names like this: 'web*'."),
+    click.argument(
+        "pattern", nargs=-1, help="Names: web 'db-*'. And filters, as --filter: state=running."
+    ),
     *_query_options,
     packed(_listing, "asked", ("pattern", *_QUERY)),
 )

@@ -87,6 +87,7 @@ def _told(session: Any, job: Job, done: str | Callable[[Any], str], format: str)
     """Says what a job came to; gives what came out. Raises what it failed with."""
     if job.error is not None:
         raise job.error
+    session.on_end(job.pending.operation, job.result)
     if format != TEXT:
         return job.result
     sentence = done if isinstance(done, str) else done(job.result)

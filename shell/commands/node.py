@@ -62,7 +62,7 @@ add_wait(node, "nodes", "nodes", "n1")
 @list_options
 @click.option("-s", "--state", help="Only in this state: online, drained, fenced…")
 def list_(session: Any, asked: Listing, state: str | None) -> None:
-    """List nodes; PATTERN for the name may have stars."""
+    """List nodes; PATTERNs for the name may have stars."""
     terms = [f"decision.state = {state.upper()}"] if state else []
     found = partial(_columns, session)
     show_list(session, asked, session.cluster.nodes, found, path="nodes", terms=terms)

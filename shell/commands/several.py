@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from shell.failures import NOT_FOUND
-from shell.filters import Words, translated
+from shell.filters import Words, is_filter, translated
 from shell.query import filter_of
 from shell.tree import F, live_names, packed, stacked
 
@@ -49,6 +49,8 @@ def chosen(session: Any, which: Which, collection: str, columns: Any) -> tuple[s
     nothing was said, Exit when nothing is found."""
     if which.names and (which.everything or which.tags or which.filter):
         raise click.UsageError("give names, or --all, --tag and --filter; not both")
+    if wrong := next(filter(is_filter, which.names), ""):
+        raise click.UsageError(f"{wrong} is no name but a filter: write --filter '{wrong}'")
     if not which.names and not which.is_search:
         raise click.UsageError("which ones? Give names, --all, or --filter")
     if not which.is_search:
@@ -61,7 +63,7 @@ def chosen(session: Any, which: Which, collection: str, columns: Any) -> tuple[s
 
 
 def _found(session: Any, which: Which, collection: str, columns: Any) -> tuple[str, ...]:
-    from pvc_client.names import full_name, short_name
+    from pvc_client.names import short_name
 
     there = getattr(session.cluster, collection)
     path = "/*/".join(there.path.split("/"))
@@ -73,8 +75,7 @@ def _found(session: Any, which: Which, collection: str, columns: Any) -> tuple[s
         if pattern and not _starred(pattern):
             names.append(pattern)
             continue
-        own = [f'name = "{full_name(there.path, pattern)}"'] if "/" in pattern else []
-        query = filter_of(path, "" if own else pattern, *terms, *own)
+        query = filter_of(path, [pattern] if pattern else [], *terms)
         names += [short_name(row.name) for row in there.list(filter=query, read_mask=["name"])]
     return tuple(dict.fromkeys(names))
 

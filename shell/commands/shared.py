@@ -24,7 +24,7 @@ def add_list(
     @command(group, "list", *examples)
     @list_options
     def list_(session: Any, asked: Listing) -> None:
-        """List them; PATTERN for the name may have stars."""
+        """List them; PATTERNs for the name may have stars."""
         show_list(session, asked, getattr(session.cluster, collection), columns, path=path)
 
 

@@ -178,7 +178,7 @@ def _operations(session: Any) -> list[str]:
 
 
 def _events(session: Any) -> list[str]:
-    query = filter_of("events", None, GRAVER["warning"], f'time >= "{before(session, RECENT_S)}"')
+    query = filter_of("events", [], GRAVER["warning"], f'time >= "{before(session, RECENT_S)}"')
     newest = session.cluster.events.list(filter=query, order_by="name desc", page_size=SHOWN_MAX)
     rows = [row for row, _ in zip(newest, range(SHOWN_MAX), strict=False)]
     titles = ("TIME", "SEVERITY", "MESSAGE", "WHY")

@@ -76,7 +76,7 @@ def vm() -> None:
 def list_(
     session: Any, asked: Listing, state: str | None, tag: tuple[str, ...], node: str | None
 ) -> None:
-    """List VMs; PATTERN for the name may have stars."""
+    """List VMs; PATTERNs for the name may have stars."""
     terms = [f'spec.tags:"{one}"' for one in tag]
     if state:
         terms.append(f"status.state = {state.upper()}")

@@ -7,10 +7,12 @@ in a line is guessed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
+
+from shell.tree import Group
 
 SEARCHES = ("everything", "filter", "tags")
 """Options that say which ones are meant, in the place of names."""
@@ -32,6 +34,31 @@ class Context:
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}" if self.name else self.kind
+
+
+def after(context: Context, operation: Any, result: Any) -> Context:
+    """What is used when an operation has ended well: the same under its new name when it was
+    renamed, nothing when it is gone.
+
+    result: what came of it: what was renamed, under its new name.
+    """
+    method = operation.method.rpartition("/")[2]
+    if not context.name or not is_named(context, operation.target):
+        return context
+    kind = context.kind.capitalize()
+    if method == f"Rename{kind}":
+        return replace(context, name=_ids(result.name))
+    return Context() if method in (f"Delete{kind}", f"Remove{kind}") else context
+
+
+def is_named(context: Context, name: str) -> bool:
+    """Whether it is the full name of what is used."""
+    return name.split("/")[-2:-1] == [context.collection] and _ids(name) == context.name
+
+
+def _ids(name: str) -> str:
+    """The ids of a full name: "pools/local/volumes/web" → "local/web"."""
+    return "/".join(name.split("/")[1::2])
 
 
 class _Placed(str):
@@ -88,7 +115,7 @@ def located(root: click.Group, words: Sequence[str]) -> tuple[click.Command, lis
     path: list[str] = []
     rest = list(words)
     while rest and (inner := _child(command, rest[0])) is not None:
-        path.append(getattr(command, "aliases", {}).get(rest[0], rest[0]))
+        path.append(command.named(rest[0]) if isinstance(command, Group) else rest[0])
         command, rest = inner, rest[1:]
     return command, path, rest
 

@@ -28,7 +28,9 @@ NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 """What aliases and saved queries may be called."""
 
 _DEFINITION = re.compile(rf"[ \t]+({NAME.pattern})[ \t]*=[ \t]*")
-_QUERY = re.compile(rf"\\{NAME.pattern}(?![^\s|;>])")
+_QUERY = re.compile(rf"\\{NAME.pattern}(?![^\s|;])")
+_NUMBERED = re.compile(r"\d+>+\|?")
+"""As other shells name what is to go to a file."""
 _REFUSED = {
     "&&": "a script stops at the first error by itself; write ;",
     "||": "there is no ||; write ; between commands",
@@ -200,11 +202,9 @@ class _Parser:
             raise SyntaxProblem(f"{quote} not closed", begin, word.end, unfinished=True)
         if not word.is_quoted and not word.is_operator and word.text in _REFUSED:
             raise SyntaxProblem(_REFUSED[word.text], word.begin, word.end)
-        token = self._token
-        is_number = word.text.isdecimal() and not word.is_quoted
-        if is_number and _redirects(token) and token.begin == word.end:
+        if not word.is_quoted and (found := _NUMBERED.match(word.text)):
             problem = "only what a command prints can go to a file; leave a blank before >"
-            raise SyntaxProblem(problem, word.begin, token.end)
+            raise SyntaxProblem(problem, word.begin, word.begin + found.end())
         return word
 
     def _redirect(self) -> Redirect | None:
@@ -217,6 +217,9 @@ class _Parser:
         self._step()
         if not self._taken(path).text:
             raise SyntaxProblem("a file must have a name", path.begin, path.end)
+        if has_arrow(path):
+            raise SyntaxProblem("one file only; a name with > in it needs quotes", path.begin,
+                                path.end)  # fmt: skip
         return Redirect(mark.text, path)
 
     def _definition(self, command: Stage, found: re.Match[str], begin: int) -> Statement:
@@ -261,6 +264,11 @@ class _Parser:
 
 def _redirects(token: Token | None) -> TypeGuard[Mark]:
     return isinstance(token, Mark) and token.text in REDIRECTS
+
+
+def has_arrow(word: Word) -> bool:
+    """Whether a > without quotes is a letter of it."""
+    return not word.is_quoted and not word.is_operator and ">" in word.text
 
 
 def without_mark(word: Word) -> Word:

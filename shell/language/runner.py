@@ -15,17 +15,22 @@ from shell import main
 from shell.choices import did_you_mean
 from shell.failures import DONE, USAGE
 from shell.language.builtins import FOLLOWED, builtins
-from shell.language.context import Context, located, placed
+from shell.language.context import Context, after, located, placed
 from shell.language.expand import expanded, stands_for
 from shell.language.flow import through
 from shell.language.line import Stage as Written
-from shell.language.line import Statement, parse, without_mark
+from shell.language.line import Statement, has_arrow, parse, without_mark
 from shell.language.settings import SETTINGS, Settings
 from shell.language.stages import Stage, made
 from shell.language.stages import stages as stage_commands
 from shell.language.target import written_to
-from shell.language.words import SyntaxProblem, Word
+from shell.language.words import WHERE, SyntaxProblem, Word
 from shell.session import Session
+
+FILTERS = ("filter", "pattern")
+"""Parameters in which > compares."""
+COMPARING = ("grep", WHERE)
+"""Stages in which > is no sign of a file."""
 
 
 def tell(text: str) -> None:
@@ -53,7 +58,12 @@ class Runner:
         """What runs now."""
         self.sources: tuple[str, ...] = ()
         """The files that are being read, each from within the one before."""
+        session.on_end = self._follow
         self.settle()
+
+    def _follow(self, operation: Any, result: Any) -> None:
+        """Goes on with what is used under its new name; without it when it is gone."""
+        self.used = after(self.used, operation, result)
 
     def settle(self) -> None:
         """Does as the settings say."""
@@ -130,6 +140,7 @@ class Runner:
         if statement.body:
             return self._define(statement)
         words = self.words_of(statement)
+        _check_arrows(statement, words)
         if statement.command.is_foreign:
             from shell.language.foreign import run
 
@@ -144,12 +155,13 @@ class Runner:
             if words[0] in FOLLOWED:
                 return call()
             return self._led(statement, call, gives_rows=False)
-        self._check_known(words[0])
+        self._check_known(words)
         call = partial(main.call, words, self.session, self.defaults(words))
         return self._led(statement, call, gives_rows=gives_rows(words))
 
-    def _check_known(self, name: str) -> None:
+    def _check_known(self, words: Sequence[str]) -> None:
         """Raises UsageError for what is no command anywhere, with what was probably meant."""
+        name = words[0]
         if name.startswith("-") or self._path([name]):
             return
         known = [*main.pvc.list_commands(click.Context(main.pvc)), *main.ALIASES,
@@ -159,6 +171,9 @@ class Runner:
             assert isinstance(group, click.Group)
             known += group.list_commands(click.Context(group))
         near = get_close_matches(name, known, 2)
+        meant = main.pvc.meant(click.Context(main.pvc), words)
+        if " " in meant or not near:
+            near = [meant] if meant else []
         raise click.UsageError(f"there is no command {name!r}{did_you_mean(near)}")
 
     def words_of(self, statement: Statement) -> list[str]:
@@ -274,6 +289,25 @@ class Runner:
         """What a setting may be."""
         found = SETTINGS.get(setting)
         return [(choice, "") for choice in found.choices] if found is not None else []
+
+
+def _check_arrows(statement: Statement, words: Sequence[str]) -> None:
+    """Raises UsageError for a > within a word where none is expected: probably a file was meant."""
+    command = statement.command
+    takes = command.is_foreign or words[0] in FOLLOWED or takes_filter(words)
+    others = [one for one in statement.stages if not (one.is_foreign or one.texts[0] in COMPARING)]
+    for stage in [*([] if takes else [command]), *others]:
+        for text in (word.text for word in stage.words if has_arrow(word)):
+            before, _, file = text.partition(">")
+            raise click.UsageError(
+                f"{text}: to write to a file leave a blank before >: {before} > {file}; "
+                "to say > put it in quotes"
+            )
+
+
+def takes_filter(words: Sequence[str]) -> bool:
+    """Whether the command that the words lead to takes filters."""
+    return any(one.name in FILTERS for one in located(main.pvc, words)[0].params)
 
 
 def is_builtin(name: str) -> bool:

@@ -1,6 +1,7 @@
 """The words and marks of a line of `pvc-shell`, each with its exact place. Pure.
 
-Quotes and backslashes mean what they mean to shlex; a comment begins with # where a word could.
+Quotes and backslashes mean what they mean to shlex; a comment begins with # where a word could. A
+> sends to a file only where a word could begin: within one it is a letter, as in memory>2G.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class _Lexer:
 
     def _ends_word(self) -> bool:
         text, at = self._text, self._at
-        if text[at] in _BLANK or text.startswith("\\\n", at) or _MARK.match(text, at):
+        if text[at] in _BLANK or text.startswith("\\\n", at) or text[at] in "|;\n":
             return True
         return bool(self._filter) and text[at] in "()<>=!~" and (
             text[at] != "!" or text.startswith("!=", at)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import click
 
+from shell.filters import is_filter
 from shell.language.cursor import Cursor, cursor_in, unwrapped
 from shell.language.cursor import Spot as Where
 from shell.prompt import queries
@@ -128,7 +129,7 @@ def collection_at(spot: Spot, parameter: click.Parameter) -> str:
     if spot.place.path == ("use",) and parameter.name == "name":
         return GROUPS.get(spot.place.arguments[-1], "") if spot.place.arguments else ""
     if parameter.name == "pattern" and spot.place.typed:
-        return spot.collection
+        return "" if is_filter(spot.place.typed) else spot.collection
     found = collection_of(parameter, spot.cursor.words)
     return found if found in KINDS else ""
 
@@ -171,6 +172,8 @@ def use_of(spot: Spot, parameter: click.Parameter) -> queries.Use | None:
         return None
     if spot.cursor.spot is Where.STAGE:
         return STAGE_USES.get(spot.place.path[-1] if spot.place.path else "")
+    if parameter.name == "pattern" and is_filter(spot.place.typed):
+        return queries.Use.FILTER
     return USES.get(parameter.name or "") if isinstance(parameter, click.Option) else None
 
 

@@ -172,6 +172,15 @@ def test_names_are_taken_once(pvc: Pvc, prod: Said, whole: Whole) -> None:
     assert Connections().get("prod") == Connection("prod", ("n9:7371",))
 
 
+def test_the_one_that_is_talked_to_goes_by_its_new_name(prod: Said) -> None:
+    session = Session("prod")
+    for arguments in (["rename", "prod", "main"], ["rename", "main", "first"]):
+        assert main.run(["connection", *arguments], session) == 0
+    assert session.connection.name == "first"
+    assert main.run(["vm", "list"], session) == 0
+    session.close()
+
+
 def test_rename_and_remove(pvc: Pvc, prod: Said) -> None:
     assert pvc("connection", "use", "prod").code == 0
     assert pvc("connection", "rename", "prod", "main").out == "connection prod is main now\n"

@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -50,6 +51,10 @@ from tests.language.conftest import Say
         ("vm dump web | grep -F '<name>' | count", "1\n"),
         ("vm list | name | head 1", "db\n"),
         ("pvc vm list 'w*' | name", "web\n"),
+        ("vm list --filter memory>1G -f name", "db\n"),
+        ("vm list --filter=memory>=1G memory<4G | name", "web\n"),
+        ("vm list memory>600M cpus<4 | name", "web\n"),
+        ("vm list -f name --filter memory>1G| head 1", "db\n"),
         ("vms list -f name; node list -f name", "db\nold\nweb\nn1\n"),
         ("vm list | json | where cpus=4 | name", "db\n"),
     ],
@@ -57,6 +62,20 @@ from tests.language.conftest import Say
 def test_answers_go_through_stages(say: Say, line: str, expected: str) -> None:
     said = say(line)
     assert (said.code, said.out) == (0, expected), said.err
+
+
+def test_a_filter_is_no_way_into_a_file(say: Say, tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert say("vm list --filter memory>2G -f name > found").code == 0
+    assert say("alias large = vm list memory>$1 -f name").code == 0
+    assert say("large 2G").out == "db\n"
+    assert say("vm list --filter memory>2G>3G").code == 2
+    assert say("vm list --filter memory > 2G").code == 2, "with a blank it is a file, as always"
+    assert [one.name for one in folder.iterdir()] == ["found"] and Path(
+        "found"
+    ).read_text() == "db\n"
 
 
 def test_rows_stay_rows_in_every_format(say: Say) -> None:
@@ -99,6 +118,14 @@ def test_nothing_left_is_said_once(say: Say) -> None:
         ("vmm list", "Did you mean 'vm"),
         ("use vm web; strat", "Did you mean 'start'"),
         ("--nope", "No such option"),
+        ("vm list>f", "leave a blank before >: list > f"),
+        ("vm list | json>f", "leave a blank before >: json > f"),
+        ("vm info web>f", "leave a blank before >: web > f"),
+        ("vm start web --timeout 1>f", "leave a blank before >"),
+        ("history>f", "leave a blank before >: history > f"),
+        ("nope>f", "leave a blank before >: nope > f"),
+        ("use vm web; info>f", "leave a blank before >: info > f"),
+        ("time vm info web>f", "leave a blank before >: web > f"),
     ],
 )
 def test_what_cannot_be_understood(say: Say, line: str, message: str) -> None:
@@ -192,6 +219,25 @@ def test_context_gives_the_name(say: Say, runner: Runner) -> None:
     assert say("use ..").code == 0 and runner.context == ""
     assert say("use flower").code == 2
     assert say("info").code == 2
+
+
+def test_the_context_goes_on_under_a_new_name_and_ends_with_what_it_names(
+    say: Say, runner: Runner
+) -> None:
+    assert say("vm create brief; volume create local/brief 1M; use vm brief").code == 0
+    assert say("rename short --dry-run").code == 0 and runner.context == "vm/brief"
+    assert say("rename short").code == 0 and runner.context == "vm/short"
+    assert say("info | grep '^Name'").out == "Name: short\n"
+    assert say("rename web").code == 1 and runner.context == "vm/short"
+    assert say("vm clone short copy; vm rename copy other").code == 0
+    assert runner.context == "vm/short", "another one was renamed"
+    assert say("delete --no-wait --yes --dry-run").code == 0 and runner.context == "vm/short"
+    assert say("delete short other --yes").code == 0 and runner.context == ""
+    assert say("use volume local/brief; rename longer").code == 0
+    assert runner.context == "volume/local/longer"
+    assert say("pvc vm create longer; vm delete longer --yes").code == 0
+    assert runner.context == "volume/local/longer", "of another kind"
+    assert say("delete --yes").code == 0 and runner.context == ""
 
 
 def test_the_context_stands_where_the_tree_has_it(runner: Runner) -> None:

@@ -222,6 +222,8 @@ def test_filters_on_what_is_inside_of_others() -> None:
         ("memory~2", 7, "looks into texts"),
         ("move=x", 0, "made of several things"),
         ("state=running,", 14, "here should be a value"),
+        ("status=running", 7, "status has several fields. Did you mean 'state'"),
+        ("meta.labels=ann", 12, "Did you mean 'meta.labels.KEY'"),
     ],
 )
 def test_what_is_wrong_in_a_filter_is_shown_where_it_is(text: str, at: int, what: str) -> None:

@@ -143,6 +143,30 @@ def test_several_at_once_by_names_patterns_tags_filters_or_all(pvc: Any, stage: 
     assert pvc("vm", "info", apart)[0]
 
 
+def test_lists_take_names_patterns_and_filters_as_they_come(pvc: Any, stage: Stage) -> None:
+    mixed = stage.fresh("tag")
+    on, off = stage.vm(tags=[mixed]), stage.vm(tags=[mixed])
+    pvc("vm", "start", on)
+
+    def listed(*words: str) -> list[str]:
+        return sorted(pvc("vm", "list", *words, "-f", "name")[0].split())
+
+    assert listed(f"{on[:-1]}*", off) == sorted({*listed(f"{on[:-1]}*"), off})
+    assert listed(on, off) == listed(f"vms/{on}", f"vms/{off}") == sorted([on, off])
+    assert listed(f"tag:{mixed}") == listed(f"tag:{mixed} OR name=nobody") == sorted([on, off])
+    assert listed(f"tag:{mixed}", "state=running") == listed(f"tag:{mixed} state=running") == [on]
+    assert listed(off, "state=running") == []
+    assert listed(on, off, "--filter", "state!=running") == [off]
+    wrong = pvc("vm", "list", "state=runing", code=2)[1]
+    assert wrong.startswith("error: status.state is never 'runing'. Did you mean 'running'")
+
+
+def test_a_filter_where_names_must_stand_is_refused(pvc: Any, stage: Stage, seen: Any) -> None:
+    told = pvc("vm", "stop", "state=running", "--yes", code=2)[1]
+    assert "state=running is no name but a filter: write --filter 'state=running'" in told
+    assert not seen
+
+
 def test_which_ones_are_meant_must_be_said(pvc: Any, stage: Stage) -> None:
     assert "which ones?" in pvc("vm", "start", code=2)[1]
     assert "not both" in pvc("vm", "start", "web", "--all", code=2)[1]
@@ -153,6 +177,8 @@ def test_which_ones_are_meant_must_be_said(pvc: Any, stage: Stage) -> None:
 def test_patterns_of_volumes_are_within_their_pool(pvc: Any, stage: Stage) -> None:
     for number in range(2):
         pvc("volume", "create", f"local/pattern-{number}", "2M")
+    listed = pvc("volume", "list", "local/pattern-*", "elsewhere/*", "-f", "name")[0]
+    assert listed == "local/pattern-0\nlocal/pattern-1\n"
     told = pvc("volume", "delete", "local/pattern-*", "--yes")[0]
     assert told == "volume local/pattern-0 is gone\nvolume local/pattern-1 is gone\n"
 

@@ -61,6 +61,8 @@ def helped(line: str, width: int = 80, height: int = 20) -> list[str]:
         ("vm fly web", "There is no such command here."),
         ("vm list > x", "The file that the answer goes to."),
         ("vm list --filter 'state=running", "running       Running"),
+        ("vm list --filter memory>2G state=running", "running       Running"),
+        ("vm list state=running", "running       Running"),
         ("vm list --sort -mem¦ory", "--sort NAMES"),
         ("vm list --sort memory", "memory  spec.memory.memory_mib"),
     ],
