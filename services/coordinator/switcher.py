@@ -96,8 +96,9 @@ class Switcher:
         twin = same_controller(node, list(snapshot.rows(Node)))
         if (barred := power_barred(node, settings_in(snapshot, node), twin)) is not None:
             return Done(barred.why, on=False)
-        if (outcome := case.line.outcome()) is not None:
-            return self._take_in(case, outcome)
+        outcome = case.line.outcome()
+        if outcome is not None and (done := self._take_in(case, outcome)) is not None:
+            return done
         if case.line.free and self._clock.monotonic() >= case.due:
             press = case.state.seen_off and not case.state.commanded
             verb = self._controllers.on if press else self._controllers.is_on

@@ -30,7 +30,7 @@ Severity: TypeAlias = event_pb2.Event.Severity.ValueType
 
 TRIES_MAX = 10
 FIRST_PAUSE_S, PAUSE_MAX_S = 15.0, 3600.0
-"""After the first try that failed, and at most; with TRIES_MAX they bridge some three hours."""
+"""After the first try that failed, and at most; with TRIES_MAX they bridge two hours."""
 BOOT_S = 600.0
 """How long a machine that is on has for coming back before it is looked at again."""
 FENCES_MAX, FENCES_WITHIN_S = 3, 24 * 3600
@@ -252,7 +252,7 @@ class SwitchTry:
             return replace(self, asks=self.asks + 1)
         return Done(
             "its controller took the command to switch it on, and still says that it is off "
-            f"{ASKS_MAX * ASK_EVERY_S:g} s later",
+            f"{(ASKS_MAX - 1) * ASK_EVERY_S:g} s later",
             on=False,
         )
 
