@@ -169,6 +169,7 @@ class NodeSpec(_message.Message):
     LEAVING_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     READY_REQUEST_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_SINCE_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """A text for people."""
     max_vms: _builtins.int
@@ -193,6 +194,12 @@ class NodeSpec(_message.Message):
     def power_control(self) -> Global___PowerControl:
         """How its power is switched from outside: its baseboard management controller. Unset: it has none."""
 
+    @_builtins.property
+    def certificates_since(self) -> _timestamp_pb2.Timestamp:
+        """When it was added, by the clock of who added it: certificates of its name that were issued before are those of a
+        node that was removed, and of no use. Unset for the cluster's first node. Written by AddNode.
+        """
+
     def __init__(
         self,
         *,
@@ -205,10 +212,11 @@ class NodeSpec(_message.Message):
         leaving: _builtins.bool = ...,
         address: _builtins.str = ...,
         ready_request: _builtins.int = ...,
+        certificates_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["power_control", b"power_control"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificates_since", b"certificates_since", "power_control", b"power_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "coordinator", b"coordinator", "description", b"description", "drained", b"drained", "leaving", b"leaving", "max_vms", b"max_vms", "power_control", b"power_control", "ready_request", b"ready_request", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "certificates_since", b"certificates_since", "coordinator", b"coordinator", "description", b"description", "drained", b"drained", "leaving", b"leaving", "max_vms", b"max_vms", "power_control", b"power_control", "ready_request", b"ready_request", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
