@@ -487,6 +487,8 @@ SETTINGS = (
     Column("FENCE MAX", lambda r, v: f"{r.fence_max_percent} % of the nodes at a time"),
     Column("FENCE DELAY", lambda r, v: f"{r.fence_delay_ms} ms"),
     Column("RESTART GRACE", lambda r, v: f"{r.restart_grace_s} s"),
+    Column("FENCED NODES", lambda r, v: "are switched on again" if r.power_on_after_fence
+           else "stay off"),
     Column("MIGRATIONS", lambda r, v: f"{r.migrations_per_node} per node, "
            f"{r.migrations_per_cluster} in the cluster"),
     Column("AUTO BALANCE", lambda r, v: "on" if r.auto_balance else "off"),

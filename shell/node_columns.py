@@ -110,6 +110,15 @@ def attempts(node: Any) -> str:
     return "\n".join(lines)
 
 
+def power_on(node: Any) -> str:
+    """How it is switched on again while it is fenced, or why not."""
+    record = node.decision.power_on
+    if not record.why:
+        return ""
+    tries = f"tried {record.tries} times" if record.tries else "not tried"
+    return f"{tries}{', no more' if record.ended else ''}  {record.why}"
+
+
 def controller(node: Any, view: View) -> str:
     """Its controller, and whether it can be believed."""
     if not node.spec.HasField("power_control"):
@@ -147,6 +156,7 @@ FENCING = (
     Column("FAULTS", lambda r, v: "\n".join(r.status.faults), RECORD, path="status.faults"),
     Column("PROOF", lambda r, v: proof(r), RECORD),
     Column("ATTEMPTS", lambda r, v: attempts(r), RECORD),
+    Column("POWER ON", lambda r, v: power_on(r), RECORD),
     Column("CONTROLLER", controller, RECORD),
     Column("WATCHDOG", lambda r, v: watchdog(r), RECORD),
     Column("FENCES", lambda r, v: str(r.decision.fences or ""), RECORD, path="decision.fences"),

@@ -56,7 +56,9 @@ class Ipmi(Bmc):  # type: ignore[misc]
         return 0
 
     def power_on(self) -> int:
-        """See Bmc."""
+        """See Bmc; as `power_off`."""
+        if self._switch.misbehaviour.refuses:
+            return REFUSED
         self._switch.on()
         return 0
 

@@ -1,7 +1,7 @@
 """The controllers of the nodes' power: how one is reached, and whether it may be believed.
 
 A controller is asked from time to time while its node works, so that nobody trusts it blindly on
-the day it is needed. Only asks; what switches a node off is the fencer.
+the day it is needed. Only asks; what switches a node off is the fencer, and on the switcher.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class Controllers:
     def off(self, snapshot: Snapshot, node: Node) -> None:
         """Has the power cut. Raises as `is_on`."""
         self._driver(node).off(self._target(snapshot, node))
+
+    def on(self, snapshot: Snapshot, node: Node) -> None:
+        """Has the machine switched on. Raises as `is_on`."""
+        self._driver(node).on(self._target(snapshot, node))
 
     def _driver(self, node: Node) -> PowerDriver:
         protocol = node.spec.power_control.protocol

@@ -105,6 +105,8 @@ class ByPower(_Repeated):
         super().__init__(line, clock)
         self._controllers = controllers
         self._try = PowerTry()
+        self._was_on: bool | None = None
+        """What its controller said before any command; None before it was asked."""
 
     def step(self, snapshot: Snapshot, node: Node) -> Verdict:
         """See Pursuit."""
@@ -113,17 +115,24 @@ class ByPower(_Repeated):
             return barred
         outcome = self._line.outcome()
         if outcome is not None:
-            return self._take_in(outcome)
+            return self._take_in(node, outcome)
         if self._ready():
-            verb = self._controllers.is_on if self._try.commanded else self._controllers.off
+            asks = self._try.commanded or self._is_to_look(node)
+            verb = self._controllers.is_on if asks else self._controllers.off
             self._line.begin(lambda: verb(snapshot, node))
         return Waits(self._why)
 
-    def _take_in(self, outcome: Outcome) -> Verdict:
+    def _is_to_look(self, node: Node) -> bool:
+        """Its agent had ended in order, and nobody hurries: was it switched off on purpose?"""
+        return node.status.restarting and self._was_on is None
+
+    def _take_in(self, node: Node, outcome: Outcome) -> Verdict:
         match outcome:
             case Failure(why):
                 self._try = PowerTry()
                 return self._failed(why)
+            case Answer(on) if not self._try.commanded and self._is_to_look(node):
+                self._was_on = bool(on)
             case Answer() if not self._try.commanded:
                 self._try = self._try.after_command()
             case Answer(on):
@@ -134,6 +143,8 @@ class ByPower(_Repeated):
                     case Waits(why):
                         self._try = PowerTry()
                         return self._failed(why)
+                    case Holds(text):
+                        return Holds(text, was_on=bool(self._was_on))
                     case verdict:
                         return verdict
         return Waits(self._why)
@@ -253,7 +264,7 @@ class Fencer:
     def _prove(self, node: Node, pursuit: Pursuit, holds: Holds, lease: Lease) -> None:
         now = self._clock.now()
         row = rows.copied(node)
-        proof = proven(node, pursuit.means, holds.text, self._given_by, now)
+        proof = proven(node, pursuit.means, holds, self._given_by, now)
         row.decision.proof.CopyFrom(proof)
         self._store.commit([Put(row), self._event(node, holds.text)], held_by=lease)
         del self._cases[node.name]

@@ -25,6 +25,8 @@ from services.coordinator.operation_service import OperationService
 from services.coordinator.placement_service import PlacementService
 from services.coordinator.runner import ThreadRunner
 from services.coordinator.settings import Membership, membership_of
+from services.coordinator.switcher import PERIOD_S as SWITCH_PERIOD_S
+from services.coordinator.switcher import Switcher
 from services.mesh.clock import Clock
 from services.mesh.desk import Desk
 from services.mesh.loop import Loop
@@ -77,6 +79,7 @@ def build(
         loops=(
             Loop("coordinator", coordinator.step, PERIOD_S, READS),
             *fencing(store, clock, node, coordinator, controllers),
+            switching(store, clock, node, coordinator, controllers),
         ),
         close=(coordinator.lead.close,),
     )
@@ -101,3 +104,21 @@ def fencing(
     check_loop = Loop("coordinator-controllers", checks.step, CHECK_PERIOD_S, ("nodes",))
     runner.wake, asking.wake = fence_loop.wake, check_loop.wake
     return fence_loop, check_loop
+
+
+def switching(
+    store: Store, clock: Clock, node: str, coordinator: Coordinator, controllers: Controllers
+) -> Loop:
+    """What switches fenced machines on again."""
+
+    def lease() -> Lease | None:
+        return coordinator.lead.lease
+
+    def gone_s(row: cluster_pb2.Node) -> float:
+        return coordinator.evidence.gone_s(clock.monotonic()).get(row.name, 0.0)
+
+    runner = ThreadRunner()
+    switcher = Switcher(store, clock, node, lease, controllers, runner, gone_s)
+    loop = Loop("coordinator-switcher", switcher.step, SWITCH_PERIOD_S, ("nodes",))
+    runner.wake = loop.wake
+    return loop

@@ -1,7 +1,8 @@
 """The edge of every service: what happens to each call before and after the service's own code.
 
-Gives calls a deadline, checks requests, turns exceptions into statuses, and logs one line for each
-call. Nothing of an unexpected exception but an id to find it in the log goes to the caller.
+Lets members of the cluster in alone, gives calls a deadline, checks requests, turns exceptions into
+statuses, and logs one line for each call. Nothing of an unexpected exception but an id to find it
+in the log goes to the caller.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from services.mesh.contract import reads
 from services.mesh.desk import Context, caller_of
 from services.mesh.errors import PvcError
 from services.mesh.log import bind, safe
+from services.mesh.membership import Members, Peer, peer_of
 from services.mesh.validate import check_request
 
 DEADLINE_S = 60.0
@@ -41,9 +43,16 @@ log = logging.getLogger("pvc.calls")
 class Edge:
     """Wraps the methods of the services of one server."""
 
-    def __init__(self, clock: Clock, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, clock: Clock, deadline_s: float = DEADLINE_S, members: Members | None = None
+    ) -> None:
+        """members: whose certificates count; None for a server that only this machine reaches."""
         self._clock = clock
         self._deadline_s = deadline_s
+        self._members = members
+        self._open: dict[asyncio.Task[Any], Peer] = {}
+        """Calls of other nodes that last."""
+        self._expelled: set[asyncio.Task[Any]] = set()
         self._lasting: set[asyncio.Task[Any]] = set()
         self._draining = False
 
@@ -52,6 +61,20 @@ class Edge:
         another process, or with this one's next."""
         self._draining = True
         for task in self._lasting:
+            self._end(task)
+
+    def look_again(self) -> None:
+        """Ends what lasts of callers that are no members any more; to be called in the server's
+        event loop. Short calls that have begun are left to end."""
+        for task, peer in self._open.items():
+            if self._members is None or self._members.refusal(peer) is None:
+                continue
+            self._end(task)
+            self._expelled.add(task)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        """Once: what is cancelled twice would be cancelled again while it says why it ended."""
+        if task not in self._expelled and not task.cancelling():
             task.cancel()
 
     def wrapped(self, path: str, method: Any) -> Any:
@@ -63,20 +86,23 @@ class Edge:
         wrap = self._streaming if method.response_streaming else self._answering
         make: Any = _HANDLERS[method.request_streaming, method.response_streaming]
         return make(
-            wrap(path, behaviour),
+            wrap(path, behaviour, method.request_streaming),
             request_deserializer=method.request_deserializer,
             response_serializer=method.response_serializer,
         )
 
-    def _answering(self, path: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _answering(
+        self, path: str, behaviour: Callable[..., Any], asks_in_a_stream: bool
+    ) -> Callable[..., Any]:
         limit_s = DEADLINES_S.get(path.rpartition("/")[2], self._deadline_s)
+        lasts = asks_in_a_stream or _lasts(path)
 
         async def answer(request: Any, context: Context) -> Any:
             call = _Call(self._clock, path, context)
             timed = limit_s if context.time_remaining() is None else None
             deadline = asyncio.timeout(timed)
             try:
-                with self._counted(path):
+                with self._admitted(context, lasts), self._counted(path):
                     async with deadline:
                         response = await behaviour(call.checked(request), context)
             except TimeoutError as error:
@@ -88,11 +114,13 @@ class Edge:
 
         return answer
 
-    def _streaming(self, path: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _streaming(
+        self, path: str, behaviour: Callable[..., Any], _asks_in_a_stream: bool
+    ) -> Callable[..., Any]:
         async def stream(request: Any, context: Context) -> None:
             call = _Call(self._clock, path, context)
             try:
-                with self._counted(path):
+                with self._admitted(context, lasts=True), self._counted(path):
                     await _send(behaviour(call.checked(request), context), context)
             except BaseException as error:  # noqa: BLE001 - what it is is told apart there
                 await call.fail(error)
@@ -101,9 +129,33 @@ class Edge:
         return stream
 
     @contextmanager
+    def _admitted(self, context: Context, lasts: bool) -> Iterator[None]:
+        """Turns away whose node is no member, now or, where the call lasts, later on."""
+        peer = peer_of(context) if self._members is not None else None
+        if peer is None or self._members is None:
+            yield
+            return
+        if (refused := self._members.refusal(peer)) is not None:
+            raise refused
+        task = asyncio.current_task()
+        assert task is not None
+        if lasts:
+            self._open[task] = peer
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._expelled:
+                raise
+            task.uncancel()
+            raise self._members.refusal(peer) or _leaving() from None
+        finally:
+            self._open.pop(task, None)
+            self._expelled.discard(task)
+
+    @contextmanager
     def _counted(self, path: str) -> Iterator[None]:
         """Has `drain` end what happens inside, if it is of the lasting kind."""
-        if not path.rpartition("/")[2].startswith(LASTING):
+        if not _lasts(path):
             yield
             return
         task = asyncio.current_task()
@@ -186,6 +238,10 @@ def service_of(path: str) -> str:
     """The service that a method belongs to: "compute" for "/pvc.compute.v1.VmService/GetVm"."""
     package = path.strip("/").split(".")
     return package[1] if package[0] == "pvc" else package[0]
+
+
+def _lasts(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(LASTING)
 
 
 async def _checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:

@@ -27,6 +27,7 @@ from services.mesh.config import Config, load
 from services.mesh.errors import PvcError
 from services.mesh.identity import Files
 from services.mesh.loop import Loop
+from services.mesh.membership import Members
 from services.mesh.opening import open_store
 from services.mesh.parts import Parts
 from services.mesh.renewal import LOOK_S, Renewal, renewed
@@ -125,7 +126,8 @@ async def _run(
     ready: Callable[[], None],
 ) -> None:
     """Starts what was built, in order; waits; stops it in the opposite order."""
-    server = Server([one for parts in all_parts for one in parts.servicers], ground.clock)
+    servicers = [one for parts in all_parts for one in parts.servicers]
+    server = Server(servicers, ground.clock, members=Members(ground.store))
     _listen(server, list(builds), ground)
     loops = [loop for parts in all_parts for loop in parts.loops]
     renewal = Renewal(ground.config, ground.store, ground.clock, ground.peers)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from pvc.core.v1 import reason_pb2
 from services.mesh.clock import Clock
 from services.mesh.edge import DEADLINE_S, Edge
 from services.mesh.errors import PvcError
+from services.mesh.membership import Members
 from services.mesh.parts import AddToServer
 
 GRACE_S = 10.0
@@ -47,9 +48,14 @@ class Server:
         servicers: Iterable[tuple[AddToServer, object]],
         clock: Clock,
         deadline_s: float = DEADLINE_S,
+        members: Members | None = None,
     ) -> None:
+        """members: whose certificates are let in where it listens with TLS; None: all that the
+        cluster's authority signed."""
         self._server = grpc.aio.server(options=OPTIONS)
-        self._edge = Edge(clock, deadline_s)
+        self._edge = Edge(clock, deadline_s, members)
+        self._members = members
+        self._forget: Callable[[], None] = lambda: None
         self._health = health.aio.HealthServicer()
         self._sockets: list[Path] = []
         self._ending: asyncio.Task[None] | None = None
@@ -59,7 +65,8 @@ class Server:
             add(servicer, self)  # type: ignore[arg-type]
         names = tuple(self.services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
-        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        mirror = reflection.aio.ReflectionServicer((*names, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(mirror, self)
 
     def add_registered_method_handlers(self, service: str, methods: Any) -> None:
         """For the generated code: takes a service in, its methods behind the edge."""
@@ -101,6 +108,13 @@ class Server:
 
     async def start(self) -> None:
         """Begins to answer."""
+        if self._members is not None:
+            answering, look = asyncio.get_running_loop(), self._edge.look_again
+
+            def changed() -> None:
+                answering.call_soon_threadsafe(look)
+
+            self._forget = self._members.on_change(changed)
         await self._server.start()
         for service in ("", *self.services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -115,6 +129,7 @@ class Server:
         await asyncio.shield(self._ending)
 
     async def _end(self, grace_s: float) -> None:
+        self._forget()
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(grace_s))
         self._edge.drain()

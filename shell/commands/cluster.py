@@ -138,6 +138,12 @@ class Milliseconds(click.ParamType[int]):
     type=Span(),
     help="The same, for one whose agent restarts.",
 )
+@field(
+    "ClusterSpec.power_on_after_fence",
+    "--power-on-after-fence/--no-power-on-after-fence",
+    default=None,
+    help="Switch fenced nodes on again through their controllers, or not.",
+)
 @field("ClusterSpec.migrations_per_node", "--migrations-per-node", type=int, help="Most at a time.")
 @field(
     "ClusterSpec.migrations_per_cluster",

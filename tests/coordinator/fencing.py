@@ -15,6 +15,7 @@ from services.coordinator.core.node_edits import secret_name
 from services.coordinator.drivers.fake import FakeController, FakePower, FakeStorageFence
 from services.coordinator.fencer import Fencer, pursuits
 from services.coordinator.runner import Outcome, Running, made
+from services.coordinator.switcher import Switcher
 from services.mesh.clock import sortable_id
 from services.mesh.enrolment import CLUSTER_KEY_BYTES
 from services.mesh.sealing import seal
@@ -83,6 +84,10 @@ class Cluster:
         self.checks = ControllerChecks(
             self.store, self.clock, controllers, self.runner, lambda: self.lease
         )
+        self.switcher = Switcher(
+            self.store, self.clock, "nodes/n1", lambda: self.lease, controllers, self.runner,
+            lambda _node: self.gone_s,
+        )  # fmt: skip
         self.storage.uncovered = {}
 
     def lose(self, name: str = "n2", armed: bool = False) -> None:
@@ -138,6 +143,22 @@ class Cluster:
         for _ in range(round(seconds / every)):
             self.clock.seconds += every
             self.fencer.step()
+
+    def want_on(self, name: str = "n2", tries: int = 1) -> None:
+        """The node is fenced, and it was decided to switch it on."""
+        node = self.node(name)
+        node.status.session = node.decision.lost_session = f"session of {name}"
+        node.decision.state = cluster_pb2.NODE_STATE_FENCED
+        node.decision.power_on.tries = tries
+        self.store.commit([Put(node)])
+
+    def switch(self, seconds: float = 0.0, every: float = 0.5) -> cluster_pb2.PowerOn:
+        """The switcher goes round, once or for a while; gives what it wrote last of n2."""
+        self.switcher.step()
+        for _ in range(round(seconds / every)):
+            self.clock.seconds += every
+            self.switcher.step()
+        return self.node().decision.power_on
 
     def proof(self, name: str = "n2") -> tuple[str, str]:
         """Means and session of the proof, empty while there is none."""

@@ -63,6 +63,36 @@ def test_power_proves_it_once_it_is_off(cluster: Cluster) -> None:
     assert controller.told == ["off", "status", "status"] and not controller.on
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_whether_it_was_on_is_asked_where_its_agent_ended_in_order(
+    cluster: Cluster, on: bool
+) -> None:
+    """One that was off before the command was switched off on purpose."""
+    controller = cluster.control(on=on)
+    cluster.lose()
+    node = cluster.node()
+    node.status.restarting = True
+    cluster.store.commit([Put(node)])
+    cluster.go_on(3)
+    assert cluster.proof() == ("POWER", "session of n2")
+    assert controller.told == ["status", "off", "status", "status"]
+    assert cluster.node().decision.proof.was_on is on
+
+
+def test_what_was_said_before_the_first_command_counts(cluster: Cluster) -> None:
+    """Later on it is off because of the command."""
+    controller = cluster.control(lying=True)
+    cluster.lose()
+    node = cluster.node()
+    node.status.restarting = True
+    cluster.store.commit([Put(node)])
+    cluster.go_on(8)
+    assert cluster.proof() == ("", "") and controller.told.count("off") >= 1
+    controller.lying = False
+    cluster.go_on(30)
+    assert cluster.proof()[0] == "POWER" and cluster.node().decision.proof.was_on
+
+
 @pytest.mark.parametrize(
     ("how", "why"),
     [

@@ -181,6 +181,16 @@ def test_the_clusters_settings(town: Town) -> None:
     assert error.field == "update_mask"
     full = filled(cluster_pb2.ClusterSpec(fence_delay_ms=800))
     assert (full.fence_delay_ms, full.fence_max_percent, full.reserve_nodes) == (800, 34, 0)
+    assert full.power_on_after_fence, "on unless somebody says otherwise"
+    assert not filled(cluster_pb2.ClusterSpec(power_on_after_fence=False)).power_on_after_fence
+
+
+def test_to_leave_fenced_nodes_off_is_written_and_told(town: Town) -> None:
+    off = api.UpdateClusterRequest(spec=cluster_pb2.ClusterSpec(power_on_after_fence=False))
+    after = town.ask(cluster_edits.update, off)
+    assert after.spec.HasField("power_on_after_fence") and not after.spec.power_on_after_fence
+    messages = [event.message for event in town.store.snapshot().rows(event_pb2.Event)]
+    assert messages == ["the cluster's power_on_after_fence is off"]
 
 
 # --- Long work.
@@ -192,7 +202,7 @@ def test_a_drain_and_its_opposite_call_each_other_off(town: Town) -> None:
     busy = town.refused(node_tasks.drain, api.DrainNodeRequest(name="nodes/n1"))
     assert busy.reason_name == "BUSY" and drain.name in busy.message
     town.ask(node_tasks.ready, api.ReadyNodeRequest(name="nodes/n1"))
-    assert not town.at("n1").spec.drained
+    assert not town.at("n1").spec.drained and town.at("n1").spec.ready_request == 1
     after = town.store.snapshot().find(Operation, drain.name)
     assert after is not None and after.cancel_requested
 

@@ -44,9 +44,36 @@ def test_cutting_what_is_off_is_no_error(subject: Subject) -> None:
     assert not subject.driver.is_on(subject.target)
 
 
+def test_it_is_switched_on(subject: Subject) -> None:
+    subject.driver.off(subject.target)
+    subject.driver.on(subject.target)
+    assert subject.box.on
+    assert subject.driver.is_on(subject.target)
+
+
+def test_switching_on_what_is_on_does_nothing_to_it(subject: Subject) -> None:
+    subject.driver.on(subject.target)
+    assert subject.box.on and "reset" not in subject.box.told and "off" not in subject.box.told
+
+
+def test_one_that_does_not_switch_on_says_what_is_so(subject: Subject) -> None:
+    subject.driver.off(subject.target)
+    subject.bad.lying = True
+    subject.driver.on(subject.target)
+    assert not subject.driver.is_on(subject.target) and not subject.box.on
+
+
+def test_one_that_refuses_to_switch_on_is_quoted(subject: Subject) -> None:
+    subject.driver.off(subject.target)
+    subject.bad.refuses = True
+    with refused("POWER_FAILED"):
+        subject.driver.on(subject.target)
+    assert not subject.box.on
+
+
 def test_a_wrong_password_is_refused_and_not_told_on(subject: Subject) -> None:
     wrong = subject.with_password("guessed-wrong")
-    for verb in (subject.driver.is_on, subject.driver.off):
+    for verb in (subject.driver.is_on, subject.driver.off, subject.driver.on):
         with refused("POWER_FAILED") as error:
             verb(wrong)
         assert "guessed-wrong" not in error.value.message

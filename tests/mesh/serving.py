@@ -25,6 +25,7 @@ from services.mesh.clock import SystemClock
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import PvcError, not_found
 from services.mesh.identity import Files, create_cluster
+from services.mesh.membership import Members
 from services.mesh.server import Server
 from services.state.store import Put, Snapshot, Store
 
@@ -160,7 +161,7 @@ class Served:
                 (storage_grpc.add_StorageServiceServicer_to_server, self.pools),
                 (vm_grpc.add_VmServiceServicer_to_server, Consoles()),
             )
-            server = Server(servicers, CLOCK, deadline_s)
+            server = Server(servicers, CLOCK, deadline_s, Members(store))
             address = listen(server)
             await server.start()
             return server, address

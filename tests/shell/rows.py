@@ -131,6 +131,9 @@ ROWS: dict[str, tuple[list[Any], Any]] = {
             status {{ version: "2.0.0" cpus: 8 memory_for_vms_mib: 30000 }}""",
             """name: "nodes/n3" spec { address: "10.0.0.3" }
             decision { state: 3 why: "its machine has not joined yet" }""",
+            """name: "nodes/n4" spec { address: "10.0.0.4" }
+            decision { state: 5 why: "proven dead" power_on { tries: 2 answered: 2 ended: true
+              why: "it was fenced 3 times within 24 hours: pvc node ready n4" } }""",
         ),
         node_columns.columns(AROUND),
     ),

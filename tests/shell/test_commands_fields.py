@@ -68,7 +68,7 @@ WAYS: Sequence[str] = (
     "node confirm-dead {node} --why unplugged --yes",
     "cluster set --reserve-nodes 1 --fence-max-percent 30 --fence-delay 1s --restart-grace 30s "
     "--migrations-per-node 3 --migrations-per-cluster 9 --auto-balance --balance-threshold 30 "
-    "--audit-days 30 --audit-entries 1000 --dry-run",
+    "--audit-days 30 --audit-entries 1000 --no-power-on-after-fence --dry-run",
     "cluster maintenance on --dry-run",
     "cluster ha disarm --dry-run",
     "network create {new} --ipnet 10.9.0.0/24 --gateway 10.9.0.1 --dhcp-start 10.9.0.10 "

@@ -207,6 +207,11 @@ def test_how_the_cluster_is_to_behave(pvc: Any, cluster: Cluster) -> None:
     pvc("cluster", "ha", "arm")
     out, _ = pvc("cluster", "set", "--fence-delay", "2s", "--migrations-per-node", "3")
     assert "Fence delay:       2000 ms" in out and "3 per node, 8 in the cluster" in out
+    assert re.search("^Fenced nodes: +are switched on again$", out, re.M)
+    out, _ = pvc("cluster", "set", "--no-power-on-after-fence")
+    assert re.search("^Fenced nodes: +stay off$", out, re.M)
+    pvc("cluster", "set", "--power-on-after-fence")
+    assert cluster.status().spec.power_on_after_fence
     out, told = pvc("cluster", "set", "--fence-delay", "750ms", "--dry-run")
     assert "750 ms" in out and "nothing was changed" in told
     assert "Fence delay:       2000 ms" in pvc("cluster", "settings")[0]

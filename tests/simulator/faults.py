@@ -14,6 +14,8 @@ SERVICES = ("compute", "coordinator")
 SPAN_S = 240.0
 """How long things go wrong."""
 DEEDS_MIN, DEEDS_MAX = 6, 22
+STAY_OFF_SHARE = 0.2
+"""Of the worlds: clusters that leave fenced nodes switched off."""
 VM_VERBS = ("start", "destroy", "define", "shutdown", "undefine", "pause", "resume")
 
 Make = Callable[["Chance"], Iterator[tuple[float, tuple[str, ...]]]]
@@ -46,6 +48,8 @@ def world_of(seed: int) -> World:
     """The world that goes with a seed."""
     chance = Chance(seed)
     options = {"locks": chance.random.choice(("on", "off"))}
+    if random.Random(f"power {seed}").random() < STAY_OFF_SHARE:
+        options["power_on_after_fence"] = "0"
     nodes = tuple(Thing(node, _node_facts(chance)) for node in chance.nodes)
     vms = tuple(Thing(vm, _vm_facts(chance)) for vm in chance.vms)
     return World(seed, nodes, vms, options)

@@ -71,7 +71,9 @@ class SimNode:
             self.watchdog = SimWatchdog(
                 cluster.engine, lambda: self.reset("is reset by its watchdog"), wrong
             )
-        self.controller = FakeController(cut=self._cut_by_controller)
+        self.controller = FakeController(
+            cut=self._cut_by_controller, start=self._started_by_controller
+        )
         for how in BMC_FACTS.get(thing.facts.get("bmc", "yes"), ()):
             setattr(self.controller, how, True)
         self.unreached: set[str] = set()
@@ -215,6 +217,9 @@ class SimNode:
     def _cut_by_controller(self) -> None:
         self.power_off("its controller cuts its power")
 
+    def _started_by_controller(self) -> None:
+        self.power_on(why="its controller switches it on")
+
     def power_off(self, why: str) -> None:
         """Everything in the machine ends at once."""
         self.controller.on = False
@@ -227,11 +232,13 @@ class SimNode:
             for service in SERVICES:
                 self.end(service)
 
-    def power_on(self, boot_s: float = BOOT_S, behind_s: float = 0.0) -> None:
+    def power_on(
+        self, boot_s: float = BOOT_S, behind_s: float = 0.0, why: str = "has power"
+    ) -> None:
         """behind_s: how old the state is that its services see first."""
         if not self.machine.on:
             self.controller.on = True
-            self.cluster.tell(f"machine {self.id}", "has power")
+            self.cluster.tell(f"machine {self.id}", why)
             self.machine.boot()
             boots = self.machine.boots
             self.cluster.engine.after(boot_s, lambda: self._booted(boots, behind_s))

@@ -163,10 +163,10 @@ def command_believed() -> Iterator[None]:
 
     step = fencer.ByPower._take_in
 
-    def take_in(self: Any, outcome: Any) -> Any:
+    def take_in(self: Any, node: Any, outcome: Any) -> Any:
         if not self._try.commanded and isinstance(outcome, fencer.Answer):
             return Holds("its controller took the command")
-        return step(self, outcome)
+        return step(self, node, outcome)
 
     with mock.patch.object(fencer.ByPower, "_take_in", take_in):
         yield

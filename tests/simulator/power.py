@@ -1,5 +1,5 @@
-"""Switching machines off from outside: the controllers of their power, on virtual time, and the
-calls to them, each on a strand of its own."""
+"""Switching machines off and on from outside: the controllers of their power, on virtual time, and
+the calls to them, each on a strand of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from services.coordinator.fencer import PERIOD_S as FENCE_PERIOD_S
 from services.coordinator.fencer import Fencer, pursuits
 from services.coordinator.loop import Coordinator
 from services.coordinator.runner import Outcome, made
+from services.coordinator.switcher import PERIOD_S as SWITCH_PERIOD_S
+from services.coordinator.switcher import Switcher
 from services.state.store import Lease, Snapshot, Store
 from tests.simulator import ticks
 from tests.simulator.clock import SimClock
@@ -57,6 +59,12 @@ class SimPower(FakePower):
         self._process.gate("cuts the power")
         super().off(target)
         self._process.gate("cuts the power, answered")
+
+    def on(self, target: PowerTarget) -> None:
+        """See PowerDriver."""
+        self._process.gate("power-on")
+        super().on(target)
+        self._process.gate("power-on done")
 
     def _reached(self, target: PowerTarget, verb: str) -> FakeController:
         if self._reaches(target.address):
@@ -130,3 +138,26 @@ def add_fencing(
     asking.wake = process.add(
         "coordinator-controllers", checks.step, CHECK_PERIOD_S, ("nodes",)
     ).wake
+    add_switching(process, store, clock, node, coordinator, controllers)
+
+
+def add_switching(
+    process: Process,
+    store: Store,
+    clock: SimClock,
+    node: str,
+    coordinator: Coordinator,
+    controllers: Controllers,
+) -> None:
+    """As services.coordinator.main."""
+
+    def lease() -> Lease | None:
+        return coordinator.lead.lease
+
+    def gone_s(row: cluster_pb2.Node) -> float:
+        return coordinator.evidence.gone_s(clock.monotonic()).get(row.name, 0.0)
+
+    runner = SimRunner(process)
+    switcher = Switcher(store, clock, node, lease, controllers, runner, gone_s)
+    loop = process.add("coordinator-switcher", switcher.step, SWITCH_PERIOD_S, ("nodes",))
+    loop.hint, runner.wake = ticks.of_switcher(switcher, store), loop.wake

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pvc.coordinator.v1 import cluster_pb2
 from services.compute.agent import Agent
 from services.compute.guard import Guard
+from services.coordinator.core.power_on import is_under_way
 from services.coordinator.fencer import Fencer
 from services.coordinator.loop import Coordinator
+from services.coordinator.switcher import Switcher
 from services.mesh.clock import Clock
 from services.state.store import Store
 
@@ -49,6 +51,16 @@ def of_fencer(fencer: Fencer, store: Store) -> Hint:
         nodes = store.snapshot().rows(cluster_pb2.Node)
         busy = fencer._cases or any(node.decision.state == FENCING for node in nodes)
         return 0.0 if busy else CALM_S
+
+    return hint
+
+
+def of_switcher(switcher: Switcher, store: Store) -> Hint:
+    """While no node is to be switched on there is nothing to do."""
+
+    def hint() -> float:
+        nodes = store.snapshot().rows(cluster_pb2.Node)
+        return 0.0 if switcher._cases or any(map(is_under_way, nodes)) else CALM_S
 
     return hint
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.asked import paths_of, taken_over, told
+from services.coordinator.core.limits import filled
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import not_found
 from services.mesh.rows import THIS_CLUSTER
@@ -34,8 +35,9 @@ def update(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
 def _what(before: Identity, after: Identity) -> str:
     """What changed, for people: "the cluster's maintenance is on, fence_delay_ms is 800"."""
     words = []
+    there, here = filled(before.spec), filled(after.spec)
     for field in cluster_pb2.ClusterSpec.DESCRIPTOR.fields:
-        old, new = getattr(before.spec, field.name), getattr(after.spec, field.name)
+        old, new = getattr(there, field.name), getattr(here, field.name)
         if old != new:
             shown = ("on" if new else "off") if isinstance(new, bool) else str(new)
             words.append(f"{field.name} is {shown}")

@@ -16,6 +16,7 @@ from services.coordinator.core.leftovers import judge_leftovers
 from services.coordinator.core.moves import judge_moves
 from services.coordinator.core.nodes import judge_nodes
 from services.coordinator.core.plan import DecideNode, DecideVm, Plan, Step, Unjudged
+from services.coordinator.core.power_on import judge_power_on
 from services.coordinator.core.recover import recover
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.vms import autostart, judge_vm
@@ -76,6 +77,7 @@ RULES: tuple[Rule, ...] = (
     _each_vm,
     judge_leftovers,
     judge_orphans,
+    judge_power_on,
 )
 """What is looked at, in this order. A row that one of them changes is left alone by those after it
 (Round.taken)."""

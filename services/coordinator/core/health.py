@@ -99,7 +99,8 @@ def node_faults(node: cluster_pb2.Node) -> Iterable[tuple[Health.Health.ValueTyp
     if (worry := WORRIES.get(node.decision.state)) is not None:
         bad, words = worry
         why = f": {node.decision.why}" if node.decision.why else ""
-        yield bad, f"{node.name} {words}{why}"
+        on = node.decision.power_on.why if node.decision.state == FENCED else ""
+        yield bad, f"{node.name} {words}{why}" + (f"; its power: {on}" if on else "")
     if node.decision.state == MAINTENANCE and not node.spec.drained:
         yield Health.HEALTH_WARNING, f"{node.name} is away: {node.decision.why}"
     for fault in node.status.faults:

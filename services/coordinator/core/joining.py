@@ -55,6 +55,7 @@ def add(snapshot: Snapshot, request: Any, call: Call, secret_hash: bytes) -> Mut
 def _new(request: Any, call: Call) -> Node:
     node = Node(name=f"nodes/{request.node_id}", meta=rows.new_meta(call))
     node.spec.address, node.spec.coordinator = request.address, request.coordinator
+    node.spec.certificates_since.CopyFrom(call.now)
     decision = node.decision
     decision.state, decision.why = JOINING, "its machine has not joined yet"
     decision.state_time.CopyFrom(call.now)

@@ -36,7 +36,13 @@ def filled(spec: cluster_pb2.ClusterSpec) -> cluster_pb2.ClusterSpec:
     full.CopyFrom(spec)
     for name, default in _NAMED:
         setattr(full, name, getattr(spec, name) or default)
+    full.power_on_after_fence = powers_on(spec)
     return full
+
+
+def powers_on(spec: cluster_pb2.ClusterSpec) -> bool:
+    """Fenced nodes are to be switched on again."""
+    return not spec.HasField("power_on_after_fence") or spec.power_on_after_fence
 
 
 _NAMED: tuple[tuple[str, int], ...] = tuple(asdict(DEFAULTS).items())

@@ -50,6 +50,7 @@ def ready(snapshot: Snapshot, request: Any, call: Call) -> Mutation:
     _check_free(snapshot, node, READY)
     after = changed(node, call)
     after.spec.drained = False
+    after.spec.ready_request += 1
     what = f"node {short(node.name)} is to be ready"
     changes = [Put(after), *_called_off(snapshot, node, DRAIN, call)]
     return accepted(call, request, READY, node, what, changes)

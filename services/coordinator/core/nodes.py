@@ -12,6 +12,7 @@ from pvc.coordinator.v1 import cluster_pb2
 from services.coordinator.core.fence import Brakes, progress, proven, waited_s
 from services.coordinator.core.limits import limits_of
 from services.coordinator.core.plan import ERROR, INFO, WARNING, DecideNode
+from services.coordinator.core.power_on import came_back, fenced_at
 from services.coordinator.core.rounds import Round
 from services.coordinator.core.world import (
     DRAINED,
@@ -244,6 +245,7 @@ def _fenced(round: Round, node: Node) -> DecideNode:
     proof = node.decision.proof
     step = enter(node, FENCED, f"proven dead: {proof.text}", round.now)
     step.node.decision.fences += 1
+    fenced_at(step.node, round.now)
     step.node.decision.ClearField("attempts")
     return step
 
@@ -269,4 +271,6 @@ def _back(round: Round, node: Node, why: str) -> DecideNode:
     step = enter(node, state, why, round.now)
     for name in ("lost_session", "lost_for", "attempts"):
         step.node.decision.ClearField(name)
+    if step.node.decision.HasField("power_on"):
+        came_back(step.node)
     return step

@@ -33,6 +33,8 @@ class Holds:
     """It proves the death; text: what was seen."""
 
     text: str
+    was_on: bool = False
+    """See FenceProof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +166,14 @@ def attempt(means: Means.ValueType, tries: int, verdict: Verdict) -> cluster_pb2
 
 
 def proven(
-    node: Node, means: Means.ValueType, text: str, given_by: str, now: Timestamp
+    node: Node, means: Means.ValueType, holds: Holds, given_by: str, now: Timestamp
 ) -> cluster_pb2.FenceProof:
     """The proof that the node which lost `decision.lost_session` is dead."""
     return cluster_pb2.FenceProof(
         means=means,
-        text=text,
+        text=holds.text,
         session=node.decision.lost_session,
         time=now,
         given_by=given_by,
+        was_on=holds.was_on,
     )

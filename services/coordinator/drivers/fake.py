@@ -10,12 +10,14 @@ from services.coordinator.drivers.power import ANSWER_S, PowerTarget, failed
 
 @dataclass(slots=True)
 class FakeController:
-    """One machine's. The machine itself is what `on` and `cut` reach."""
+    """One machine's. The machine itself is what `on`, `cut` and `start` reach."""
 
     password: str = ""
     on: bool = True
     cut: Callable[[], None] = lambda: None
     """Called when its power is cut."""
+    start: Callable[[], None] = lambda: None
+    """Called when it is switched on."""
     dead: bool = False
     """It does not answer."""
     refuses: bool = False
@@ -50,6 +52,15 @@ class FakePower:
         if not controller.lying and controller.on:
             controller.on = False
             controller.cut()
+
+    def on(self, target: PowerTarget) -> None:
+        """See PowerDriver."""
+        controller = self._reached(target, "on")
+        if controller.refuses:
+            raise failed(target, "it refuses to switch the power on")
+        if not controller.lying and not controller.on:
+            controller.on = True
+            controller.start()
 
     def _reached(self, target: PowerTarget, verb: str) -> FakeController:
         controller = self.controllers.get(target.address)

@@ -18,7 +18,7 @@ RUN_S = 2 * ANSWER_S
 _STATUS = re.compile(r"^Chassis Power is (on|off)$", re.MULTILINE)
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*"
 _ADDRESS = re.compile(rf"({_HOST})(?::([0-9]{{1,5}}))?")
-_TAKEN = "Chassis Power Control: Down/Off"
+_OFF, _ON = "Chassis Power Control: Down/Off", "Chassis Power Control: Up/On"
 _WORDS_MAX = 300
 
 
@@ -39,8 +39,15 @@ class Ipmi:
 
     def off(self, target: PowerTarget) -> None:
         """See PowerDriver."""
-        told = self._run(target, "off")
-        if _TAKEN not in told:
+        self._switch(target, "off", _OFF)
+
+    def on(self, target: PowerTarget) -> None:
+        """See PowerDriver."""
+        self._switch(target, "on", _ON)
+
+    def _switch(self, target: PowerTarget, verb: str, taken: str) -> None:
+        told = self._run(target, verb)
+        if taken not in told:
             raise failed(target, f"it did not take the command: {told[:_WORDS_MAX]}")
 
     def _run(self, target: PowerTarget, verb: str) -> str:

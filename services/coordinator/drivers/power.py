@@ -25,8 +25,8 @@ class PowerTarget:
 
 
 class PowerDriver(Protocol):
-    """The verbs. Both raise PvcError POWER_FAILED with the controller's words, within seconds, and
-    both may be repeated."""
+    """The verbs. All raise PvcError POWER_FAILED with the controller's words, within seconds, and
+    all may be repeated."""
 
     def is_on(self, target: PowerTarget) -> bool:
         """What the controller says of the power. What is neither on nor off counts as on."""
@@ -35,6 +35,11 @@ class PowerDriver(Protocol):
     def off(self, target: PowerTarget) -> None:
         """Has the power cut, without asking the machine. Returns when the controller took the
         command, which is no proof that it was carried out. Not an error when it was off."""
+        ...
+
+    def on(self, target: PowerTarget) -> None:
+        """Has the machine switched on. Returns when the controller took the command. Not an error
+        when it was on, and then nothing happens to it."""
         ...
 
 

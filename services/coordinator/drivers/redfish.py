@@ -22,7 +22,7 @@ _SYSTEMS = f"{_ROOT}/Systems"
 _SESSIONS = f"{_ROOT}/SessionService/Sessions"
 _RESET = "#ComputerSystem.Reset"
 _ALLOWED = "ResetType@Redfish.AllowableValues"
-_OFF = "ForceOff"
+_OFF, _ON = "ForceOff", "On"
 _WORDS_MAX = 300
 
 
@@ -37,15 +37,25 @@ class Redfish:
     def off(self, target: PowerTarget) -> None:
         """See PowerDriver. The command is sent even if the power is said to be off: some say so for
         a while after it came on."""
-        with _conversation(target) as bmc:
-            action = bmc.system().get("Actions", {}).get(_RESET, {})
-            allowed = action.get(_ALLOWED, [_OFF])
-            if "target" not in action or _OFF not in allowed:
-                raise failed(target, "it offers no way to cut the power (ForceOff)")
-            answer = bmc.post(action["target"], {"ResetType": _OFF})
-            if answer.is_success or bmc.system().get("PowerState") == "Off":
-                return
-            raise failed(target, f"it refuses to cut the power: {_words(answer)}")
+        _reset(target, _OFF, "cut the power")
+
+    def on(self, target: PowerTarget) -> None:
+        """See PowerDriver."""
+        _reset(target, _ON, "switch it on")
+
+
+def _reset(target: PowerTarget, kind: str, deed: str) -> None:
+    """Has a reset of that kind done. A controller that refuses because it is so already has done
+    its part."""
+    with _conversation(target) as bmc:
+        action = bmc.system().get("Actions", {}).get(_RESET, {})
+        allowed = action.get(_ALLOWED, [kind])
+        if "target" not in action or kind not in allowed:
+            raise failed(target, f"it offers no way to {deed} ({kind})")
+        answer = bmc.post(action["target"], {"ResetType": kind})
+        if answer.is_success or (bmc.system().get("PowerState") == "Off") == (kind == _OFF):
+            return
+        raise failed(target, f"it refuses to {deed}: {_words(answer)}")
 
 
 @contextmanager

@@ -168,6 +168,8 @@ class NodeSpec(_message.Message):
     DRAINED_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    READY_REQUEST_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_SINCE_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """A text for people."""
     max_vms: _builtins.int
@@ -180,6 +182,10 @@ class NodeSpec(_message.Message):
     """It is to leave the cluster. Changed by RemoveNode."""
     address: _builtins.str
     """Its address for the services of other nodes: an IP address or host name."""
+    ready_request: _builtins.int
+    """Counts how often it was to be made ready. Changed by ReadyNode: each time the coordinator begins anew to switch a
+    fenced node on.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words that placement rules of VMs can name: "ssd", "rack-b"."""
@@ -187,6 +193,12 @@ class NodeSpec(_message.Message):
     @_builtins.property
     def power_control(self) -> Global___PowerControl:
         """How its power is switched from outside: its baseboard management controller. Unset: it has none."""
+
+    @_builtins.property
+    def certificates_since(self) -> _timestamp_pb2.Timestamp:
+        """When it was added, by the clock of who added it: certificates of its name that were issued before are those of a
+        node that was removed, and of no use. Unset for the cluster's first node. Written by AddNode.
+        """
 
     def __init__(
         self,
@@ -199,10 +211,12 @@ class NodeSpec(_message.Message):
         drained: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
         address: _builtins.str = ...,
+        ready_request: _builtins.int = ...,
+        certificates_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["power_control", b"power_control"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificates_since", b"certificates_since", "power_control", b"power_control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "coordinator", b"coordinator", "description", b"description", "drained", b"drained", "leaving", b"leaving", "max_vms", b"max_vms", "power_control", b"power_control", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "certificates_since", b"certificates_since", "coordinator", b"coordinator", "description", b"description", "drained", b"drained", "leaving", b"leaving", "max_vms", b"max_vms", "power_control", b"power_control", "ready_request", b"ready_request", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,6 +302,7 @@ class FenceProof(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     GIVEN_BY_FIELD_NUMBER: _builtins.int
+    WAS_ON_FIELD_NUMBER: _builtins.int
     means: Global___ProofMeans.ValueType
     """What proved it."""
     text: _builtins.str
@@ -296,6 +311,10 @@ class FenceProof(_message.Message):
     """The session whose holder is dead."""
     given_by: _builtins.str
     """Who gave it: "coordinator n2", "token ann"."""
+    was_on: _builtins.bool
+    """Of a node whose agent had ended in order: its controller said that it was on before PVC had it switched off. Where
+    it was off already, somebody switched it off on purpose.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored, by the clock of the leader."""
@@ -308,14 +327,65 @@ class FenceProof(_message.Message):
         session: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         given_by: _builtins.str = ...,
+        was_on: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["given_by", b"given_by", "means", b"means", "session", b"session", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given_by", b"given_by", "means", b"means", "session", b"session", "text", b"text", "time", b"time", "was_on", b"was_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FenceProof: _TypeAlias = FenceProof  # noqa: Y015
+
+@_typing.final
+class PowerOn(_message.Message):
+    """How a node that was fenced is switched on again through its controller, so that it boots and comes back; see
+    ClusterSpec.power_on_after_fence. Kept until it is back.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    READY_REQUEST_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """The session that it held last. The times below are counted from the end of that one."""
+    tries: _builtins.int
+    """How often it was tried, the one that is under way counted in."""
+    answered: _builtins.int
+    """The last try that something came of."""
+    why: _builtins.str
+    """What came of it; or why it is not tried, for now or any more."""
+    ended: _builtins.bool
+    """It is not tried any more before the node was asked to be ready (ReadyNode)."""
+    ready_request: _builtins.int
+    """NodeSpec.ready_request that this follows."""
+    @_builtins.property
+    def due(self) -> _duration_pb2.Duration:
+        """The next try is made when the session has been gone for so long, as leaders count it by their own clocks."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        tries: _builtins.int = ...,
+        answered: _builtins.int = ...,
+        why: _builtins.str = ...,
+        due: _duration_pb2.Duration | None = ...,
+        ended: _builtins.bool = ...,
+        ready_request: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due", b"due"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "due", b"due", "ended", b"ended", "ready_request", b"ready_request", "session", b"session", "tries", b"tries", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PowerOn: _TypeAlias = PowerOn  # noqa: Y015
 
 @_typing.final
 class ProofAttempt(_message.Message):
@@ -407,6 +477,8 @@ class NodeDecision(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     CONTROLLER_FIELD_NUMBER: _builtins.int
+    POWER_ON_FIELD_NUMBER: _builtins.int
+    FENCE_TIMES_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     """Where it stands."""
     why: _builtins.str
@@ -439,6 +511,16 @@ class NodeDecision(_message.Message):
     def controller(self) -> Global___ControllerCheck:
         """Its controller."""
 
+    @_builtins.property
+    def power_on(self) -> Global___PowerOn:
+        """How it is switched on again, while it is fenced."""
+
+    @_builtins.property
+    def fence_times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """When it was fenced, by the clocks of those who led: the last three times since it was asked to be ready, the oldest
+        first. A node that dies again and again is not switched on for ever.
+        """
+
     def __init__(
         self,
         *,
@@ -452,10 +534,12 @@ class NodeDecision(_message.Message):
         attempts: _abc.Iterable[Global___ProofAttempt] | None = ...,
         proof: Global___FenceProof | None = ...,
         controller: Global___ControllerCheck | None = ...,
+        power_on: Global___PowerOn | None = ...,
+        fence_times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["controller", b"controller", "lost_for", b"lost_for", "proof", b"proof", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["controller", b"controller", "lost_for", b"lost_for", "power_on", b"power_on", "proof", b"proof", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "controller", b"controller", "fences", b"fences", "lost_for", b"lost_for", "lost_session", b"lost_session", "proof", b"proof", "state", b"state", "state_time", b"state_time", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "controller", b"controller", "fence_times", b"fence_times", "fences", b"fences", "lost_for", b"lost_for", "lost_session", b"lost_session", "power_on", b"power_on", "proof", b"proof", "state", b"state", "state_time", b"state_time", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -924,6 +1008,7 @@ class ClusterSpec(_message.Message):
     BALANCE_THRESHOLD_PERCENT_FIELD_NUMBER: _builtins.int
     AUDIT_KEPT_DAYS_FIELD_NUMBER: _builtins.int
     AUDIT_KEPT_ENTRIES_FIELD_NUMBER: _builtins.int
+    POWER_ON_AFTER_FENCE_FIELD_NUMBER: _builtins.int
     maintenance: _builtins.bool
     """In maintenance: no node is fenced, nothing is restarted elsewhere or balanced. VMs go on."""
     ha_disarmed: _builtins.bool
@@ -950,6 +1035,10 @@ class ClusterSpec(_message.Message):
     """How long entries of the audit log are kept, in days. Default 90."""
     audit_kept_entries: _builtins.int
     """How many entries of the audit log are kept: the newest. A fifth of them at most are refusals. Default 10,000."""
+    power_on_after_fence: _builtins.bool
+    """Switch a fenced node on again through its controller once its VMs are seen to (on unless false). See
+    NodeDecision.power_on.
+    """
     def __init__(
         self,
         *,
@@ -965,12 +1054,15 @@ class ClusterSpec(_message.Message):
         balance_threshold_percent: _builtins.int = ...,
         audit_kept_days: _builtins.int = ...,
         audit_kept_entries: _builtins.int = ...,
+        power_on_after_fence: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_power_on_after_fence", b"_power_on_after_fence", "power_on_after_fence", b"power_on_after_fence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_kept_days", b"audit_kept_days", "audit_kept_entries", b"audit_kept_entries", "auto_balance", b"auto_balance", "balance_threshold_percent", b"balance_threshold_percent", "fence_delay_ms", b"fence_delay_ms", "fence_max_percent", b"fence_max_percent", "ha_disarmed", b"ha_disarmed", "maintenance", b"maintenance", "migrations_per_cluster", b"migrations_per_cluster", "migrations_per_node", b"migrations_per_node", "reserve_nodes", b"reserve_nodes", "restart_grace_s", b"restart_grace_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_power_on_after_fence", b"_power_on_after_fence", "audit_kept_days", b"audit_kept_days", "audit_kept_entries", b"audit_kept_entries", "auto_balance", b"auto_balance", "balance_threshold_percent", b"balance_threshold_percent", "fence_delay_ms", b"fence_delay_ms", "fence_max_percent", b"fence_max_percent", "ha_disarmed", b"ha_disarmed", "maintenance", b"maintenance", "migrations_per_cluster", b"migrations_per_cluster", "migrations_per_node", b"migrations_per_node", "power_on_after_fence", b"power_on_after_fence", "reserve_nodes", b"reserve_nodes", "restart_grace_s", b"restart_grace_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__power_on_after_fence: _TypeAlias = _typing.Literal["power_on_after_fence"]  # noqa: Y015
+    _WhichOneofArgType__power_on_after_fence: _TypeAlias = _typing.Literal["_power_on_after_fence", b"_power_on_after_fence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_on_after_fence) -> _WhichOneofReturnType__power_on_after_fence | None: ...
 
 Global___ClusterSpec: _TypeAlias = ClusterSpec  # noqa: Y015
 
