@@ -48,7 +48,7 @@ def entries(world: World, filter: str = "") -> list[AuditEntry]:
 
 def ended(world: World, filter: str) -> AuditEntry:
     """The one entry, which is written after its caller has the answer."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not (found := entries(world, filter)):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -57,6 +57,7 @@ def ended(world: World, filter: str) -> AuditEntry:
 
 
 def test_a_mutation_is_written_down_with_all_there_is_to_know(world: World) -> None:
+    began = int(time.time())
     with Cluster(world.grpc_address, token=world.secrets["bob"]) as bob:
         pending = bob.vms.create("web", vm_pb2.VmSpec(), request_id="r1")
         bob.vms.get("web")
@@ -67,8 +68,8 @@ def test_a_mutation_is_written_down_with_all_there_is_to_know(world: World) -> N
     assert entry.method == "pvc.compute.v1.VmService/CreateVm"
     assert (entry.request_id, entry.operation) == ("r1", pending.name)
     assert (entry.outcome, entry.reason, entry.message) == (SUCCEEDED, "", "")
-    assert 0 < entry.duration.ToMilliseconds() < 5000 and entry.count == 1
-    assert abs(entry.time.seconds - time.time()) < 10
+    assert entry.duration.ToNanoseconds() > 0 and entry.count == 1
+    assert began <= entry.time.seconds <= time.time()
     assert entry.name > "auditEntries/0" and not entry.HasField("last_time")
 
 
@@ -245,7 +246,7 @@ def test_what_waits_is_bounded_and_what_is_lost_is_told(
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -218,7 +218,7 @@ class Gateway:
     def start(self) -> None:
         command = [sys.executable, "-m", "services.gateway", "--config", str(self.file)]
         self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while True:
             assert self.process.poll() is None and time.monotonic() < end
             try:
@@ -231,10 +231,10 @@ class Gateway:
     def kill(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
     def entries(self, wanted: int) -> list[AuditEntry]:
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_S
         with Cluster(self.socket) as cluster:
             while len(found := list(cluster.audit.list())) < wanted:
                 assert time.monotonic() < end, found
@@ -249,7 +249,7 @@ def silent_compute(folder: Path) -> Iterator[threading.Event]:
 
     def answer(request: bytes, context: Any) -> bytes:
         came.set()
-        leave.wait(30)
+        leave.wait(2 * PATIENCE_S)
         return b""
 
     class Silent(grpc.GenericRpcHandler):
@@ -284,9 +284,9 @@ def test_a_gateway_killed_in_the_middle_of_a_call_tells_so(
         with Cluster(gateway.socket) as cluster:
             asking = threading.Thread(target=asked, args=(cluster,), daemon=True)
             asking.start()
-            assert came.wait(10)
+            assert came.wait(PATIENCE_S)
             gateway.kill()
-            asking.join(10)
+            asking.join(PATIENCE_S)
         gateway.start()
         (found,) = gateway.entries(1)
     assert (found.target, found.request_id) == ("vms/web", "once")

@@ -89,7 +89,7 @@ def test_a_life_in_curl(world: World) -> None:
     made = ask(world, "POST", "/v1/vms", {"vmId": "curl", "vm": {"spec": {"tags": ["x"]}}}).json
     assert made["@type"] if "@type" in made else made["name"].startswith("operations/")
     assert made["request"]["@type"] == "type.googleapis.com/pvc.compute.v1.CreateVmRequest"
-    done = ask(world, "POST", f"/v1/{made['name']}:wait", {"timeout": "5s"}).json
+    done = ask(world, "POST", f"/v1/{made['name']}:wait", {"timeout": "60s"}).json
     assert done["state"] == "STATE_SUCCEEDED"
     assert done["result"]["name"] == "vms/curl"
     etag = ask(world, "GET", "/v1/vms/curl").json["meta"]["etag"]
@@ -108,7 +108,7 @@ def test_a_caller_sees_its_own_writes_when_it_says_what_it_saw(world: World) -> 
 
 def lines(world: World, target: str, accept: str, count: int) -> tuple[str, list[str]]:
     port = world.doors.rest_port
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"authorization": f"Bearer {world.secrets['ann']}", "accept": accept}
     connection.request("GET", target, headers=headers)
     response = connection.getresponse()
@@ -177,7 +177,7 @@ def test_a_service_that_is_away_is_unreachable_and_retryable(world: World) -> No
         answer = ask(world, "GET", "/v1/cluster")
         token = world.secrets["ann"]
         with (
-            Cluster(world.grpc_address, token=token, timeout_s=0.2) as cluster,
+            Cluster(world.grpc_address, token=token, timeout_s=60) as cluster,
             pytest.raises(errors.Unreachable, match="try again"),
         ):
             cluster.status()

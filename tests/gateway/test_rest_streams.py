@@ -13,6 +13,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from pvc.compute.v1 import vm_pb2
 from pvc.core.v1.operation_pb2 import Operation
 from services.gateway import incoming, streams
 from services.gateway.packing import takes_gzip
+from services.state.memory import MemoryStore
 from services.state.store import Put
 from tests.doors.world import World, world_in
 from tests.gateway.asking import ask, asked
@@ -175,21 +177,29 @@ def test_a_caller_who_leaves_ends_the_call(world: World) -> None:
 
 
 def test_a_caller_who_leaves_ends_a_long_wait(
-    world: World, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.store.commit([Put(Operation(name="operations/long", state=Operation.STATE_RUNNING))])
-    port = world.doors.rest_port
-    with caplog.at_level(logging.DEBUG, "pvc.calls"):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with world_in(tmp_path) as world, caplog.at_level(logging.DEBUG, "pvc.calls"):
+        long = Operation(name="operations/long", state=Operation.STATE_RUNNING)
+        world.store.commit([Put(long)])
+        port = world.doors.rest_port
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        waiting = listeners(world)
         headers = {"authorization": f"Bearer {world.secrets['eve']}"}
         connection.request("POST", "/v1/operations/long:wait", '{"timeout":"60s"}', headers)
-        time.sleep(0.4)
+        assert soon(lambda: listeners(world) > waiting), "the service waits for a change"
         connection.close()
         assert soon(lambda: "WaitOperation by token eve: ended by the caller" in caplog.text)
 
 
+def listeners(world: World) -> int:
+    """How many wait for the state to change."""
+    assert isinstance(world.store, MemoryStore)
+    return len(world.store._cluster.mirror._listeners)
+
+
 def soon(is_so: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not is_so() and time.monotonic() < end:
         time.sleep(0.01)
     return is_so()
