@@ -175,8 +175,8 @@ def test_a_packed_body_is_refused(world: World) -> None:
 
 def test_too_large_is_said_before_it_is_read(world: World) -> None:
     token = f"authorization: Bearer {world.secrets['eve']}\r\n"
-    head = f"POST /v1/vms HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{token}content-length: 9999999\r\n\r\n"
-    declared = raw(world, head.encode())
+    head = f"POST /v1/vms HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{token}"
+    declared = raw(world, f"{head}content-length: 9999999\r\n\r\n".encode())
     assert declared.startswith(b"HTTP/1.1 413 ") and b"TOO_LARGE" in declared
 
 
