@@ -29,7 +29,7 @@ from services.mesh.clock import SystemClock
 from services.mesh.desk import Desk
 from services.mesh.server import Server
 from services.state.memory import MemoryStore
-from services.state.store import Put, Store
+from services.state.store import ANY_VERSION, Put, Store
 from tests.doors.servicers import Provisioner, Storage, Vms
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class World:
         secret = make_secret(name, self.clock.new_id())
         row = token_pb2.Token(name=f"tokens/{name}", role=role, **fields)
         row.secret_hash = secret_hash(secret)
-        row.meta.etag = ""
+        row.meta.etag = ANY_VERSION
         self.store.commit([Put(row)])
         return secret
 

@@ -32,7 +32,7 @@ from services.mesh.config import load
 from services.mesh.errors import PvcError
 from services.mesh.identity import create_cluster
 from services.state.memory import MemoryStore
-from services.state.store import Delete, Put
+from services.state.store import ANY_VERSION, Delete, Put
 from tests.doors.world import World, world_in
 
 CLOCK = SystemClock()
@@ -319,7 +319,7 @@ def test_a_revoked_token_ends_what_it_had_begun(
 def test_nothing_is_left_of_a_caller_who_goes_before_the_first_answer(
     world: World,
 ) -> None:
-    world.store.commit([Put(vm_pb2.Vm(name="vms/silent"))])
+    world.store.commit([Put(vm_pb2.Vm(name="vms/silent", meta={"etag": ANY_VERSION}))])
     streams = world.doors._door._streams
     wait_until(lambda: not streams)
     with socket.create_connection(("127.0.0.1", world.doors.rest_port), timeout=60) as raw:

@@ -91,7 +91,7 @@ def test_what_is_remembered_of_callers_is_bounded(monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    bounds = {"requests_per_s": 2, "tries_per_s": 1, "connections": 8, "streams_per_caller": 3}
+    bounds = {"requests_per_s": 2, "tries_per_s": 1, "streams_per_caller": 3}
     with world_in(tmp_path_factory.mktemp("narrow"), **bounds) as world:
         yield world
 
@@ -121,13 +121,14 @@ def test_who_asks_too_often_is_told_when_to_come_again(
     narrow: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Held(narrow, monkeypatch)
-    secret = narrow.add_token("often", options_pb2.ROLE_VIEWER)
+    name = f"often-{narrow.clock.new_id()}"
+    secret = narrow.add_token(name, options_pb2.ROLE_VIEWER)
     answers = [http(narrow, "GET", "/v1/whoami", secret) for _ in range(6)]
     assert [status for status, _, _ in answers[:4]] == [200] * 4
     limited = [(body, headers) for status, body, headers in answers if status == 429]
     body, headers = limited[0]
     told = json.loads(body)
-    assert headers["retry-after"] == "1" and "often asks more than 2 times" in told["message"]
+    assert headers["retry-after"] == "1" and f"{name} asks more than 2 times" in told["message"]
     assert any("retryDelay" in detail for detail in told["details"])
     failed: Any = next(filter(None, (over_grpc(narrow, secret) for _ in range(9))))
     trailing = dict(failed.trailing_metadata())
@@ -164,7 +165,7 @@ def test_streams_of_a_caller_at_both_doors_together(
     narrow: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Held(narrow, monkeypatch)
-    secret = narrow.add_token("streams", options_pb2.ROLE_VIEWER)
+    secret = narrow.add_token(f"streams-{narrow.clock.new_id()}", options_pb2.ROLE_VIEWER)
     with Cluster(narrow.grpc_address, token=secret) as cluster, ExitStack() as open_ones:
         watches = [cluster.vms.watch() for _ in range(3)]
         for one in watches:
@@ -205,23 +206,23 @@ def answers(port: int) -> bool:
         return b" 401 " in raw.recv(4096)
 
 
-def test_connections_are_bounded(narrow: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.gateway.patience.HEAD_S", 3600.0)
-    most = narrow.settings.bounds.connections
-    with ExitStack() as stack:
+    most = 8
+    with world_in(tmp_path, connections=most) as world, ExitStack() as stack:
         host = "127.0.0.1"
         for _ in range(most - 1):
-            stack.enter_context(socket.create_connection((host, narrow.doors.rest_port)))
-        assert answers(narrow.doors.rest_port), "the last one that fits"
-        wait_until(lambda: len(narrow.doors._rest.server_state.connections) == most - 1)
-        stack.enter_context(socket.create_connection((host, narrow.doors.rest_port)))
-        with socket.create_connection((host, narrow.doors.rest_port), timeout=60) as beyond:
+            stack.enter_context(socket.create_connection((host, world.doors.rest_port)))
+        assert answers(world.doors.rest_port), "the last one that fits"
+        wait_until(lambda: len(world.doors._rest.server_state.connections) == most - 1)
+        stack.enter_context(socket.create_connection((host, world.doors.rest_port)))
+        with socket.create_connection((host, world.doors.rest_port), timeout=60) as beyond:
             beyond.sendall(b"GET /v1/whoami HTTP/1.1\r\nhost: x\r\n\r\n")
             assert b" 503 " in beyond.recv(4096)
         channels = []
         for _ in range(most + 1):
             own = (("grpc.use_local_subchannel_pool", 1),)
-            channels.append(grpc.insecure_channel(narrow.grpc_address, own))
+            channels.append(grpc.insecure_channel(world.grpc_address, own))
             stack.callback(channels[-1].close)
         codes = []
         for channel in channels:
@@ -231,7 +232,7 @@ def test_connections_are_bounded(narrow: World, monkeypatch: pytest.MonkeyPatch)
             codes.append(error.code().name)
         assert codes.pop() == "UNAVAILABLE", "the one beyond"
         assert set(codes) <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
-        with Cluster(f"unix:{narrow.socket}") as root:
+        with Cluster(f"unix:{world.socket}") as root:
             assert root.whoami().caller == "local root", "root comes in all the same"
 
 
