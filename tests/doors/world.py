@@ -81,7 +81,7 @@ class World:
         self.bounds, self.strict = bounds, strict
         self.run(self._start(work_s))
 
-    def run(self, work: Awaitable[T], timeout_s: float = 20) -> T:
+    def run(self, work: Awaitable[T], timeout_s: float = 60) -> T:
         async def awaited() -> T:
             return await work
 
@@ -172,12 +172,12 @@ class World:
 
         self.run(end())
         for loop in self.gateway.loops:
-            loop.stop(5)
+            loop.stop(60)
         for close in self.gateway.close:
             close()
         self.store.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.join(60)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def call(address: str, method: Method, token: str) -> tuple[grpc.StatusCode, str
         stub = getattr(channel, kind)(method.path)
         request: Any = iter([b""]) if method.client_streaming else b""
         try:
-            answer = stub(request, metadata=metadata, timeout=5)
+            answer = stub(request, metadata=metadata, timeout=60)
             if method.server_streaming:
                 next(answer, None)
                 answer.cancel()
@@ -169,7 +169,7 @@ def http(world: World, verb: str, path: str, token: str = "", body: bytes = b"")
     if token:
         request.add_header("authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read(100_000), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
@@ -268,5 +268,5 @@ def test_a_caller_cannot_say_who_it_is(world: World) -> None:
             ("pvc-caller", "local root"),
             ("pvc-role", "3"),
         ]
-        answer: Any = stub(b"", metadata=metadata, timeout=5)
+        answer: Any = stub(b"", metadata=metadata, timeout=60)
     assert (answer.caller, answer.role) == ("token ann", VIEWER)

@@ -31,7 +31,7 @@ def token(whole: Whole) -> dict[str, str]:
 
 
 def response(whole: Whole, path: str, accept: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", whole.doors.rest_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", whole.doors.rest_port, timeout=60)
     connection.request("GET", path, headers=token(whole) | {"accept": accept})
     return connection.getresponse()
 

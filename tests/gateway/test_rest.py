@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def cluster(world: World) -> Iterator[Cluster]:
     with Cluster(f"unix:{world.socket}") as cluster:
-        cluster.vms.create("web", VmSpec(tags=["a"], description="Ä <b>")).result(5)
+        cluster.vms.create("web", VmSpec(tags=["a"], description="Ä <b>")).result(60)
         yield cluster
 
 
@@ -108,7 +108,7 @@ def test_a_caller_sees_its_own_writes_when_it_says_what_it_saw(world: World) -> 
 
 def lines(world: World, target: str, accept: str, count: int) -> tuple[str, list[str]]:
     port = world.doors.rest_port
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"authorization": f"Bearer {world.secrets['ann']}", "accept": accept}
     connection.request("GET", target, headers=headers)
     response = connection.getresponse()

@@ -65,7 +65,7 @@ def test_every_call_is_answered_as_the_contract_says(
 ) -> None:
     case = data.draw(OPERATIONS[name].as_strategy(generation_mode=mode))
     headers = {"authorization": f"Bearer {whole.secrets['eve']}"}
-    response = case.call(base_url=whole.rest_url, headers=headers, timeout=20)
+    response = case.call(base_url=whole.rest_url, headers=headers, timeout=60)
     case.validate_response(response, checks=CHECKS)
     told = response.json()
     if response.status_code >= 400:
@@ -83,7 +83,7 @@ def test_every_call_is_answered_as_the_contract_says(
 def test_a_field_that_is_unknown_is_named_and_nothing_is_done(whole: Whole, route: Route) -> None:
     path = re.sub(r"\{[^=}]+=([^}]+)\}", r"\1", route.template.text).replace("*", "x")
     before = whole.rows()
-    connection = http.client.HTTPConnection("127.0.0.1", whole.doors.rest_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", whole.doors.rest_port, timeout=60)
     headers = {"authorization": f"Bearer {whole.secrets['eve']}"}
     connection.request(route.verb, path, '{"unheard_of": 1}', headers)
     response = connection.getresponse()

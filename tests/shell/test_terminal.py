@@ -29,7 +29,7 @@ PATHS = ":".join(str(ROOT / part) for part in ("", "clients/python/src", "client
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world_in(tmp_path_factory.mktemp("console")) as world:
         with Cluster(f"unix:{world.socket}") as cluster:
-            cluster.vms.create("web", vm_pb2.VmSpec()).result(5)
+            cluster.vms.create("web", vm_pb2.VmSpec()).result(60)
         yield world
 
 
@@ -59,7 +59,7 @@ class Terminal:
         )  # fmt: skip
         self.screen = b""
 
-    def wait_for(self, text: bytes | Callable[[bytes], bool], timeout_s: float = 15) -> None:
+    def wait_for(self, text: bytes | Callable[[bytes], bool], timeout_s: float = 60) -> None:
         met = text if callable(text) else lambda screen: text in screen
         end = time.monotonic() + timeout_s
         while not met(self.screen):
@@ -72,7 +72,7 @@ class Terminal:
         os.write(self.master, keys)
 
     def end(self) -> int:
-        code = self.process.wait(10)
+        code = self.process.wait(60)
         while select.select([self.master], [], [], 0.1)[0]:
             self.screen += os.read(self.master, 65536)
         return code
@@ -143,7 +143,7 @@ def test_the_console_of_no_vm_never_makes_the_terminal_raw(world: World) -> None
 def test_a_server_that_goes_away_is_said_and_the_terminal_restored(tmp_path: Path) -> None:
     with world_in(tmp_path) as world:
         with Cluster(f"unix:{world.socket}") as cluster:
-            cluster.vms.create("web", vm_pb2.VmSpec()).result(5)
+            cluster.vms.create("web", vm_pb2.VmSpec()).result(60)
         terminal = Terminal(world, "vm", "console", "web")
         terminal.wait_for(b"web login: ")
     assert terminal.end() in (1, 5)

@@ -57,7 +57,7 @@ class Screen:
         return [line.rstrip() for line in self.picture.display if line.strip()]
 
     def until(self, met: Callable[[list[str]], bool]) -> list[str]:
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while not met(self.lines):
             assert time.monotonic() < end, f"did not come; the screen: {self.lines}"
             self.read()
@@ -72,7 +72,7 @@ class Screen:
 def made(world: World, *names: str, **spec: Any) -> None:
     with Cluster(f"unix:{world.socket}") as cluster:
         for name in names:
-            cluster.vms.create(name, vm_pb2.VmSpec(**spec)).result(5)
+            cluster.vms.create(name, vm_pb2.VmSpec(**spec)).result(60)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def screen(world: World) -> Iterator[Screen]:
     terminal.close()
     with Cluster(f"unix:{world.socket}") as cluster:
         for vm in list(cluster.vms.list(filter='name = "vms/live-*"')):
-            cluster.vms.delete(vm.name).result(5)
+            cluster.vms.delete(vm.name).result(60)
 
 
 def rows(lines: list[str]) -> list[str]:
@@ -96,7 +96,7 @@ def test_a_live_table_follows_the_changes(world: World, screen: Screen) -> None:
     lines = screen.until(lambda lines: rows(lines) == ["live-b", "live-a"])
     assert lines[0].startswith("NAME") and re.match("2 in all, as of .*; q or Ctrl-C", lines[-1])
     with Cluster(f"unix:{world.socket}") as cluster:
-        cluster.vms.delete("live-a").result(5)
+        cluster.vms.delete("live-a").result(60)
     screen.until(lambda lines: rows(lines) == ["live-b"])
 
 
