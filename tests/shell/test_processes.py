@@ -35,10 +35,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
-def slow(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The same, but work takes its time."""
-    monkeypatch.setattr(world.vms, "work_s", 1.5)
-    return world
+def slow(world: World) -> Iterator[World]:
+    """The same, but work goes on only when `may_go_on` is set."""
+    with world.held():
+        yield world
 
 
 def until(process: subprocess.Popen[str], text: str) -> None:
@@ -46,9 +46,21 @@ def until(process: subprocess.Popen[str], text: str) -> None:
     assert process.stderr is not None
     end, seen = time.monotonic() + 15, ""
     while text not in seen:
-        assert time.monotonic() < end and process.poll() is None, f"{text!r} not in {seen!r}"
-        if select.select([process.stderr], [], [], 0.1)[0]:
-            seen += os.read(process.stderr.fileno(), 4096).decode()
+        ended = process.poll()
+        assert time.monotonic() < end, f"{text!r} not in {seen!r}"
+        came = select.select([process.stderr], [], [], 0.1)[0]
+        piece = os.read(process.stderr.fileno(), 4096).decode("utf-8", "replace") if came else ""
+        assert piece or ended is None, f"ended with {ended}, {text!r} not in {seen!r}"
+        seen += piece
+
+
+def end_of(process: subprocess.Popen[str]) -> int:
+    """The exit code, once it has one."""
+    try:
+        return process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"it does not end; it said: {process.communicate()}") from None
 
 
 @pytest.mark.parametrize(
@@ -113,6 +125,7 @@ def test_who_stops_waiting_is_told_what_goes_on(slow: World, number: signal.Sign
     assert out == "" and "the operation goes on" in err and "Traceback" not in err
     operation = STOPPED.search(err)
     assert operation is not None and f"pvc operation cancel {operation.group(1)}" in err
+    slow.vms.may_go_on.set()
     assert ran(slow, "operation", "wait", operation.group(1))[0] == 0, "it went on to its end"
 
 
@@ -140,13 +153,14 @@ def test_a_second_ctrl_c_leaves_at_once(slow: World) -> None:
     until(process, "stop it:")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert end_of(process) == 130
 
 
 def test_waiting_ends_with_the_timeout_and_the_operation_goes_on(slow: World) -> None:
     code, _, err = ran(slow, "vm", "start", "slow3", "--timeout", "1s")
     assert code == 1 and "hint: wait again: pvc operation wait " in err
     operation = STOPPED.search(err)
+    slow.vms.may_go_on.set()
     assert operation is not None and ran(slow, "operation", "wait", operation.group(1))[0] == 0
 
 
@@ -157,7 +171,7 @@ def test_a_reader_that_leaves_is_no_failure(world: World) -> None:
     process.stdout.close()
     with Cluster(f"unix:{world.socket}") as cluster:
         cluster.vms.create("leaving", vm_pb2.VmSpec()).result(60)
-    assert process.wait(60) == 0
+    assert end_of(process) == 0
     assert process.stderr.read() == ""
 
 
@@ -172,7 +186,7 @@ def test_a_list_that_goes_on_is_a_line_for_each_change(world: World) -> None:
         while changes[-1]["kind"] != "CHANGE_KIND_DELETED":
             changes.append(json.loads(process.stdout.readline()))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert end_of(process) == 130
     told = [(one["kind"], one["vm"]["name"]) for one in changes]
     assert told[0] == ("CHANGE_KIND_PRESENT", "vms/new0")
     assert ("CHANGE_KIND_ADDED", "vms/new1") in told and told[-1][1] == "vms/new1"
@@ -272,7 +286,7 @@ def test_a_log_that_goes_on_is_added_to(world: World) -> None:
     ran(world, "token", "create", "log-2", "--role", "viewer")
     second = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert end_of(process) == 130
     assert head.split()[:3] == ["TIME", "SEVERITY", "MESSAGE"]
     at = head.index("MESSAGE")
     assert first[at:].startswith("token log-1 made") and second[at:].startswith("token log-2 made")

@@ -59,8 +59,9 @@ class Screen:
     def until(self, met: Callable[[list[str]], bool]) -> list[str]:
         end = time.monotonic() + 60
         while not met(self.lines):
+            ended = self.terminal.process.poll()
             assert time.monotonic() < end, f"did not come; the screen: {self.lines}"
-            self.read()
+            assert self.read() or ended is None, f"it ended with {ended}; the screen: {self.lines}"
         return self.lines
 
     def resize(self, lines: int, wide: int) -> None:
@@ -145,14 +146,12 @@ def test_a_signal_restores_the_terminal(screen: Screen) -> None:
     assert screen.terminal.restored()
 
 
-def test_bars_of_several_are_one_below_the_other(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bars_of_several_are_one_below_the_other(world: World) -> None:
     made(world, "bar-1", "bar-22")
-    monkeypatch.setattr(world.vms, "work_s", 1.0)
-    terminal = Terminal(world, "vm", "start", "bar-1", "bar-22")
-    screen = Screen(terminal)
-    lines = screen.until(lambda lines: len(lines) == 2 and all("10%" in one for one in lines))
+    with world.held():
+        terminal = Terminal(world, "vm", "start", "bar-1", "bar-22")
+        screen = Screen(terminal)
+        lines = screen.until(lambda lines: len(lines) == 2 and all("10%" in one for one in lines))
     shape = r"{}  \[##\.{{18}}\]  10%  \d\.\ds  choosing a node"
     assert re.fullmatch(shape.format("bar-1 "), lines[0])
     assert re.fullmatch(shape.format("bar-22"), lines[1])
@@ -163,18 +162,16 @@ def test_bars_of_several_are_one_below_the_other(
     terminal.close()
 
 
-def test_ctrl_c_among_bars_leaves_a_clean_screen(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_among_bars_leaves_a_clean_screen(world: World) -> None:
     made(world, "cut-1", "cut-2")
-    monkeypatch.setattr(world.vms, "work_s", 1.0)
-    terminal = Terminal(world, "vm", "start", "cut-1", "cut-2")
-    screen = Screen(terminal)
-    screen.until(lambda lines: len(lines) == 2 and all("%" in one for one in lines))
-    terminal.process.send_signal(signal.SIGINT)
-    lines = screen.until(lambda lines: any("stop it:" in one for one in lines))
-    assert not [line for line in lines if "[#" in line], "no bar is left"
-    assert terminal.end() == 130
+    with world.held():
+        terminal = Terminal(world, "vm", "start", "cut-1", "cut-2")
+        screen = Screen(terminal)
+        screen.until(lambda lines: len(lines) == 2 and all("%" in one for one in lines))
+        terminal.process.send_signal(signal.SIGINT)
+        lines = screen.until(lambda lines: any("stop it:" in one for one in lines))
+        assert not [line for line in lines if "[#" in line], "no bar is left"
+        assert terminal.end() == 130
     terminal.close()
 
 
