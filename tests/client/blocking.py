@@ -66,5 +66,5 @@ def blocking(*given: Any, **named: Any) -> Iterator[Any]:
             yield cluster
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(60)
         loop.close()

@@ -142,7 +142,7 @@ def test_the_examples_do_what_they_say(home: Home) -> None:
     watch = home.start(str(PACKAGE / "examples/watch.py"), "hello")
     assert watch.stdout is not None and watch.stdout.readline() == "hello is RUNNING\n"
     assert "gone" in example("remove.py", "hello") and "not exist" in example("remove.py", "hello")
-    said, _ = watch.communicate(timeout=30)
+    said, _ = watch.communicate(timeout=60)
     assert said.splitlines()[-1] == "hello is gone"
     tried.add("watch.py")
     assert tried == set(EXAMPLES)

@@ -45,9 +45,9 @@ def test_it_reads_as_one_would_write_it(world: World) -> None:
     stages: list[str] = []
 
     async def program(c: AsyncCluster) -> None:
-        await (await c.vms.create("web", VmSpec())).result(timeout=10)
+        await (await c.vms.create("web", VmSpec())).result(timeout=60)
         started = await c.vms.start("web")
-        vm = await started.result(timeout=10, on_progress=lambda o: stages.append(o.stage))
+        vm = await started.result(timeout=60, on_progress=lambda o: stages.append(o.stage))
         assert vm.status.state == vm_pb2.VM_STATE_RUNNING
         assert "vms/web" in [vm.name async for vm in c.vms.list()]
         async with c.vms.watch(filter='name = "vms/web"') as changes:
@@ -70,7 +70,7 @@ def test_many_calls_at_once_take_the_time_of_one(world: World) -> None:
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for pending in begun:
-                group.create_task(pending.result(10))
+                group.create_task(pending.result(60))
         return time.monotonic() - began
 
     assert run(world, program) < 10 * 0.4, "each takes two stages of 0.2 s"
@@ -88,7 +88,7 @@ def test_a_wait_that_is_cancelled_leaves_the_work_going_and_says_so(
         assert notes == [f"{pending.name} goes on: pvc.compute.v1.VmService/CreateVm of vms/left"]
         assert notes[0] in caplog.text
         again = await c.operations.pending(pending.name)
-        assert isinstance(await again.result(10), vm_pb2.Vm)
+        assert isinstance(await again.result(60), vm_pb2.Vm)
 
     run(world, program)
 
@@ -99,12 +99,12 @@ def test_a_change_that_is_cancelled_on_its_way_is_mentioned_and_done_once() -> N
     def start(request: Any, context: grpc.ServicerContext) -> Operation:
         context.add_callback(ended.set)
         reached.set()
-        assert ended.wait(10), "the call was not cancelled on the wire"
+        assert ended.wait(60), "the call was not cancelled on the wire"
         return Operation(name="operations/1")
 
     async def program(c: AsyncCluster) -> None:
         asked = asyncio.create_task(c.vms.start("web", request_id="r1"))
-        await asyncio.to_thread(reached.wait, 10)
+        await asyncio.to_thread(reached.wait, 60)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError) as stop:
             await asked
@@ -113,7 +113,7 @@ def test_a_change_that_is_cancelled_on_its_way_is_mentioned_and_done_once() -> N
             "VmService/StartVm was on its way and may be done; the same with request_id='r1' is "
             "done once"
         )
-        assert await asyncio.to_thread(ended.wait, 10)
+        assert await asyncio.to_thread(ended.wait, 60)
 
     with Scripted({"StartVm": start}) as server:
         server.run(program)
@@ -126,7 +126,7 @@ def test_a_watch_that_nobody_follows_any_more_ends_on_the_wire(how: str) -> None
     def watch(request: Any, context: grpc.ServicerContext) -> Iterator[pb.WatchVmsResponse]:
         context.add_callback(ended.set)
         yield pb.WatchVmsResponse(kind=meta_pb2.CHANGE_KIND_BOOKMARK, revision=1)
-        ended.wait(10)
+        ended.wait(60)
 
     async def program(c: AsyncCluster) -> None:
         changes = c.vms.watch()
@@ -144,7 +144,7 @@ def test_a_watch_that_nobody_follows_any_more_ends_on_the_wire(how: str) -> None
         else:
             async with changes:
                 follower.cancel()
-        assert await asyncio.to_thread(ended.wait, 10)
+        assert await asyncio.to_thread(ended.wait, 60)
 
     with Scripted({"WatchVms": watch}) as server:
         server.run(program)
@@ -156,7 +156,7 @@ def test_a_download_that_is_cancelled_leaves_no_file(tmp_path: Path) -> None:
     def download(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         context.add_callback(ended.set)
         yield storage_pb.DownloadFileResponse(data=b"half")
-        ended.wait(10)
+        ended.wait(60)
 
     async def program(c: AsyncCluster) -> None:
         half, path = asyncio.Event(), tmp_path / "disk.raw"
@@ -168,7 +168,7 @@ def test_a_download_that_is_cancelled_leaves_no_file(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert not list(tmp_path.iterdir())
-        assert await asyncio.to_thread(ended.wait, 10)
+        assert await asyncio.to_thread(ended.wait, 60)
 
     with Scripted({"DownloadFile": download}) as server:
         server.run(program)

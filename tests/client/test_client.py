@@ -41,10 +41,10 @@ def cluster(world: World, connect: Any) -> Iterator[Any]:
 
 def test_a_program_of_ten_lines(cluster: Cluster) -> None:
     seen: list[str] = []
-    made = cluster.vms.create("ten", VmSpec(description="x")).result(timeout=5)
+    made = cluster.vms.create("ten", VmSpec(description="x")).result(timeout=60)
     assert made.name == "vms/ten"
     vm = cluster.vms.start("ten").result(
-        timeout=5, on_progress=lambda operation: seen.append(operation.stage)
+        timeout=60, on_progress=lambda operation: seen.append(operation.stage)
     )
     assert vm.status.state == vm_pb2.VM_STATE_RUNNING
     assert [stage for stage in seen if stage][-1] == "starting the emulator"
@@ -70,7 +70,7 @@ def test_errors_arrive_as_classes(cluster: Cluster) -> None:
         cluster.vms.get("nowhere")
     assert "vms/nowhere" in found.value.message
     with pytest.raises(errors.AlreadyExists) as twice:
-        cluster.vms.create("twice", VmSpec()).result(5)
+        cluster.vms.create("twice", VmSpec()).result(60)
         cluster.vms.create("twice", VmSpec())
     assert twice.value.field == "vm_id"
 
@@ -79,7 +79,7 @@ def test_a_failed_operation_raises_its_own_error(cluster: Cluster) -> None:
     cluster.vms.create("bad", VmSpec())
     pending = cluster.vms.start("bad")
     with pytest.raises(errors.HypervisorFailed, match="no such machine") as failed:
-        pending.result(timeout=5)
+        pending.result(timeout=60)
     assert failed.value.operation == pending.name
 
 
@@ -93,7 +93,7 @@ def test_waiting_ends_with_the_timeout_and_the_work_goes_on(
             pending.result(timeout=0.1)
         assert late.value.operation == pending.name
         again = cluster.operations.pending(pending.name)
-        assert again.result(timeout=5).name == "vms/slow"  # type: ignore[attr-defined]
+        assert again.result(timeout=60).name == "vms/slow"  # type: ignore[attr-defined]
 
 
 def test_a_cancelled_operation_raises_cancelled(connect: Any, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_cancelled_operation_raises_cancelled(connect: Any, tmp_path: Path) ->
         pending = cluster.vms.create("slow", VmSpec())
         pending.cancel()
         with pytest.raises(errors.Cancelled):
-            pending.result(timeout=5)
+            pending.result(timeout=60)
 
 
 def test_lists_page_by_themselves(cluster: Cluster) -> None:
@@ -113,13 +113,13 @@ def test_lists_page_by_themselves(cluster: Cluster) -> None:
 
 
 def test_a_watch_tells_what_is_then_what_happens(cluster: Cluster) -> None:
-    cluster.vms.create("watched", VmSpec()).result(5)
+    cluster.vms.create("watched", VmSpec()).result(60)
     changes = cluster.vms.watch(filter='name = "vms/watched"')
     first = next(changes)
     assert first.kind == meta_pb2.CHANGE_KIND_PRESENT
     assert first.resource is not None and first.resource.name == "vms/watched"
     assert next(changes).kind == meta_pb2.CHANGE_KIND_BOOKMARK
-    cluster.vms.delete("watched").result(5)
+    cluster.vms.delete("watched").result(60)
     deleted = next(changes)
     assert deleted.kind == meta_pb2.CHANGE_KIND_DELETED
     assert deleted.revision > first.revision
@@ -146,7 +146,7 @@ def test_a_repeated_request_is_done_once(cluster: Cluster) -> None:
 
 
 def test_the_console_echoes_and_ends(cluster: Cluster) -> None:
-    cluster.vms.create("talk", VmSpec()).result(5)
+    cluster.vms.create("talk", VmSpec()).result(60)
     with cluster.vms.console("talk") as console:
         assert console.read() == BANNER
         console.write(b"hello\r")
@@ -156,7 +156,7 @@ def test_the_console_echoes_and_ends(cluster: Cluster) -> None:
 
 
 def test_a_console_closed_by_another_thread_ends_the_reader(cluster: Cluster) -> None:
-    cluster.vms.create("cut", VmSpec()).result(5)
+    cluster.vms.create("cut", VmSpec()).result(60)
     console = cluster.vms.console("cut")
     console.read()
     threading.Timer(0.1, console.close).start()

@@ -71,7 +71,7 @@ def test_a_console_may_be_quiet_for_long(tmp_path: Path, monkeypatch: pytest.Mon
         for vm, connect in (("quiet", Cluster), ("silent", blocking)):
             cluster: Any = connect(world.grpc_address, token=world.secrets["eve"])
             cluster = stack.enter_context(cluster)
-            cluster.vms.create(vm, VmSpec()).result(5)
+            cluster.vms.create(vm, VmSpec()).result(60)
             consoles.append(stack.enter_context(cluster.vms.console(vm)))
             assert consoles[-1].read() == BANNER
         time.sleep(4.0)  # grpc asks once a second at most, and gave up after the third time

@@ -30,7 +30,7 @@ from services.state.store import Put
 from tests.contract.whole import MIB, REDFISH, Whole
 from tests.provisioner.worlds import qcow2
 
-WAIT_S = 20
+WAIT_S = 60.0
 VOLUME_BYTES = 2 * MIB
 AUDITED = "vms/audited"
 

@@ -41,7 +41,7 @@ ADMIN = options_pb2.ROLE_ADMIN
 BY_TOKEN = sorted(name.short for name in METHODS.values() if not name.by_secret)
 NAMED = {method.short: method for method in METHODS.values()}
 HOST = "127.0.0.1"
-CALL_S = 20.0
+CALL_S = 60.0
 
 
 class Node(Whole):

@@ -18,7 +18,7 @@ from tests.contract.three import NODES, SHARED, Three, three_running
 from tests.contract.whole import MIB
 from tests.provisioner.worlds import qcow2
 
-WAIT_S = 20
+WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ from services.storage.open_volumes import ComputeVolumes
 from tests.provisioner.worlds import FakeBuilder, SeeingDriver, qcow2
 
 CLUSTER = "test"
-STARTING_S = 20.0
+STARTING_S = 60.0
 MEMORY_MIB = 1 << 20
 """What fake VMs may have beyond this machine's own memory, so that as many fit anywhere."""
 MIB = 1 << 20
@@ -159,7 +159,7 @@ class Whole:
         self.store.commit([Put(row)])
         return secret
 
-    def client(self, name: str = "eve", timeout_s: float = 20) -> Cluster:
+    def client(self, name: str = "eve", timeout_s: float = 60) -> Cluster:
         """A client at the gRPC door, with the token of that name."""
         address = f"127.0.0.1:{self.doors.grpc_port}"
         return Cluster(address, token=self.secrets[name], timeout_s=timeout_s)
@@ -179,7 +179,7 @@ class Whole:
             and getattr(row, "subject", "").partition("/")[0] not in ROUND_THE_CLOCK
         }
 
-    def ended(self, name: str, timeout_s: float = 20.0) -> Operation:
+    def ended(self, name: str, timeout_s: float = 60.0) -> Operation:
         """The operation of that name, once it has ended."""
         changed = threading.Event()
         forget = self.store.on_change(changed.set)
@@ -194,7 +194,7 @@ class Whole:
         finally:
             forget()
 
-    def calm(self, timeout_s: float = 20.0) -> dict[str, bytes]:
+    def calm(self, timeout_s: float = 60.0) -> dict[str, bytes]:
         """Waits until no operation goes on, every VM was seen, and nobody writes; gives the state
         as it is then."""
         end, before, since = time.monotonic() + timeout_s, -1, 0.0

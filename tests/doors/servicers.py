@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from pvc.compute.v1 import vm_pb2
@@ -22,7 +24,7 @@ from pvc.storage.v1 import storage_service_pb2_grpc as storage_grpc
 from services.mesh import rows
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import PvcError, not_found, refuse
-from services.state.store import Delete, Put, Snapshot, Store
+from services.state.store import Conflict, Delete, Put, Snapshot
 
 Operation = operation_pb2.Operation
 Vm = vm_pb2.Vm
@@ -37,12 +39,15 @@ def accepted(call: Call, request: Any, method: str, target: str, *more: Any) -> 
 
 
 class Vms(vm_grpc.VmServiceServicer):
-    """`work_s`: how long each stage of an operation takes. A VM named "bad" does not start,
-    one named "silent" says nothing on its console."""
+    """`work_s`: how long each stage of an operation takes; while `may_go_on` is not set, operations
+    stay where they have come to. A VM named "bad" does not start, one named "silent" says nothing
+    on its console."""
 
     def __init__(self, desk: Desk, work_s: float) -> None:
         self.desk = desk
         self.work_s = work_s
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
         self.working: set[asyncio.Task[None]] = set()
         self.requests: list[Any] = []
 
@@ -133,7 +138,7 @@ class Vms(vm_grpc.VmServiceServicer):
     async def _begin(self, request: Any, plan: Any, context: Context) -> Operation:
         operation = await self.desk.mutate(request, Operation, plan, context)
         if not request.validate_only:
-            task = asyncio.create_task(work(self.desk.store, self.desk, operation, self.work_s))
+            task = asyncio.create_task(work(self, operation))
             self.working.add(task)
             task.add_done_callback(self.working.discard)
         return operation
@@ -146,40 +151,54 @@ class Vms(vm_grpc.VmServiceServicer):
         return vm
 
 
-async def work(store: Store, desk: Desk, operation: Operation, work_s: float) -> None:
+async def work(vms: Vms, operation: Operation) -> None:
     """Does what an agent would: stages, then the outcome."""
-    now = desk.clock.now
-    name = operation.name
+    store, now = vms.desk.store, vms.desk.clock.now
 
-    def current() -> Operation:
-        found = store.snapshot().find(Operation, name)
-        assert found is not None
-        return found
+    async def written(change: Callable[[Operation], list[Any]]) -> None:
+        """Others write too, as who asks for a cancel: then it is read again. What has ended stays
+        as it is, as after a request that came twice."""
+        while True:
+            found = store.snapshot().find(Operation, operation.name)
+            assert found is not None
+            if found.state in rows.FINAL:
+                return
+            try:
+                store.commit(change(rows.copied(found)))
+                return
+            except Conflict:
+                await asyncio.sleep(0.005)
 
-    if current().state in rows.FINAL:
-        return
-    store.commit([Put(rows.enter_operation(current(), Operation.STATE_RUNNING, now()))])
+    def at(stage: str, percent: int, row: Operation) -> list[Any]:
+        row.stage, row.percent = stage, percent
+        rows.log_line(row, stage, now())
+        return [Put(row)]
+
+    running = Operation.STATE_RUNNING
+    await written(lambda row: [Put(rows.enter_operation(row, running, now()))])
     for stage, percent in STAGES:
-        await asyncio.sleep(work_s)
-        changed = rows.copied(current())
-        changed.stage, changed.percent = stage, percent
-        rows.log_line(changed, stage, now())
-        store.commit([Put(changed)])
-    vm = store.snapshot().find(Vm, operation.target)
-    changes: list[Any] = []
+        await asyncio.sleep(vms.work_s)
+        await written(partial(at, stage, percent))
+        while not vms.may_go_on.is_set():
+            await asyncio.sleep(0.005)
+    await written(lambda row: outcome(store.snapshot(), row, now()))
+
+
+def outcome(snapshot: Snapshot, operation: Operation, now: Any) -> list[Any]:
+    """How it ends, and what becomes of its VM."""
     if operation.target == "vms/bad":
         error = PvcError(reason_pb2.REASON_HYPERVISOR_FAILED, "QEMU said: no such machine")
-        ended = rows.enter_operation(current(), Operation.STATE_FAILED, now(), error=error)
-    elif current().cancel_requested:
+        return [Put(rows.enter_operation(operation, Operation.STATE_FAILED, now, error=error))]
+    if operation.cancel_requested:
         error = PvcError(reason_pb2.REASON_CANCELLED, "cancelled by request")
-        ended = rows.enter_operation(current(), Operation.STATE_CANCELLED, now(), error=error)
-    else:
-        if vm is not None and operation.method.endswith("StartVm"):
-            vm = rows.copied(vm)
-            vm.status.state = vm_pb2.VM_STATE_RUNNING
-            changes.append(Put(vm))
-        ended = rows.enter_operation(current(), Operation.STATE_SUCCEEDED, now(), result=vm)
-    store.commit([Put(ended), *changes])
+        return [Put(rows.enter_operation(operation, Operation.STATE_CANCELLED, now, error=error))]
+    vm, changes = snapshot.find(Vm, operation.target), []
+    if vm is not None and operation.method.endswith("StartVm"):
+        vm = rows.copied(vm)
+        vm.status.state = vm_pb2.VM_STATE_RUNNING
+        changes.append(Put(vm))
+    ended = rows.enter_operation(operation, Operation.STATE_SUCCEEDED, now, result=vm)
+    return [Put(ended), *changes]
 
 
 class Storage(storage_grpc.StorageServiceServicer):

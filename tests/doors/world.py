@@ -140,6 +140,15 @@ class World:
 
     add_token = _token
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Operations that are begun stay at their first stage meanwhile."""
+        self.vms.may_go_on.clear()
+        try:
+            yield
+        finally:
+            self.vms.may_go_on.set()
+
     def reopen(self) -> None:
         """Closes the doors with everybody inside, and opens them again where they were."""
 

@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def cluster(world: World) -> Iterator[Cluster]:
     with Cluster(f"unix:{world.socket}") as cluster:
-        cluster.vms.create("web", VmSpec(tags=["a"], description="Ä <b>")).result(5)
+        cluster.vms.create("web", VmSpec(tags=["a"], description="Ä <b>")).result(60)
         yield cluster
 
 

@@ -180,7 +180,7 @@ def test_files_that_are_none(say: Say, tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: got.append(fifo.read_text()))
     reader.start()
     assert say(f"vm list | name > {fifo}").code == 0
-    reader.join(5)
+    reader.join(60)
     assert got == ["db\nold\nweb\n"]
 
 

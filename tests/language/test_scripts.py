@@ -168,7 +168,7 @@ def test_ctrl_c_ends_a_script_and_says_where(whole: Whole, own_files: Path, tmp_
     assert process.stdout.readline() == "n1\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"{script}:2: interrupted at: event watch\n" in err
     assert "n1" not in out
@@ -195,7 +195,7 @@ def test_an_endless_answer_reaches_stages_and_files_as_it_comes(
     thread = threading.Thread(target=stir)
     thread.start()
     try:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     finally:
         stop.set()
         thread.join(30)
@@ -215,7 +215,7 @@ def test_ctrl_c_keeps_what_an_endless_command_has_said(
     time.sleep(1.5)
     assert not file.exists()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert file.read_text().count("\n") > 3
     assert [one.name for one in tmp_path.iterdir() if one.is_file()] == ["events"]

@@ -135,7 +135,7 @@ class Host:
         self._thread = threading.Thread(target=self.event_loop.run_forever, daemon=True)
         self._thread.start()
 
-    def do(self, work: Coroutine[Any, Any, T], timeout_s: float = 20.0) -> T:
+    def do(self, work: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.event_loop).result(timeout_s)
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Any:
@@ -143,7 +143,7 @@ class Host:
 
     def close(self) -> None:
         self.event_loop.call_soon_threadsafe(self.event_loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 class Served:

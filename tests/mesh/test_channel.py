@@ -200,7 +200,7 @@ def test_tls_between_nodes_insists_on_the_nodes_name(tmp_path: Path, store: Memo
         impostor = Peers("nodes/n2", {}, there, credentials)
         stub = api_grpc.NodeServiceStub(impostor.blocking("coordinator", "nodes/n3"))
         with pytest.raises(PvcError) as caught:
-            stub.GetNode(api.GetNodeRequest(name="nodes/n1"), timeout=5)
+            stub.GetNode(api.GetNodeRequest(name="nodes/n1"), timeout=60)
         assert caught.value.reason == reason_pb2.REASON_UNREACHABLE
 
 
@@ -214,7 +214,7 @@ def test_calls_show_the_certificate_that_was_renewed(tmp_path: Path, store: Memo
         request = api.GetNodeRequest(name="nodes/n1")
         stub: Any = api_grpc.NodeServiceStub(peers.blocking("coordinator", "nodes/n1"))
         with pytest.raises(PvcError):
-            stub.GetNode(request, timeout=3)
+            stub.GetNode(request, timeout=60)
         peers.renew(files.channel_credentials(CLOCK.now()))
         stub = api_grpc.NodeServiceStub(peers.blocking("coordinator", "nodes/n1"))
         assert stub.GetNode(request).name == "nodes/n1"

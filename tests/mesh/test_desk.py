@@ -168,7 +168,7 @@ def test_services_that_ask_each_other_do_not_wait_for_the_same_threads(store: Me
             asked = inner.mutate(
                 request(), storage_pb2.Pool, lambda *_: Mutation((), answer), context
             )
-            asyncio.run_coroutine_threadsafe(asked, loop).result(5)
+            asyncio.run_coroutine_threadsafe(asked, loop).result(60)
             return Mutation((), answer)
 
         calls = [outer.mutate(request(), storage_pb2.Pool, asking, context) for _ in range(20)]

@@ -146,7 +146,7 @@ def called(address: str, credentials: grpc.ChannelCredentials) -> grpc.StatusCod
     with grpc.secure_channel(address, credentials, options) as channel:
         stub = api_grpc.NodeServiceStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.GetNode(api.GetNodeRequest(name="nodes/x"), timeout=3)
+            stub.GetNode(api.GetNodeRequest(name="nodes/x"), timeout=60)
         return caught.value.code()
 
 

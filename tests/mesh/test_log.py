@@ -58,7 +58,7 @@ def test_records_of_a_call_and_of_a_loop_name_their_service(
 
     loop = Loop("network-agent", step, 60)
     loop.start()
-    assert done.wait(5) and loop.stop(5)
+    assert done.wait(60) and loop.stop(60)
     with (
         served(MemoryStore(), on_socket(tmp_path)) as running,
         grpc.insecure_channel(running.address) as channel,

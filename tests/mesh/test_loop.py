@@ -14,7 +14,7 @@ from services.mesh.errors import PvcError
 from services.mesh.loop import Loop
 
 
-def eventually(fact: object, timeout_s: float = 5.0) -> None:
+def eventually(fact: object, timeout_s: float = 60) -> None:
     end = time.monotonic() + timeout_s
     while not fact():  # type: ignore[operator]
         assert time.monotonic() < end
@@ -27,14 +27,14 @@ def test_steps_at_once_on_wake_and_after_the_period() -> None:
     loop.start()
     eventually(lambda: len(steps) >= 3)
     assert steps[2] - steps[0] >= 0.08
-    assert loop.stop(5)
+    assert loop.stop(60)
     count = len(steps)
     slow = Loop("y", lambda: steps.append(time.monotonic()), 60)
     slow.start()
     eventually(lambda: len(steps) == count + 1)
     slow.wake()
     eventually(lambda: len(steps) == count + 2)
-    assert slow.stop(5)
+    assert slow.stop(60)
 
 
 def test_steps_never_overlap_and_many_wakes_make_one_more_step() -> None:
@@ -44,7 +44,7 @@ def test_steps_never_overlap_and_many_wakes_make_one_more_step() -> None:
     def step() -> None:
         going[0] += 1
         most[0] = max(most[0], going[0])
-        hold.wait(5)
+        hold.wait(60)
         steps[0] += 1
         going[0] -= 1
 
@@ -57,7 +57,7 @@ def test_steps_never_overlap_and_many_wakes_make_one_more_step() -> None:
     eventually(lambda: steps[0] == 2)
     time.sleep(0.05)
     assert (steps[0], most[0]) == (2, 1)
-    assert loop.stop(5)
+    assert loop.stop(60)
 
 
 def test_failures_are_repeated_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,17 +78,17 @@ def test_failures_are_repeated_later_and_later(monkeypatch: pytest.MonkeyPatch) 
     pauses = [after - before for before, after in itertools.pairwise(tries)]
     assert all(pause >= 0.02 * 2**n for n, pause in enumerate(pauses[:4]))
     assert pauses[0] < 0.2, "it paused longer than it had to"
-    assert loop.stop(5)
+    assert loop.stop(60)
 
 
 def test_a_stuck_step_is_told() -> None:
     hold = threading.Event()
-    loop = Loop("x", lambda: hold.wait(10) and None, 60)
+    loop = Loop("x", lambda: hold.wait(60) and None, 60)
     loop.start()
     time.sleep(0.05)
     assert not loop.stop(0.05)
     hold.set()
-    assert loop.stop(5)
+    assert loop.stop(60)
 
 
 def test_what_is_away_is_told_without_a_trace_and_a_mistake_with_one(
@@ -107,7 +107,7 @@ def test_what_is_away_is_told_without_a_trace_and_a_mistake_with_one(
         loop = Loop("x", step, 60)
         loop.start()
         eventually(lambda: bool(caplog.records))
-        assert loop.stop(5)
+        assert loop.stop(60)
         assert str(error) in caplog.records[0].message
         assert bool(caplog.records[0].exc_info) is traced
 
@@ -125,7 +125,7 @@ def test_it_goes_on_however_long_it_fails(monkeypatch: pytest.MonkeyPatch) -> No
     loop = Loop("x", step, 60)
     loop.start()
     eventually(lambda: next(steps) > 4000)
-    assert loop.stop(5)
+    assert loop.stop(60)
 
 
 def test_a_loop_that_is_woken_without_end_leaves_others_most_of_the_time() -> None:
@@ -142,5 +142,5 @@ def test_a_loop_that_is_woken_without_end_leaves_others_most_of_the_time() -> No
     loop = Loop("busy", step, 60.0)
     loop.start()
     time.sleep(1.0)
-    assert loop.stop(5)
+    assert loop.stop(60)
     assert len(worked) > 3 and sum(worked) < 0.45

@@ -73,9 +73,9 @@ def test_sigterm_ends_in_order_and_lets_calls_finish(tmp_path: Path) -> None:
     def call() -> None:
         with grpc.insecure_channel(one.addresses()["coordinator"]) as channel:
             slow = api_grpc.NodeServiceStub(channel).GetNode.future(
-                api.GetNodeRequest(name="nodes/slow"), timeout=10
+                api.GetNodeRequest(name="nodes/slow"), timeout=60
             )
-            assert story.nodes.begun.wait(5)
+            assert story.nodes.begun.wait(60)
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Timer(0.3, story.nodes.go_on.set).start()
             answers.append(slow.result().name)
@@ -83,7 +83,7 @@ def test_sigterm_ends_in_order_and_lets_calls_finish(tmp_path: Path) -> None:
     caller = threading.Thread(target=call)
     with restored_signals():
         asyncio.run(process.serve({"coordinator": story.build}, one, CLOCK, caller.start))
-    caller.join(5)
+    caller.join(60)
     assert answers == ["nodes/slow"]
     assert story.notes[0] == "step" and story.notes[-2:] == ["last", "first"]
     assert not one.socket("coordinator").exists()
@@ -173,7 +173,7 @@ def test_work_that_does_not_end_keeps_no_program(tmp_path: Path) -> None:
         assert begun.stdout.readline() == "built\n"
         assert any("ready" in line for line in begun.stderr)
         begun.terminate()
-        _, told = begun.communicate(timeout=20)
+        _, told = begun.communicate(timeout=60)
     assert begun.returncode == 0 and "still waited for" in told and "copy_0" in told
 
 

@@ -139,7 +139,7 @@ def test_the_callers_deadline_ends_the_work(channel: grpc.Channel, running: Serv
     failed = refusal(channel, "nodes/slow", timeout=0.1)
     assert failed.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert error_of(failed).reason == reason_pb2.REASON_DEADLINE
-    assert running.nodes.cancelled.wait(5)
+    assert running.nodes.cancelled.wait(60)
 
 
 def test_who_sets_no_deadline_gets_the_servers(store: MemoryStore, tmp_path: Path) -> None:
@@ -149,14 +149,14 @@ def test_who_sets_no_deadline_gets_the_servers(store: MemoryStore, tmp_path: Pat
     ):
         error = error_of(refusal(channel, "nodes/slow", timeout=None))
         assert error.reason == reason_pb2.REASON_DEADLINE and "0.1 s" in error.message
-        assert running.nodes.cancelled.wait(5)
+        assert running.nodes.cancelled.wait(60)
 
 
 def test_a_watch_that_is_left_ends_in_the_server(channel: grpc.Channel, running: Served) -> None:
     stream = Stub(channel).WatchNodes(api.WatchNodesRequest())
     assert next(stream).node.name == "nodes/n1"
     stream.cancel()
-    assert running.nodes.cancelled.wait(5)
+    assert running.nodes.cancelled.wait(60)
 
 
 def test_a_watch_refuses_a_bad_filter(channel: grpc.Channel) -> None:
@@ -181,8 +181,8 @@ def test_drain_ends_watches_finishes_calls_and_takes_no_new_ones(
 ) -> None:
     stream = Stub(channel).WatchNodes(api.WatchNodesRequest())
     next(stream)
-    slow = Stub(channel).GetNode.future(api.GetNodeRequest(name="nodes/slow"), timeout=10)
-    assert running.nodes.begun.wait(5)
+    slow = Stub(channel).GetNode.future(api.GetNodeRequest(name="nodes/slow"), timeout=60)
+    assert running.nodes.begun.wait(60)
     draining = running.host.begin(running.server.drain(10.0))
     with pytest.raises(grpc.RpcError) as caught:
         for _ in stream:
@@ -194,16 +194,16 @@ def test_drain_ends_watches_finishes_calls_and_takes_no_new_ones(
     assert not draining.done()
     running.nodes.go_on.set()
     assert slow.result().name == "nodes/slow"
-    draining.result(5)
+    draining.result(60)
 
 
 def test_drain_does_not_wait_longer_than_its_grace(channel: grpc.Channel, running: Served) -> None:
-    slow = Stub(channel).GetNode.future(api.GetNodeRequest(name="nodes/slow"), timeout=10)
-    assert running.nodes.begun.wait(5)
+    slow = Stub(channel).GetNode.future(api.GetNodeRequest(name="nodes/slow"), timeout=60)
+    assert running.nodes.begun.wait(60)
     began = time.monotonic()
     running.host.do(running.server.drain(0.1))
     assert time.monotonic() - began < 3
-    assert running.nodes.cancelled.wait(5)
+    assert running.nodes.cancelled.wait(60)
     assert slow.exception() is not None
 
 

@@ -110,7 +110,7 @@ def renewed(first: FirstNode, machine: Machine, name: str) -> api.RenewNodeRespo
         stub: Any = api_grpc.NodeServiceStub(channel)
         asked = api.RenewNodeRequest(certificate_request=request)
         answer: api.RenewNodeResponse = stub.RenewNode(
-            asked, timeout=5, metadata=[("pvc-caller", "certificate n1")]
+            asked, timeout=60, metadata=[("pvc-caller", "certificate n1")]
         )
         return answer
 

@@ -38,7 +38,7 @@ OPERATION = "operations/0000"
 """One that never ends."""
 FILE = "files/n2.big"
 FILE_BYTES = 64 << 20
-STARTING_S = 20.0
+STARTING_S = 60.0
 
 
 class Endless(Vms):
@@ -115,7 +115,7 @@ class Far:
         """Gone, however it is."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def test_rest_says_the_same(quick: None, near: Near, far: Far, how: str) -> None
 
 
 def rest(near: Near, verb: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", near.doors.rest_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", near.doors.rest_port, timeout=60)
     connection.request(verb, path, body, {"authorization": f"Bearer {near.secrets['eve']}"})
     return connection.getresponse()
 

@@ -17,7 +17,7 @@ import pyte
 
 ROOT = Path(__file__).parents[2]
 PATHS = ":".join(str(ROOT / part) for part in ("", "clients/python/src", "clients/python/gen"))
-WAITED_S = 20.0
+WAITED_S = 60.0
 QUIET_S = 0.15
 
 
@@ -144,7 +144,7 @@ class Emulator:
         """Ends the process, whatever it does."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         for end in (self.master, self.slave):
             if end >= 0:
                 os.close(end)

@@ -109,7 +109,7 @@ def _slow(*words: str) -> Make:
                 time.sleep(HELD_S)
 
         threading.Thread(target=hold).start()
-        assert held.wait(5)
+        assert held.wait(60)
         return [short(stage.cluster.vms.start(vm).name), *words]
 
     return made

@@ -43,5 +43,5 @@ def begun(world: World | None, *arguments: str, **more: str) -> subprocess.Popen
 def ran(world: World | None, *arguments: str, **more: str) -> tuple[int, str, str]:
     """The exit code, stdout and stderr of a command."""
     process = begun(world, *arguments, **more)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     return process.returncode, out, err

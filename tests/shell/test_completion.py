@@ -45,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world_in(tmp_path_factory.mktemp("tab")) as world:
         with Cluster(f"unix:{world.socket}") as cluster:
             for name in ("web-shop", "web-blog", "mail"):
-                cluster.vms.create(name, vm_pb2.VmSpec(tags=["web"])).result(5)
+                cluster.vms.create(name, vm_pb2.VmSpec(tags=["web"])).result(60)
         yield world
 
 
@@ -89,7 +89,7 @@ class Shell:
     def type(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
-    def until(self, pattern: str, wait_s: float = 20) -> str:
+    def until(self, pattern: str, wait_s: float = 60) -> str:
         end = time.monotonic() + wait_s
         while not re.search(pattern, self.text, re.M):
             assert time.monotonic() < end, f"{pattern!r} did not come; the screen:\n{self.text}"
@@ -223,4 +223,4 @@ def test_an_unknown_shell_is_asked_for() -> None:
 def test_the_shell_takes_the_script(kind: str, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text(KINDS[kind].script)
-    subprocess.run([kind, "-n", str(script)], check=True, timeout=20, capture_output=True)
+    subprocess.run([kind, "-n", str(script)], check=True, timeout=60, capture_output=True)

@@ -76,7 +76,7 @@ class Scripted:
         return [VmSnapshot(name=f"vms/{kind.parent}/snapshots/s{self.asked}", description="old")]
 
 
-def until(met: Callable[[], Any], timeout_s: float = 5.0) -> None:
+def until(met: Callable[[], Any], timeout_s: float = 60) -> None:
     end = time.monotonic() + timeout_s
     while not met():
         assert time.monotonic() < end, "it never came"
@@ -174,7 +174,7 @@ def test_closing_ends_every_watch(source: Scripted) -> None:
         live.rows(collection)
     until(lambda: len(source.streams) == 2)
     live.close()
-    assert all(stream.closed.wait(5) for stream in source.streams)
+    assert all(stream.closed.wait(60) for stream in source.streams)
     until(lambda: not [t for t in threading.enumerate() if t.name.startswith("live-")])
 
 

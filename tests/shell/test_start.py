@@ -36,7 +36,7 @@ def loaded(world: World | None, *arguments: str, **more: str) -> set[str]:
     )
     process = subprocess.run(
         [sys.executable, "-c", entry], env=environment(world, **more), capture_output=True,
-        text=True, timeout=30, check=True,
+        text=True, timeout=60, check=True,
     )  # fmt: skip
     code, *modules = process.stderr.split("\n")[-2].split()
     assert code == "0", process.stderr

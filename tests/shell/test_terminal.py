@@ -29,7 +29,7 @@ PATHS = ":".join(str(ROOT / part) for part in ("", "clients/python/src", "client
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world_in(tmp_path_factory.mktemp("console")) as world:
         with Cluster(f"unix:{world.socket}") as cluster:
-            cluster.vms.create("web", vm_pb2.VmSpec()).result(5)
+            cluster.vms.create("web", vm_pb2.VmSpec()).result(60)
         yield world
 
 
@@ -59,23 +59,35 @@ class Terminal:
         )  # fmt: skip
         self.screen = b""
 
-    def wait_for(self, text: bytes | Callable[[bytes], bool], timeout_s: float = 15) -> None:
+    def wait_for(self, text: bytes | Callable[[bytes], bool], timeout_s: float = 60) -> None:
         met = text if callable(text) else lambda screen: text in screen
         end = time.monotonic() + timeout_s
         while not met(self.screen):
             left = end - time.monotonic()
             assert left > 0, f"{text!r} did not come; the screen: {self.screen!r}"
-            if select.select([self.master], [], [], min(left, 0.2))[0]:
-                self.screen += os.read(self.master, 65536)
+            ended = self.process.poll() is not None
+            assert self._read(min(left, 0.2)) or not ended, (
+                f"it ended with {self.process.returncode}; the screen: {self.screen!r}"
+            )
 
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def end(self) -> int:
-        code = self.process.wait(10)
-        while select.select([self.master], [], [], 0.1)[0]:
-            self.screen += os.read(self.master, 65536)
-        return code
+    def end(self, timeout_s: float = 60) -> int:
+        """Reads on meanwhile: who writes more than a terminal holds would wait for ever."""
+        end = time.monotonic() + timeout_s
+        while self.process.poll() is None:
+            assert time.monotonic() < end, f"it does not end; the screen: {self.screen!r}"
+            self._read(0.05)
+        while self._read(0):
+            pass
+        return self.process.returncode
+
+    def _read(self, wait_s: float) -> bool:
+        if not select.select([self.master], [], [], wait_s)[0]:
+            return False
+        self.screen += os.read(self.master, 65536)
+        return True
 
     def restored(self) -> bool:
         return termios.tcgetattr(self.slave) == self.before
@@ -143,7 +155,7 @@ def test_the_console_of_no_vm_never_makes_the_terminal_raw(world: World) -> None
 def test_a_server_that_goes_away_is_said_and_the_terminal_restored(tmp_path: Path) -> None:
     with world_in(tmp_path) as world:
         with Cluster(f"unix:{world.socket}") as cluster:
-            cluster.vms.create("web", vm_pb2.VmSpec()).result(5)
+            cluster.vms.create("web", vm_pb2.VmSpec()).result(60)
         terminal = Terminal(world, "vm", "console", "web")
         terminal.wait_for(b"web login: ")
     assert terminal.end() in (1, 5)
@@ -172,9 +184,10 @@ def test_ctrl_c_at_a_question_is_no(world: World) -> None:
         assert cluster.vms.get("web").name == "vms/web"
 
 
-def test_progress_is_shown_on_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.vms, "work_s", 1.0)
-    terminal = Terminal(world, "vm", "start", "web")
+def test_progress_is_shown_on_one_line(world: World) -> None:
+    with world.held():
+        terminal = Terminal(world, "vm", "start", "web")
+        terminal.wait_for(b"%")
     terminal.wait_for(b"vm web runs")
     assert terminal.end() == 0
     assert b"\r\x1b[K" in terminal.screen

@@ -57,10 +57,11 @@ class Screen:
         return [line.rstrip() for line in self.picture.display if line.strip()]
 
     def until(self, met: Callable[[list[str]], bool]) -> list[str]:
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while not met(self.lines):
+            ended = self.terminal.process.poll()
             assert time.monotonic() < end, f"did not come; the screen: {self.lines}"
-            self.read()
+            assert self.read() or ended is None, f"it ended with {ended}; the screen: {self.lines}"
         return self.lines
 
     def resize(self, lines: int, wide: int) -> None:
@@ -72,7 +73,7 @@ class Screen:
 def made(world: World, *names: str, **spec: Any) -> None:
     with Cluster(f"unix:{world.socket}") as cluster:
         for name in names:
-            cluster.vms.create(name, vm_pb2.VmSpec(**spec)).result(5)
+            cluster.vms.create(name, vm_pb2.VmSpec(**spec)).result(60)
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def screen(world: World) -> Iterator[Screen]:
     terminal.close()
     with Cluster(f"unix:{world.socket}") as cluster:
         for vm in list(cluster.vms.list(filter='name = "vms/live-*"')):
-            cluster.vms.delete(vm.name).result(5)
+            cluster.vms.delete(vm.name).result(60)
 
 
 def rows(lines: list[str]) -> list[str]:
@@ -96,7 +97,7 @@ def test_a_live_table_follows_the_changes(world: World, screen: Screen) -> None:
     lines = screen.until(lambda lines: rows(lines) == ["live-b", "live-a"])
     assert lines[0].startswith("NAME") and re.match("2 in all, as of .*; q or Ctrl-C", lines[-1])
     with Cluster(f"unix:{world.socket}") as cluster:
-        cluster.vms.delete("live-a").result(5)
+        cluster.vms.delete("live-a").result(60)
     screen.until(lambda lines: rows(lines) == ["live-b"])
 
 
@@ -145,14 +146,12 @@ def test_a_signal_restores_the_terminal(screen: Screen) -> None:
     assert screen.terminal.restored()
 
 
-def test_bars_of_several_are_one_below_the_other(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bars_of_several_are_one_below_the_other(world: World) -> None:
     made(world, "bar-1", "bar-22")
-    monkeypatch.setattr(world.vms, "work_s", 1.0)
-    terminal = Terminal(world, "vm", "start", "bar-1", "bar-22")
-    screen = Screen(terminal)
-    lines = screen.until(lambda lines: len(lines) == 2 and all("10%" in one for one in lines))
+    with world.held():
+        terminal = Terminal(world, "vm", "start", "bar-1", "bar-22")
+        screen = Screen(terminal)
+        lines = screen.until(lambda lines: len(lines) == 2 and all("10%" in one for one in lines))
     shape = r"{}  \[##\.{{18}}\]  10%  \d\.\ds  choosing a node"
     assert re.fullmatch(shape.format("bar-1 "), lines[0])
     assert re.fullmatch(shape.format("bar-22"), lines[1])
@@ -163,18 +162,16 @@ def test_bars_of_several_are_one_below_the_other(
     terminal.close()
 
 
-def test_ctrl_c_among_bars_leaves_a_clean_screen(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_among_bars_leaves_a_clean_screen(world: World) -> None:
     made(world, "cut-1", "cut-2")
-    monkeypatch.setattr(world.vms, "work_s", 1.0)
-    terminal = Terminal(world, "vm", "start", "cut-1", "cut-2")
-    screen = Screen(terminal)
-    screen.until(lambda lines: len(lines) == 2 and all("%" in one for one in lines))
-    terminal.process.send_signal(signal.SIGINT)
-    lines = screen.until(lambda lines: any("stop it:" in one for one in lines))
-    assert not [line for line in lines if "[#" in line], "no bar is left"
-    assert terminal.end() == 130
+    with world.held():
+        terminal = Terminal(world, "vm", "start", "cut-1", "cut-2")
+        screen = Screen(terminal)
+        screen.until(lambda lines: len(lines) == 2 and all("%" in one for one in lines))
+        terminal.process.send_signal(signal.SIGINT)
+        lines = screen.until(lambda lines: any("stop it:" in one for one in lines))
+        assert not [line for line in lines if "[#" in line], "no bar is left"
+        assert terminal.end() == 130
     terminal.close()
 
 

@@ -22,7 +22,7 @@ from services.gateway.proxy import DETAILS
 from services.mesh.desk import MIN_REVISION
 from tests.watching.histories import Asked, Seen
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 NOBODY = "UNREACHABLE"
 """What a reader makes of a door that is shut, where nobody is to say it."""
 

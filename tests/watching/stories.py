@@ -151,7 +151,7 @@ class Reader:
     def start(self) -> None:
         self._thread.start()
 
-    def join(self, timeout_s: float = 30.0) -> None:
+    def join(self, timeout_s: float = 60) -> None:
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"it never saw the end: {self.readings[-1:]}"
         if self.failed:
