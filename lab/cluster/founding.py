@@ -97,7 +97,10 @@ def client(node: Node) -> Cluster:
 
 def wait_online(door: Node, nodes: Sequence[Node], timeout_s: float = ONLINE_TIMEOUT_S) -> str:
     """Until one leads and the nodes are online, as a node's door says; a sentence about it. Raises
-    LabError."""
+    LabError.
+
+    A node that boots for longer than its last session goes on is missed, and its controller
+    switches it off like any other: it is switched on again, as an administrator would."""
     end, seen = time.monotonic() + timeout_s, "no answer yet"
     with client(door) as cluster:
         while time.monotonic() < end:
@@ -109,6 +112,7 @@ def wait_online(door: Node, nodes: Sequence[Node], timeout_s: float = ONLINE_TIM
                     return f"{seen}; {status.leader.removeprefix('nodes/')} leads"
             except PvcError as error:
                 seen = error.message
+            orders.chassis(door.lab, "on", [node.name for node in nodes])
             time.sleep(_LOOK_S)
     raise LabError(f"not all nodes are online after {timeout_s:g} s: {seen}; see lab/pvc-lab logs")
 

@@ -212,12 +212,11 @@ def test_two_at_once_do_not_see_each_other(own: Daemon, real: RealSubject, tmp_p
 @pytest.mark.real
 def test_asking_again_and_again_leaves_no_trace(own: Daemon) -> None:
     own.start()
-    log = own.directory / "log" / "libvirtd.log"
-    before = log.read_text()
     for _ in range(5):
         own.start()
         assert own.healthy()
-    assert log.read_text() == before
+    # What it says of a connection that ends; it may speak of other things at any time.
+    assert "End of file" not in (own.directory / "log" / "libvirtd.log").read_text()
 
 
 @pytest.mark.real
