@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn
 
@@ -53,6 +53,9 @@ class Edge:
         self._open: dict[asyncio.Task[Any], Peer] = {}
         """Calls of other nodes that last."""
         self._expelled: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
+        self._sending: set[asyncio.Task[Any]] = set()
+        """Calls that have a message half sent: these are not cancelled there."""
         self._lasting: set[asyncio.Task[Any]] = set()
         self._draining = False
 
@@ -69,13 +72,38 @@ class Edge:
         for task, peer in self._open.items():
             if self._members is None or self._members.refusal(peer) is None:
                 continue
-            self._end(task)
             self._expelled.add(task)
+            self._end(task)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
-        """Once: what is cancelled twice would be cancelled again while it says why it ended."""
-        if task not in self._expelled and not task.cancelling():
-            task.cancel()
+        """Once: what is cancelled twice is cancelled again while it tells why it ended. And not in
+        the middle of a message: the library could not end the call then, and its caller would wait
+        for ever. What is sending looks itself as soon as it has."""
+        if task not in self._ending:
+            self._ending.add(task)
+            if task not in self._sending:
+                task.cancel()
+
+    async def _send(self, responses: Any, context: Context) -> None:
+        """Sends what a streaming method yields; one that is a coroutine sends by itself."""
+        if not hasattr(responses, "__aiter__"):
+            await self._unbroken(context.send_initial_metadata(()))
+            await responses
+            return
+        async with aclosing(responses):
+            async for response in responses:
+                await self._unbroken(context.write(response))
+
+    async def _unbroken(self, sending: Awaitable[None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._sending.add(task)
+        try:
+            await sending
+        finally:
+            self._sending.discard(task)
+        if task in self._ending:
+            raise asyncio.CancelledError
 
     def wrapped(self, path: str, method: Any) -> Any:
         """The handler of a method, with all that happens at the edge."""
@@ -121,7 +149,7 @@ class Edge:
             call = _Call(self._clock, path, context)
             try:
                 with self._admitted(context, lasts=True), self._counted(path):
-                    await _send(behaviour(call.checked(request), context), context)
+                    await self._send(behaviour(call.checked(request), context), context)
             except BaseException as error:  # noqa: BLE001 - what it is is told apart there
                 await call.fail(error)
             call.done()
@@ -151,6 +179,7 @@ class Edge:
         finally:
             self._open.pop(task, None)
             self._expelled.discard(task)
+            self._ending.discard(task)
 
     @contextmanager
     def _counted(self, path: str) -> Iterator[None]:
@@ -172,6 +201,7 @@ class Edge:
             raise _leaving() from None
         finally:
             self._lasting.discard(task)
+            self._ending.discard(task)
 
 
 class _Call:
@@ -248,16 +278,6 @@ async def _checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
     async for request in requests:
         check_request(request)
         yield request
-
-
-async def _send(responses: Any, context: Context) -> None:
-    """Sends what a streaming method yields; one that is a coroutine sends by itself."""
-    if not hasattr(responses, "__aiter__"):
-        await responses
-        return
-    async with aclosing(responses):
-        async for response in responses:
-            await context.write(response)
 
 
 def _absent(path: str) -> Callable[..., Any]:

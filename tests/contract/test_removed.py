@@ -41,6 +41,6 @@ def test_its_certificate_is_of_no_use_at_any_port(tmp_path: Path) -> None:
                 stub.Check(ASK, timeout=WAIT_S)
             for error in (ended.value, refused.value):
                 assert error.code() == DENIED, (service, error)
-                assert "nodes/n3 is no member of this cluster" in error.details()
+                assert "nodes/n3 is no member of this cluster" in str(error.details())
         for channel in channels.values():
             channel.close()

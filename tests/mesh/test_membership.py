@@ -274,6 +274,7 @@ def every_service() -> Iterator[tuple[Any, object]]:
 def outcome(channel: grpc.Channel, method: MethodDescriptor) -> grpc.StatusCode:
     """What comes of a call with an empty request."""
     path = f"/{method.containing_service.full_name}/{method.name}"
+    make: Any
     if method.client_streaming:
         make = channel.stream_stream if method.server_streaming else channel.stream_unary
     else:
