@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from bench import doors, idle, list_vms, memory, pvc_start, shell, start_vm, state, volume
+from bench import doors, growth, idle, list_vms, memory, pvc_start, shell, start_vm, state, volume
 from bench.figures import Line, environment, say, table
 from bench.ground import Ground
 from bench.programs import Measure
@@ -20,6 +20,7 @@ PARTS: dict[str, Measure] = {
     "list_vms": list_vms.measure,
     "idle": idle.measure,
     "doors": doors.measure,
+    "growth": growth.measure,
 }
 
 

@@ -107,12 +107,14 @@ def test_cores_are_pure() -> None:
 
 PURE_PARTS = {
     "services.mesh.errors",
+    "services.mesh.holders",
     "services.mesh.masks",
     "services.mesh.members",
     "services.mesh.rows",
     "services.mesh.desk",
     "services.mesh.validate",
     "services.state.store",
+    "services.state.table",
     "services.compute.drivers.hypervisor",
     "services.compute.drivers.observed",
     "services.compute.drivers.import_xml",

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from pvc.compute.v1 import vm_pb2
@@ -18,9 +17,17 @@ from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
+from services.compute.concerns import (
+    LIVELY,
+    Operations,
+    concerns,
+    is_homeless,
+    places,
+    rows_of,
+    unfinished,
+)
 from services.compute.core import migrate
 from services.compute.core.life import at_rest, converge
-from services.compute.core.methods import method
 from services.compute.core.settle import settles
 from services.compute.core.status import ON, RUNNING, STOPPED
 from services.compute.drivers.hypervisor import Domain, Facts, Hypervisor, Passage, Power
@@ -32,15 +39,13 @@ from services.compute.memory import Memory
 from services.compute.presence import Presence
 from services.compute.settings import ComputeSettings
 from services.compute.sight import Sight
-from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
+from services.mesh.holders import holders
+from services.mesh.loop import parts_of
 from services.state.store import Conflict, Lease, Snapshot, Store
 
 Operation = operation_pb2.Operation
-Operations = Mapping[str, Sequence[Operation]]
-"""VM → its operations that have not ended."""
-
 TROUBLE_PAUSE_S = 5.0
 """A VM whose hypervisor call failed is left alone for this long."""
 
@@ -49,9 +54,6 @@ RESTLESS_S = 1.0
 CALM_S = 5.0
 """A round is made after these even if nothing seems to have changed: for a VM that migrates, one
 that is not as it is to be, all others."""
-ROWS = ("vms", "pools", "pools/volumes", "networks", "nodes")
-READS = (*ROWS, "operations")
-"""Collections whose rows matter to an agent; of the operations only some, see `unfinished`."""
 
 log = logging.getLogger("pvc.compute")
 
@@ -86,9 +88,13 @@ class Agent:
         self._acted: set[str] = set()
         """VMs to which something was done since the round began: what it saw of them is past."""
         self._unfinished: tuple[object, Operations] = (None, {})
+        self._here: Operations = {}
+        self._reads = rows_of(settings.node)
         self._calm: dict[str, tuple[object, ...]] = {}
         """VMs with which nothing was to be done when last looked at, and all that this was judged
         by: while that is the same, nothing is to be done now."""
+        self._names: tuple[str, ...] = ()
+        """All VMs, when they were last asked for."""
         self._waiting = False
         """Another holds the node's lease."""
         self._faults: tuple[str, ...] = ()
@@ -189,12 +195,11 @@ class Agent:
         operations = self._operations(snapshot)
         by_uuid = {domain.uuid: domain for domain in domains.values()}
         self.memory.forget_all_but(domains, lambda vm: snapshot.find(vm_pb2.Vm, vm) is not None)
-        self._sight.forget_all_but(snapshot)
         self._forget_all_but(snapshot)
         for vm, domain in self._mine(snapshot, domains):
             alone = domain is None and vm.name not in operations and vm.spec.uuid not in by_uuid
             if alone and at_rest(vm, self._node):
-                continue  # there may be many of those
+                continue
             known = self._calm.get(vm.name) if vm.name not in operations else None
             if known is not None and known == self._grounds(snapshot, vm, domain):
                 continue
@@ -211,6 +216,10 @@ class Agent:
             self._settle(lease, snapshot, operations, lambda vm: is_homeless(vm, snapshot))
 
     def _forget_all_but(self, snapshot: Snapshot) -> None:
+        names, self._names = self._names, snapshot.names(vm_pb2.Vm)
+        if self._names is names:
+            return
+        self._sight.forget_all_but(snapshot)
         for name in list(self._calm):  # others write to it
             if snapshot.find(vm_pb2.Vm, name) is None:
                 self._calm.pop(name, None)
@@ -227,7 +236,7 @@ class Agent:
 
     def _is_idle(self, snapshot: Snapshot) -> bool:
         """No row that matters changed since the last round, nothing else did, and no time is up."""
-        seen = (*map(snapshot.tables.get, ROWS), snapshot.leases, self._operations(snapshot))
+        seen = (*parts_of(snapshot, self._reads), snapshot.leases, self._waiting_here(snapshot))
         known = len(seen) == len(self._seen) and all(
             a is b for a, b in zip(seen, self._seen, strict=True)
         )
@@ -239,10 +248,17 @@ class Agent:
     def _mine(
         self, snapshot: Snapshot, domains: Mapping[str, Domain]
     ) -> Iterable[tuple[vm_pb2.Vm, Domain | None]]:
-        for vm in snapshot.rows(vm_pb2.Vm):
-            domain = domains.get(vm.name.removeprefix("vms/"))
-            nodes = (vm.decision.node, vm.status.node, vm.decision.migration.target)
-            if domain or self._node in nodes:
+        """The VMs to be looked at, by name, with their domains. There may be many more that are at
+        rest."""
+        operations = self._operations(snapshot)
+        found = {vm.name: vm for vm in snapshot.having(LIVELY, self._node)}
+        found |= {vm.name: vm for x in domains.values() for vm in holders(snapshot, x.uuid)}
+        for name in (*operations, *(f"vms/{vm}" for vm in domains)):
+            if (vm := snapshot.find(vm_pb2.Vm, name)) is not None:
+                found[name] = vm
+        for name in sorted(found):
+            vm, domain = found[name], domains.get(name.removeprefix("vms/"))
+            if domain or self._node in places(vm):
                 yield vm, domain
 
     def _submit(self, vm: str, work: Callable[[], bool]) -> None:
@@ -370,6 +386,18 @@ class Agent:
             self._unfinished = (table, found)
         return found
 
+    def _waiting_here(self, snapshot: Snapshot) -> Operations:
+        """Those of them that this agent may have to end: the same mapping as before when none of
+        them changed."""
+        fresh = {
+            target: some
+            for target, some in self._operations(snapshot).items()
+            if concerns(snapshot.find(vm_pb2.Vm, target), self._node, snapshot)
+        }
+        if fresh != self._here:
+            self._here = fresh
+        return self._here
+
     def _is_mine(self, vm: vm_pb2.Vm | None) -> bool:
         return vm is not None and vm.decision.node == self._node
 
@@ -388,24 +416,6 @@ class Agent:
                     self._ledger.settle_all(lease, vm, waiting)
                 except Conflict as conflict:
                     log.debug("%s: %s; the next round looks again", target, conflict)
-
-
-def is_homeless(vm: vm_pb2.Vm | None, snapshot: Snapshot) -> bool:
-    """No agent of its own can end its operations: it has no node, its node has no agent, or it is
-    gone. One agent does it for all."""
-    return vm is None or vm.decision.node not in snapshot.leases
-
-
-def unfinished(snapshot: Snapshot) -> Operations:
-    """The operations that an agent looks at and that have not ended, by the VM that they are about:
-    those that end by converging, and deletions."""
-    found: dict[str, list[Operation]] = defaultdict(list)
-    for operation in snapshot.rows(Operation):
-        if operation.state not in rows.FINAL and (
-            settles(operation) or operation.method == method("DeleteVm")
-        ):
-            found[operation.target].append(operation)
-    return found
 
 
 def is_restless(vm: vm_pb2.Vm) -> bool:
@@ -432,11 +442,11 @@ def patience_s(vm: vm_pb2.Vm) -> float:
 
 def orphans(snapshot: Snapshot, domains: Mapping[str, Domain]) -> list[Domain]:
     """Domains that no VM stands behind, by name or by UUID."""
-    uuids = {vm.spec.uuid for vm in snapshot.rows(vm_pb2.Vm)}
     return [
         domain
         for domain in domains.values()
-        if snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}") is None and domain.uuid not in uuids
+        if snapshot.find(vm_pb2.Vm, f"vms/{domain.vm}") is None
+        and not holders(snapshot, domain.uuid)
     ]
 
 

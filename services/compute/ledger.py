@@ -223,7 +223,7 @@ class Ledger:
 
 def unfinished_of(snapshot: Snapshot, vm: str) -> list[Operation]:
     """The operations on a VM that end by converging and have not ended."""
-    return [op for op in snapshot.rows(Operation) if op.target == vm and settles(op)]
+    return [op for op in rows.unfinished(snapshot, vm) if settles(op)]
 
 
 def _id(vm: vm_pb2.Vm) -> str:

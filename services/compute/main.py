@@ -9,8 +9,10 @@ from pathlib import Path
 import grpc
 
 from pvc.compute.v1 import vm_service_pb2_grpc as api_grpc
-from services.compute.agent import READS, Agent
+from services.compute.agent import Agent
+from services.compute.concerns import reads_of
 from services.compute.consoles import Consoles, Logs
+from services.compute.core.requests import SERVICE
 from services.compute.disk_service import DiskService
 from services.compute.drivers.daemon import Daemon, machine_accelerator
 from services.compute.drivers.daemon_settings import Door
@@ -31,7 +33,7 @@ from services.compute.volumes import Channel, StorageVolumes, VolumeService
 from services.mesh.clock import Clock
 from services.mesh.config import Config
 from services.mesh.desk import Desk
-from services.mesh.jobs import Jobs
+from services.mesh.jobs import Jobs, work_of
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
 from services.mesh.process import Ground
@@ -192,9 +194,9 @@ def assemble(
     guests = Guests(store, clock, hypervisor, node, agent.memory)
     open_volumes = OpenVolumes(store, disks, node)
     work = VmJobs(store, clock, node, hypervisor, volumes, open_volumes)
-    jobs = Jobs(store, clock, "compute", node, work.methods(), JOBS_PARALLEL)
+    jobs = Jobs(store, clock, SERVICE, node, work.methods(), JOBS_PARALLEL)
     consoles = Consoles(hypervisor, settings)
-    agent_loop = Loop("compute-agent", agent.step, AGENT_PERIOD_S, READS)
+    agent_loop = Loop("compute-agent", agent.step, AGENT_PERIOD_S, reads_of(node))
     agent.wake = agent_loop.wake
     guests.wake = agent.look_again
     hypervisor.on_event(agent.look_again)
@@ -208,7 +210,7 @@ def assemble(
         loops=(
             agent_loop,
             Loop("compute-guests", guests.step, GUESTS_PERIOD_S, reads=()),
-            Loop("compute-jobs", jobs.step, JOBS_PERIOD_S, reads=("operations",)),
+            Loop("compute-jobs", jobs.step, JOBS_PERIOD_S, work_of(SERVICE)),
             Loop("compute-logs", logs.step, LOGS_PERIOD_S, reads=()),
         ),
         close=(jobs.stop, agent.stop, guests.stop, consoles.stop),

@@ -175,9 +175,7 @@ def await_change(store: Store, snapshot: Snapshot) -> None:
 def is_worked_on(snapshot: Snapshot, volume: str) -> bool:
     """An operation of the storage service on the volume or on its snapshots is under way."""
     return any(
-        volume_of(operation.target) == volume
-        for operation in snapshot.rows(Operation)
-        if operation.service == "storage" and operation.state not in rows.FINAL
+        volume_of(operation.target) == volume for operation in rows.unfinished(snapshot, "storage")
     )
 
 

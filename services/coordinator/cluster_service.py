@@ -60,7 +60,7 @@ def cluster_of(snapshot: Snapshot, name: str) -> cluster_pb2.Cluster:
         volumes=sum(1 for _ in snapshot.rows(storage_pb2.Volume)),
         images=sum(1 for _ in snapshot.rows(image_pb2.Image)),
         networks=sum(1 for _ in snapshot.rows(network_pb2.Network)),
-        running_operations=sum(x.state not in rows.FINAL for x in snapshot.rows(Operation)),
+        running_operations=len(rows.unfinished(snapshot)),
     )
     identity = snapshot.find(Identity, THIS_CLUSTER) or Identity()
     cluster.spec.CopyFrom(filled(identity.spec))

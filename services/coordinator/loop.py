@@ -38,6 +38,7 @@ from services.coordinator.picture import Pictures, world_of
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
+from services.mesh.loop import Read
 from services.state.store import Change, Conflict, Delete, Lease, Put, Store
 
 __all__ = ["LEADER", "PERIOD_S", "READS", "Coordinator", "sentence", "world_of"]
@@ -49,8 +50,8 @@ CALM_S = 5.0
 RESTLESS_S = 0.25
 """The world is judged anew after this though nothing changed: while all is well, and while time
 brings something about."""
-READS = ("nodes", "vms", "pools", "pools/volumes", "networks", "clusters", "operations")
-TABLES = READS[:-1]
+TABLES = ("nodes", "vms", "pools", "pools/volumes", "networks", "clusters")
+READS: tuple[Read, ...] = (*TABLES, rows.unfinished)
 
 ROUNDS_MAX = 64
 """Rounds of one step until the plan is empty; more would mean that two rules fight."""

@@ -15,9 +15,12 @@ from services.coordinator.core.copying import CREATE
 from services.coordinator.core.world import Outage, World
 from services.mesh import rows
 from services.state.store import Snapshot
+from services.state.table import Extract
 
 T = TypeVar("T")
 Operation = operation_pb2.Operation
+
+COPY_WORKS = Extract(Operation, lambda x: x if x.method == CREATE else None)
 
 
 class Pictures:
@@ -38,7 +41,7 @@ class Pictures:
         identity = snapshot.find(cluster_pb2.ClusterIdentity, rows.THIS_CLUSTER)
         return World(
             nodes=part(_nodes, "nodes"),
-            vms=part(_vms, "vms"),
+            vms=snapshot.by_name(vm_pb2.Vm),
             present=frozenset(name for name in snapshot.leases if name.startswith("nodes/")),
             volume_nodes=part(_volume_nodes, "pools", "pools/volumes"),
             operations=part(_operations, "operations"),
@@ -83,12 +86,8 @@ def _nodes(snapshot: Snapshot) -> Mapping[str, cluster_pb2.Node]:
     return {node.name: node for node in snapshot.rows(cluster_pb2.Node)}
 
 
-def _vms(snapshot: Snapshot) -> Mapping[str, vm_pb2.Vm]:
-    return {vm.name: vm for vm in snapshot.rows(vm_pb2.Vm)}
-
-
 def _operations(snapshot: Snapshot) -> tuple[Operation, ...]:
-    return tuple(x for x in snapshot.rows(Operation) if x.state not in rows.FINAL)
+    return rows.unfinished(snapshot)
 
 
 def _stages(snapshot: Snapshot) -> tuple[object, ...]:
@@ -104,7 +103,7 @@ def _pools(snapshot: Snapshot) -> Mapping[str, storage_pb2.Pool]:
 
 
 def _volumes(snapshot: Snapshot) -> Mapping[str, storage_pb2.Volume]:
-    return {volume.name: volume for volume in snapshot.rows(storage_pb2.Volume)}
+    return snapshot.by_name(storage_pb2.Volume)
 
 
 def _snapshots(snapshot: Snapshot) -> Mapping[str, tuple[str, ...]]:
@@ -116,7 +115,7 @@ def _snapshots(snapshot: Snapshot) -> Mapping[str, tuple[str, ...]]:
 
 
 def _copy_works(snapshot: Snapshot) -> Mapping[str, Operation]:
-    return {x.target: x for x in snapshot.rows(Operation) if x.method == CREATE}
+    return {x.target: x for x in snapshot.extract(COPY_WORKS)}
 
 
 def _volume_nodes(snapshot: Snapshot) -> Mapping[str, str]:

@@ -102,8 +102,8 @@ def planned(
 
 def balance(snapshot: Snapshot, request: api.BalanceClusterRequest, call: Call) -> Mutation:
     """One at a time. A dry run's result is the plan."""
-    for there in snapshot.rows(Operation):
-        if there.method == BALANCE and there.state not in rows.FINAL:
+    for there in rows.unfinished(snapshot):
+        if there.method == BALANCE:
             refuse(
                 reason_pb2.REASON_BUSY,
                 f"the cluster is being balanced ({there.name}); wait for it, or cancel it",
@@ -165,12 +165,7 @@ def _free_vm(snapshot: Snapshot, request: Any) -> vm_pb2.Vm:
     rows.check_etag(vm, request.etag)
     if vm.meta.HasField("delete_time"):
         refuse(reason_pb2.REASON_WRONG_STATE, f"{vm.name} is being deleted", "name")
-    going_on = [
-        operation
-        for operation in snapshot.rows(Operation)
-        if operation.target == vm.name and operation.state not in rows.FINAL
-    ]
-    for operation in going_on:
+    for operation in rows.unfinished(snapshot, vm.name):
         if operation.service == SERVICE or operation.method in HOLDS:
             refuse(
                 reason_pb2.REASON_BUSY,

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import cast
 
 from google.protobuf.message import Message
-from immutables import Map
 
 from pvc.gateway.v1.token_pb2 import Token, TokenUse
 from services.mesh.rows import copied
-from services.state.store import Commit, Readable, Row, Snapshot, Watch
+from services.state.store import NO_ROWS, Commit, Readable, Snapshot, Watch
+from services.state.table import Row, Table
 
 TOKENS, USES = "tokens", "tokenUses"
 
@@ -32,7 +32,7 @@ class TokenView:
 
     def __init__(self, store: Readable) -> None:
         self._store = store
-        self._joined: tuple[object, object, Map[str, Message]] = (None, None, Map())
+        self._joined: tuple[object, object, Table] = (None, None, NO_ROWS)
         """The tables of tokens and uses that were last joined, and what came of it."""
 
     def shown(self, token: Token) -> Token:
@@ -53,7 +53,7 @@ class TokenView:
                 name: joined(cast(Token, row), cast(TokenUse | None, uses.get(use_of(name))))
                 for name, row in tokens.items()
             }
-            self._joined = tokens, uses, Map(rows)
+            self._joined = tokens, uses, Table(rows)
         return replace(plain, tables=plain.tables.set(TOKENS, self._joined[2]))
 
     def watch(self, after: int) -> Watch:

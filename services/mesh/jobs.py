@@ -22,6 +22,7 @@ from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
 from services.mesh.log import bound
+from services.mesh.loop import Read
 from services.state.store import Change, Conflict, Put, Store
 
 Operation = operation_pb2.Operation
@@ -125,6 +126,11 @@ class Task:
         raise _contended(self.name)
 
 
+def work_of(service: str) -> tuple[Read, ...]:
+    """What has the workers of a service look for work."""
+    return (lambda snapshot: rows.unfinished(snapshot, service),)
+
+
 Job = Callable[[Task], "Outcome | Message | None"]
 """Does the work of one method; returns the result, or an Outcome with changes to commit as well."""
 
@@ -193,10 +199,8 @@ class Jobs:
         found: list[Operation] = []
         busy: set[str] = set()
         session = self._store.session()
-        for operation in self._store.snapshot().rows(Operation):
-            if operation.state in rows.FINAL or operation.method not in self._jobs:
-                continue
-            if operation.service != self._service or operation.node != self._node:
+        for operation in rows.unfinished(self._store.snapshot(), self._service):
+            if operation.method not in self._jobs or operation.node != self._node:
                 continue
             free = operation.worker != session or operation.name in self._left
             if operation.target not in busy and free:

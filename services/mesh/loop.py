@@ -12,11 +12,16 @@ from collections.abc import Callable, Collection
 
 from services.mesh.errors import PvcError
 from services.mesh.log import bound
+from services.state.store import Snapshot
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 BACKOFF_DOUBLINGS_MAX = 16
 REST_RATIO, REST_MAX_S = 2.0, 0.25
+
+Read = str | Callable[[Snapshot], object]
+"""Something of the state: a collection ("vms"), or what a function finds in it, which must be the
+same object for as long as it says the same (Snapshot.extract, Snapshot.having)."""
 
 log = logging.getLogger("pvc.loop")
 
@@ -29,10 +34,10 @@ class Loop:
         name: str,
         step: Callable[[], None],
         period_s: float,
-        reads: Collection[str] | None = None,
+        reads: Collection[Read] | None = None,
     ) -> None:
-        """reads: the collections of the state ("vms") whose changes are to wake it, and changes of
-        leases with them; () for none, None for all."""
+        """reads: what of the state is to wake it when it changes, and changes of leases with it; ()
+        for none, None for all."""
         self.name = name
         self.reads = reads
         self._step = step
@@ -97,6 +102,13 @@ def _rest_s(worked_s: float) -> float:
     """Who worked long and is woken again at once lets others work too: those who answer calls share
     the interpreter with all loops of the process. What changes meanwhile is seen in one go."""
     return min(worked_s * REST_RATIO, REST_MAX_S)
+
+
+def parts_of(snapshot: Snapshot, reads: Collection[Read]) -> tuple[object, ...]:
+    """What is read of a state: to be compared one by one, as objects."""
+    return tuple(
+        snapshot.tables.get(read) if isinstance(read, str) else read(snapshot) for read in reads
+    )
 
 
 def pause(seconds: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from pvc.coordinator.v1 import cluster_pb2
 from services.state.store import Snapshot
+from services.state.table import Extract
 
 
 def id_of(node: str) -> str:
@@ -26,6 +27,18 @@ def speaker(snapshot: Snapshot, node: str, able: Collection[str] = ()) -> str:
     writers, and is written by one so that nobody writes for nothing."""
     there = present(snapshot)
     return min(there & set(able), default=min(there, default=node))
+
+
+def _lasting(node: cluster_pb2.Node) -> cluster_pb2.Node:
+    after = cluster_pb2.Node()
+    after.CopyFrom(node)
+    after.meta.etag = ""
+    after.status.ClearField("load")
+    return after
+
+
+NODES = Extract(cluster_pb2.Node, _lasting)
+"""The nodes without how busy they are, which changes all the time and is few loops' business."""
 
 
 def known(snapshot: Snapshot) -> frozenset[str]:

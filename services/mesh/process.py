@@ -26,7 +26,7 @@ from services.mesh.clock import Clock, SystemClock
 from services.mesh.config import Config, load
 from services.mesh.errors import PvcError
 from services.mesh.identity import Files
-from services.mesh.loop import Loop
+from services.mesh.loop import Loop, parts_of
 from services.mesh.membership import Members
 from services.mesh.opening import open_store
 from services.mesh.parts import Parts
@@ -158,14 +158,14 @@ def woken(store: Store, loop: Loop) -> Callable[[], None]:
     """Has the loop woken when what it reads changed, until the function that is returned is called.
 
     Most commits are none of most loops' business, and a thread that is woken for nothing costs more
-    than to compare some tables."""
+    than to compare some objects."""
     reads = loop.reads
     if reads is None:
         return store.on_change(loop.wake)
 
     def parts() -> tuple[object, ...]:
         snapshot = store.snapshot()
-        return (*map(snapshot.tables.get, reads), snapshot.leases)
+        return (*parts_of(snapshot, reads), snapshot.leases)
 
     seen = parts()
 

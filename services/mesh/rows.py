@@ -13,7 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pvc.core.v1 import event_pb2, meta_pb2, operation_pb2, reason_pb2
 from services.mesh.desk import Call
 from services.mesh.errors import PvcError
-from services.state.store import Put
+from services.state.store import Put, Snapshot
+from services.state.table import Index
 
 R = TypeVar("R", bound=Message)
 
@@ -30,6 +31,17 @@ FINAL = frozenset(
     }
 )
 """States in which an operation has ended."""
+
+OPEN = Index(
+    operation_pb2.Operation, lambda x: () if x.state in FINAL else ("", x.service, x.target)
+)
+
+
+def unfinished(snapshot: Snapshot, of: str = "") -> tuple[operation_pb2.Operation, ...]:
+    """The operations that have not ended, oldest first; with `of` those of a service ("storage") or
+    about a resource. There are few, among all that ended today. The same object as long as they
+    are the same."""
+    return snapshot.having(OPEN, of)
 
 
 def copied(row: R) -> R:

@@ -19,7 +19,8 @@ from services.mesh import masks
 from services.mesh.contract import descriptor, holding
 from services.mesh.filters import Test, compiled
 from services.mesh.selection import selected, selects
-from services.state.store import Commit, Readable, Row, Snapshot, Watch
+from services.state.store import Commit, Readable, Snapshot, Watch
+from services.state.table import Row
 
 A = TypeVar("A", bound=Message)
 

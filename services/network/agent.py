@@ -16,9 +16,11 @@ from pvc.network.v1.network_pb2 import Network, NetworkStatus
 from services.mesh import rows
 from services.mesh.clock import Clock
 from services.mesh.errors import PvcError
-from services.mesh.members import id_of, known, present, speaker
+from services.mesh.loop import Read
+from services.mesh.members import NODES, id_of, known, present, speaker
 from services.network.converge import Convergence, converge
 from services.network.core.desired import (
+    GUESTS,
     Lease,
     NetworkPlan,
     Place,
@@ -35,6 +37,13 @@ from services.network.drivers.fabric import Fabric, FabricError
 from services.state.store import Change, Conflict, Delete, Put, Snapshot, Store
 
 SERVICE = "network"
+READS: tuple[Read, ...] = (
+    "networks",
+    lambda snapshot: snapshot.extract(NODES),
+    lambda snapshot: snapshot.extract(GUESTS),
+    lambda snapshot: rows.unfinished(snapshot, SERVICE),
+)
+"""What has it look again: of VMs only what networks depend on, which most changes do not touch."""
 
 log = logging.getLogger("pvc.network")
 
@@ -66,7 +75,7 @@ class NetworkAgent:
         """One round. Who gets which address is written before anybody can ask for it, and what came
         of all else afterwards. When another writer was quicker we look again in the next round."""
         snapshot = self._store.snapshot()
-        vms = tuple(snapshot.rows(Vm))
+        vms = snapshot.extract(GUESTS)
         networks = [row for row in snapshot.rows(Network) if not is_leaving(row, vms)]
         leases = {bridge: self._leases(bridge) for bridge in map(bridge_of, networks)}
         standing = self._standing(snapshot)
@@ -124,7 +133,7 @@ class NetworkAgent:
     def _rows_after(self, snapshot: Snapshot, done: Round) -> Iterable[tuple[str, Network]]:
         """The networks that remain, as they are to be said to be."""
         planned = {one.network.name: one for one in done.plan.networks}
-        vms = tuple(snapshot.rows(Vm))
+        vms = snapshot.extract(GUESTS)
         for row in snapshot.rows(Network):
             after = rows.copied(row)
             if row.name in planned:
@@ -162,11 +171,8 @@ class NetworkAgent:
         """Operations that are ours to conclude."""
         return [
             row
-            for row in snapshot.rows(Operation)
-            if row.service == SERVICE
-            and row.state not in rows.FINAL
-            and row.node in ("", self._node)
-            and target in ("", row.target)
+            for row in rows.unfinished(snapshot, SERVICE)
+            if row.node in ("", self._node) and target in ("", row.target)
         ]
 
     def _operations(

@@ -9,7 +9,7 @@ from services.mesh.desk import Desk
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
 from services.mesh.process import Ground
-from services.network.agent import NetworkAgent
+from services.network.agent import READS, NetworkAgent
 from services.network.core.naming import NAMESPACE_MARK
 from services.network.drivers.fabric import Fabric
 from services.network.drivers.linux import LinuxFabric
@@ -51,7 +51,7 @@ def assemble(
         servicers=(
             (add_NetworkServiceServicer_to_server, NetworkService(Desk(store, clock, node))),
         ),
-        loops=(Loop("network-agent", agent.step, PERIOD_S),),
+        loops=(Loop("network-agent", agent.step, PERIOD_S, READS),),
     )
 
 

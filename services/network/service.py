@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable
 
 from google.protobuf.message import Message
 
-from pvc.compute.v1.vm_pb2 import Vm
 from pvc.core.v1 import reason_pb2
 from pvc.core.v1.operation_pb2 import Operation
 from pvc.network.v1 import network_service_pb2 as api
@@ -17,7 +16,7 @@ from services.mesh import rows
 from services.mesh.desk import Call, Context, Desk, Mutation
 from services.mesh.errors import PvcError, not_found, refuse
 from services.network.core import naming
-from services.network.core.desired import users
+from services.network.core.desired import GUESTS, users
 from services.network.core.outcome import METHOD
 from services.network.core.overlay import free_vni, vni_of
 from services.network.core.spec import filled, mistakes, overlaps, revised, subnet_of
@@ -206,7 +205,7 @@ def _check_unused_parts(before: Network, row: Network, snapshot: Snapshot) -> No
 
 
 def _check_unused(row: Network, snapshot: Snapshot, field: str, so: str) -> None:
-    found = users(row.name, snapshot.rows(Vm))
+    found = users(row.name, snapshot.extract(GUESTS))
     if found:
         some = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         refuse(reason_pb2.REASON_IN_USE, f"{row.name} is used by {some}, so {so}", field)

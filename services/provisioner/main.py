@@ -8,7 +8,7 @@ from pvc.provisioner.v1.provisioner_service_pb2_grpc import (
 from services.mesh.channel import Peers
 from services.mesh.clock import Clock
 from services.mesh.desk import Desk
-from services.mesh.jobs import Jobs
+from services.mesh.jobs import Jobs, work_of
 from services.mesh.loop import Loop
 from services.mesh.parts import Parts
 from services.mesh.process import Ground
@@ -22,6 +22,7 @@ from services.provisioner.neighbours import GrpcNeighbours, Neighbours
 from services.provisioner.seed_files import SeedFiles
 from services.provisioner.service import ProvisionerService
 from services.provisioner.settings import ProvisionerSettings, settings_of
+from services.provisioner.sweep import READS as SWEEP_READS
 from services.provisioner.sweep import Sweep
 from services.provisioner.waiting import Waiting
 from services.provisioner.workshop import Workshop
@@ -67,11 +68,12 @@ def assemble(
     }
     jobs = Jobs(store, clock, SERVICE, node, methods, PARALLEL)
     service = ProvisionerService(Desk(store, clock, node), recipes, neighbours, seeds)
+    sweep = Sweep(store, neighbours, seeds, node)
     return Parts(
         servicers=((add_ProvisionerServiceServicer_to_server, service),),
         loops=(
-            Loop("provisioner-jobs", jobs.step, JOBS_PERIOD_S, reads=("operations",)),
-            Loop("provisioner-sweep", Sweep(store, neighbours, seeds, node).step, SWEEP_PERIOD_S),
+            Loop("provisioner-jobs", jobs.step, JOBS_PERIOD_S, work_of(SERVICE)),
+            Loop("provisioner-sweep", sweep.step, SWEEP_PERIOD_S, SWEEP_READS),
         ),
         close=(jobs.stop,),
     )

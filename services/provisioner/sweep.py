@@ -10,11 +10,20 @@ from pvc.provisioner.v1 import image_pb2
 from pvc.storage.v1 import storage_service_pb2 as storage
 from services.mesh import rows
 from services.mesh.errors import PvcError
+from services.mesh.loop import Read
 from services.provisioner.core import facts
 from services.provisioner.core.facts import Image, ImageStatus, Operation, Volume
 from services.provisioner.neighbours import Neighbours
 from services.provisioner.seed_files import SeedFiles
 from services.state.store import Conflict, Put, Snapshot, Store
+
+READS: tuple[Read, ...] = (
+    "images",
+    "pools/volumes",
+    lambda snapshot: snapshot.extract(facts.VOLUMES_OF_VMS),
+    lambda snapshot: snapshot.extract(facts.CLAIMS),
+)
+"""What may leave something behind when it changes."""
 
 
 class Sweep:
@@ -34,8 +43,8 @@ class Sweep:
             if (settled := given_up(snapshot, image)) is not None:
                 self._write(settled)
         self._seeds.sweep(lambda name: _ended(snapshot, name))
-        for volume in snapshot.rows(Volume):
-            if volume.status.node == self._node and _not_needed(snapshot, volume):
+        for volume in facts.not_needed(snapshot):
+            if volume.status.node == self._node:
                 self._remove(volume)
 
     def _write(self, image: Image) -> None:
@@ -75,10 +84,6 @@ def given_up(snapshot: Snapshot, image: Image) -> image_pb2.Image | None:
         deed = "making" if making else "removing"
         after.status.why = f"{deed} it was given up: see its operation; delete it, or make it again"
     return after
-
-
-def _not_needed(snapshot: Snapshot, volume: Volume) -> bool:
-    return facts.abandoned_seed(snapshot, volume) or facts.leftover(snapshot, volume)
 
 
 def _ended(snapshot: Snapshot, name: str) -> bool | None:

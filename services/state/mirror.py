@@ -16,7 +16,8 @@ from immutables import Map
 from pvc.core.v1 import reason_pb2
 from services.mesh.errors import PvcError
 from services.state.schema import collection_of
-from services.state.store import EMPTY, Commit, Row, Snapshot
+from services.state.store import EMPTY, NO_ROWS, Commit, Snapshot
+from services.state.table import Row, Table
 
 COMMITS_KEPT = 2_000
 """How far back a watch can be resumed. Each holds its rows as they were and as they became: some
@@ -58,7 +59,7 @@ class Mirror:
         for row in rows:
             name: str = row.name  # type: ignore[attr-defined]
             tables.setdefault(collection_of(name), {})[name] = row
-        frozen = Map({path: Map(table) for path, table in tables.items()})
+        frozen = Map({path: Table(table) for path, table in tables.items()})
         with self._changed:
             self._commits = deque(commits, maxlen=COMMITS_KEPT)
             assert not self._commits or self._commits[-1].revision == revision
@@ -71,17 +72,11 @@ class Mirror:
         with self._changed:
             before = self._snapshot
             assert revision == before.revision + 1, f"{revision} after {before.revision}"
-            tables, rows = before.tables, []
-            for name, value in values.items():
-                path = collection_of(name)
-                table = tables.get(path, Map())
-                rows.append(Row(name, value, table.get(name)))
-                if value is not None:
-                    table = table.set(name, value)
-                elif name in table:
-                    table = table.delete(name)
-                tables = tables.set(path, table)
-            self._commits.append(Commit(revision, tuple(rows)))
+            rows = tuple(Row(name, value, before.named(name)) for name, value in values.items())
+            tables = before.tables
+            for path, some in _by_collection(rows).items():
+                tables = tables.set(path, tables.get(path, NO_ROWS).changed(some))
+            self._commits.append(Commit(revision, rows))
             self._snapshot = Snapshot(revision, tables, before.leases)
         self._wake()
 
@@ -168,6 +163,13 @@ class Mirror:
             except Exception:
                 # The commit is done: a listener's mistake must not make it look failed.
                 log.exception("a listener of the state failed")
+
+
+def _by_collection(rows: Iterable[Row]) -> Mapping[str, tuple[Row, ...]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(collection_of(row.name), []).append(row)
+    return {path: tuple(some) for path, some in found.items()}
 
 
 class MirrorWatch:

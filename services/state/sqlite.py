@@ -19,7 +19,8 @@ from services.state.lease import LocalLease, LocalLeases
 from services.state.mirror import Mirror, MirrorWatch, unavailable
 from services.state.schema import to_stored
 from services.state.sqlite_file import SqliteFile, take_lock
-from services.state.store import Change, Commit, Lease, Row, Snapshot
+from services.state.store import Change, Commit, Lease, Snapshot
+from services.state.table import Row
 
 
 class SqliteStore:

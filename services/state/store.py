@@ -16,16 +16,18 @@ The promises hold for all implementations alike (tests/state proves it):
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 from immutables import Map
 
 from services.state.schema import COLLECTIONS, collection_of
+from services.state.table import BY_NAME, Extract, Index, Row, Table
 
 R = TypeVar("R", bound=Message)
+V = TypeVar("V")
 
 ANY_VERSION = "*"
 """As a version: whatever the row's is, even none."""
@@ -52,16 +54,6 @@ Change = Put | Delete
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row's change in a commit; `value` is None when it was deleted, `before` None when it was
-    made."""
-
-    name: str
-    value: Message | None
-    before: Message | None
-
-
-@dataclass(frozen=True, slots=True)
 class Commit:
     """A commit as watchers see it."""
 
@@ -83,48 +75,54 @@ class Snapshot:
     one."""
 
     revision: int
-    tables: Map[str, Map[str, Message]]
+    tables: Map[str, Table]
     leases: Map[str, str]
     """Lease → who holds it, as far as this process has heard."""
 
     def find(self, kind: type[R], name: str) -> R | None:
         """The row of that name, or None."""
-        table = self.tables.get(COLLECTIONS[kind])
-        return cast(R | None, table.get(name)) if table is not None else None
+        return cast(R | None, self._table(kind).find(name))
 
     def rows(self, kind: type[R], parent: str = "") -> Iterator[R]:
         """All rows of a kind by name; with `parent` ("pools/a") only those below it."""
-        path = COLLECTIONS[kind]
-        table = self.tables.get(path)
-        if table is None:
-            return iter(())
-        names, rows = _in_order(path, table)
+        found = self._table(kind).follow(BY_NAME)
         if not parent:
-            return iter(cast(tuple[R, ...], rows))
+            return iter(cast(tuple[R, ...], found.values))
         # "0" is what follows "/": between the two are the names below the parent.
-        begin, end = bisect_left(names, f"{parent}/"), bisect_left(names, f"{parent}0")
-        return iter(cast(tuple[R, ...], rows[begin:end]))
+        begin, end = (bisect_left(found.names, f"{parent}{after}") for after in "/0")
+        return iter(cast(tuple[R, ...], found.values[begin:end]))
+
+    def names(self, kind: type[Message]) -> tuple[str, ...]:
+        """The names of all rows of a kind, in order: the same object until one comes or goes."""
+        return self._table(kind).follow(BY_NAME).names
+
+    def by_name(self, kind: type[R]) -> Mapping[str, R]:
+        """All rows of a kind, in the order of their names."""
+        return cast(Mapping[str, R], self._table(kind))
+
+    def extract(self, what: Extract[Any, V]) -> tuple[V, ...]:
+        """What is made of the rows of a kind, by their names: the same object as long as that is
+        the same."""
+        return self._table(what.kind).follow(what).values
+
+    def indexed(self, index: Index[R]) -> Map[str, tuple[R, ...]]:
+        """The rows of a kind, in the order of their names, by each of their keys."""
+        return self._table(index.kind).follow(index)
+
+    def having(self, index: Index[R], key: str) -> tuple[R, ...]:
+        """The rows with that key: the same object as long as they are the same."""
+        return self.indexed(index).get(key, ())
 
     def named(self, name: str) -> Message | None:
         """The row of that name, whatever its kind, or None. Raises ValueError if it cannot be a
         name."""
-        table = self.tables.get(collection_of(name))
-        return table.get(name) if table is not None else None
+        return self.tables.get(collection_of(name), NO_ROWS).find(name)
+
+    def _table(self, kind: type[Message]) -> Table:
+        return self.tables.get(COLLECTIONS[kind], NO_ROWS)
 
 
-_ordered: dict[str, tuple[Map[str, Message], tuple[str, ...], tuple[Message, ...]]] = {}
-"""Collection → the table that was last asked for, with its names and rows in order."""
-
-
-def _in_order(path: str, table: Map[str, Message]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
-    """Names and rows by name. Between two changes a collection is walked through dozens of times;
-    to sort its names each time costs more than most of the walks."""
-    known = _ordered.get(path)
-    if known is None or known[0] is not table:
-        names = tuple(sorted(table))
-        known = _ordered[path] = table, names, tuple(map(table.__getitem__, names))
-    return known[1], known[2]
-
+NO_ROWS = Table({})
 
 EMPTY = Snapshot(0, Map(), Map())
 

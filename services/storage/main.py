@@ -13,8 +13,8 @@ from services.mesh.channel import Peers
 from services.mesh.clock import Clock
 from services.mesh.config import Config
 from services.mesh.desk import Desk
-from services.mesh.jobs import Job, Jobs
-from services.mesh.loop import Loop
+from services.mesh.jobs import Job, Jobs, work_of
+from services.mesh.loop import Loop, Read
 from services.mesh.parts import Parts
 from services.mesh.process import Ground
 from services.state.store import Store
@@ -36,6 +36,7 @@ from services.storage.workshop import FarFiles, OpenVolumes, Workshop
 JOBS_PERIOD_S = 10.0
 """A look for work without any change: after a session was lost, or another's commit came first."""
 EXPIRY_PERIOD_S = 600.0
+AGENT_READS: tuple[Read, ...] = ("pools", "pools/volumes", "nodes", *work_of(SERVICE))
 
 DEFAULT_POOL = "pools/local"
 
@@ -138,10 +139,10 @@ def assemble(
         servicers=((api_grpc.add_StorageServiceServicer_to_server, service),),
         loops=(
             *(
-                Loop(f"storage-{name}", jobs.step, JOBS_PERIOD_S, reads=("operations",))
+                Loop(f"storage-{name}", jobs.step, JOBS_PERIOD_S, work_of(SERVICE))
                 for name, jobs in zip(("jobs", "exports"), workers, strict=True)
             ),
-            Loop("storage-agent", look, LOOK_PERIOD_S),
+            Loop("storage-agent", look, LOOK_PERIOD_S, AGENT_READS),
             Loop("storage-files", expire, EXPIRY_PERIOD_S, reads=()),
         ),
         close=tuple(jobs.stop for jobs in workers),

@@ -13,7 +13,8 @@ import pytest
 from pvc.compute.v1 import vm_pb2
 from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
-from services.compute.agent import READS, Agent
+from services.compute.agent import Agent
+from services.compute.concerns import reads_of
 from services.compute.drivers.hypervisor import Power
 from services.compute.presence import Presence, read_hardware
 from services.compute.settings import ComputeSettings
@@ -46,7 +47,7 @@ class RealSide:
         facts, machine = self.hypervisor.facts(), read_hardware()
         presence = Presence(self.store, clock, self.settings, facts, machine)
         self.agent = Agent(self.store, clock, self.hypervisor, self.settings, facts, presence)
-        self.loop = Loop(f"agent-{self.name}", self.agent.step, 0.25, READS)
+        self.loop = Loop(f"agent-{self.name}", self.agent.step, 0.25, reads_of(self.name))
         self.agent.wake = self.loop.wake
         self.forget = self.store.on_change(self.loop.wake)
         self.hypervisor.on_event(self.agent.look_again)

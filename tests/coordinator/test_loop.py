@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from immutables import Map
 
 from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
@@ -33,6 +32,7 @@ from services.mesh import rows
 from services.mesh.clock import sortable_id
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.store import Change, Conflict, Lease, Put, Snapshot
+from services.state.table import Table
 
 
 class ManualClock:
@@ -411,7 +411,7 @@ def test_a_leader_that_lost_its_session_writes_nothing_and_leads_no_longer() -> 
     row = agent.snapshot().find(vm_pb2.Vm, "vms/web")
     first_store.deaf = Snapshot(
         first_store.deaf.revision,
-        first_store.deaf.tables.set("vms", Map({"vms/web": row})),
+        first_store.deaf.tables.set("vms", Table({"vms/web": row})),
         first_store.deaf.leases,
     )
     first.step()

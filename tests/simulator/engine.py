@@ -17,7 +17,7 @@ from math import ceil
 from typing import ClassVar
 
 from services.mesh.errors import PvcError
-from services.mesh.loop import BACKOFF_DOUBLINGS_MAX, BACKOFF_FIRST_S, BACKOFF_MAX_S
+from services.mesh.loop import BACKOFF_DOUBLINGS_MAX, BACKOFF_FIRST_S, BACKOFF_MAX_S, Read
 
 ARMED_S = 30.0
 """How long a process may take to come to the gate at which something is to happen."""
@@ -304,7 +304,7 @@ class Process:
         name: str,
         step: Callable[[], None],
         period_s: float,
-        reads: tuple[str, ...] | None = None,
+        reads: tuple[Read, ...] | None = None,
         slow: bool = False,
     ) -> SimLoop:
         """A loop that begins at once. slow: its steps may stand still at any time."""
@@ -327,7 +327,7 @@ class SimLoop:
         name: str,
         step: Callable[[], None],
         period_s: float,
-        reads: tuple[str, ...] | None,
+        reads: tuple[Read, ...] | None,
         slow: bool,
     ) -> None:
         self.process = process

@@ -16,7 +16,7 @@ from services.compute.core.status import TRANSITIONS as VM_TRANSITIONS
 from services.coordinator.core.nodes import TRANSITIONS as NODE_TRANSITIONS
 from services.coordinator.core.residence import IDLE
 from services.mesh import rows
-from services.state.store import Row
+from services.state.table import Row
 from tests.simulator.cluster import SimCluster
 
 Check = Callable[["Watch", str, Row], Iterator[str]]

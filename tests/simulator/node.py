@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.compute.agent import READS as AGENT_READS
 from services.compute.agent import Agent
+from services.compute.concerns import reads_of
 from services.compute.drivers.hypervisor import Power
 from services.compute.guard import LAST_RESORT_PERIOD_S, Guard
 from services.compute.main import AGENT_PERIOD_S, JOBS_PERIOD_S
@@ -22,6 +22,7 @@ from services.coordinator.drivers.fake import FakeController
 from services.coordinator.loop import PERIOD_S as COORDINATOR_PERIOD_S
 from services.coordinator.loop import READS as COORDINATOR_READS
 from services.coordinator.loop import Coordinator
+from services.mesh.jobs import work_of
 from tests.simulator import ticks
 from tests.simulator.clock import EPOCH_S, SimClock
 from tests.simulator.engine import Process, ProcessDied
@@ -154,12 +155,12 @@ class SimNode:
             cast(Succession, line),
         )  # fmt: skip
         agent = Agent(store, self.clock, hypervisor, settings, facts, presence)
-        loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, AGENT_READS)
+        loop = process.add("compute-agent", agent.step, AGENT_PERIOD_S, reads_of(self.name))
         agent.wake = loop.wake
         loop.hint = ticks.of_agent(agent, self.clock)
         self._add_guard(process, store, standing, hypervisor)
         jobs = vm_jobs(process, store, self.clock, self.name, hypervisor)
-        process.add("compute-jobs", jobs.step, JOBS_PERIOD_S, ("operations",))
+        process.add("compute-jobs", jobs.step, JOBS_PERIOD_S, work_of("compute"))
         self.machine.hypervisor.on_event(agent.look_again)
 
     def _add_guard(

@@ -11,13 +11,16 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_not
 
 from services.mesh.errors import PvcError
+from services.mesh.loop import parts_of
 from services.state.changes import name_of
 from services.state.lease import LocalLease, LocalLeases
 from services.state.memory import MemoryCluster, MemoryStore
 from services.state.mirror import unavailable
-from services.state.store import Change, Conflict, Lease, Row, Snapshot
+from services.state.store import Change, Conflict, Lease, Snapshot
+from services.state.table import Row
 from tests.simulator.engine import Engine, Event, Process
 
 LATENCY_S = 0.005
@@ -246,7 +249,7 @@ class SimStore:
         leases = before.leases != snapshot.leases
         for loop in self._process.loops:
             reads = before.tables if loop.reads is None else loop.reads
-            changed = any(before.tables.get(x) is not snapshot.tables.get(x) for x in reads)
+            changed = any(map(is_not, parts_of(before, reads), parts_of(snapshot, reads)))
             if (leases and loop.reads != ()) or changed:
                 loop.wake()
         for tell in self._listeners:

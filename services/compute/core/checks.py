@@ -3,7 +3,7 @@ check is not repeated here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from pvc.compute.v1 import vm_pb2
@@ -12,6 +12,7 @@ from pvc.network.v1 import network_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.core.companions import check_companions
 from services.mesh.errors import refuse
+from services.mesh.holders import holders
 from services.mesh.validate import check_unchanged
 from services.state.store import Snapshot
 
@@ -99,7 +100,7 @@ def check_identity(candidate: Candidate) -> None:
     vm, before = candidate.vm, candidate.before
     if before is not None:
         check_unchanged(before.spec, vm.spec, "vm.spec")
-    for other in others(candidate):
+    for other in others(candidate, vm.spec.uuid):
         if other.spec.uuid == vm.spec.uuid:
             refuse(
                 reason_pb2.REASON_IN_USE,
@@ -201,7 +202,7 @@ def check_nic(candidate: Candidate, nic: vm_pb2.NicSpec, field: str) -> None:
             f"{field}.network",
         )
     same = [other for other in candidate.vm.spec.nics if other.mac == nic.mac]
-    owners = [(other.name, x) for other in others(candidate) for x in other.spec.nics]
+    owners = [(other.name, x) for other in others(candidate, nic.mac) for x in other.spec.nics]
     owners += [(candidate.vm.name, x) for x in same[1:]]
     for owner, other in owners:
         if other.mac == nic.mac:
@@ -212,20 +213,24 @@ def check_nic(candidate: Candidate, nic: vm_pb2.NicSpec, field: str) -> None:
             )
 
 
-def others(candidate: Candidate) -> Iterator[vm_pb2.Vm]:
-    """All VMs but this one."""
-    for vm in candidate.snapshot.rows(vm_pb2.Vm):
+def others(candidate: Candidate, thing: str) -> Iterator[vm_pb2.Vm]:
+    """All VMs but this one that have something to do with a volume, an address or a UUID."""
+    for vm in holders(candidate.snapshot, thing):
         if vm.name != candidate.vm.name and (
             candidate.before is None or vm.name != candidate.before.name
         ):
             yield vm
 
 
-def macs_of_others(snapshot: Snapshot, name: str) -> frozenset[str]:
+@dataclass(frozen=True, slots=True)
+class MacsOfOthers(Container[str]):
     """The hardware addresses of all VMs but one."""
-    return frozenset(
-        nic.mac for vm in snapshot.rows(vm_pb2.Vm) if vm.name != name for nic in vm.spec.nics
-    )
+
+    snapshot: Snapshot
+    name: str
+
+    def __contains__(self, mac: object) -> bool:
+        return any(vm.name != self.name for vm in holders(self.snapshot, str(mac)))
 
 
 def is_off(vm: vm_pb2.Vm) -> bool:
@@ -258,7 +263,7 @@ def _uses(candidate: Candidate, disk: vm_pb2.DiskSpec) -> Iterator[tuple[str, vm
     for other in candidate.vm.spec.disks:
         if other.id != disk.id and other.volume == disk.volume:
             yield candidate.vm.name, other
-    for vm in others(candidate):
+    for vm in others(candidate, disk.volume):
         for other in vm.spec.disks:
             if other.volume == disk.volume:
                 yield vm.name, other

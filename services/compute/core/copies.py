@@ -7,7 +7,7 @@ from pvc.compute.v1 import vm_service_pb2 as api
 from pvc.core.v1 import reason_pb2
 from pvc.storage.v1 import storage_pb2
 from services.compute.core import defaults
-from services.compute.core.checks import Candidate, check_vm, macs_of_others
+from services.compute.core.checks import Candidate, MacsOfOthers, check_vm
 from services.compute.core.requests import (
     accepted,
     answer,
@@ -70,7 +70,7 @@ def cloned(
     for disk in clone.spec.disks:
         if disk.volume and not disk.read_only:
             disk.volume = clone_volume(disk, request.vm_id)
-    defaults.fill(clone.spec, uid, macs_of_others(snapshot, name), order=False)
+    defaults.fill(clone.spec, uid, MacsOfOthers(snapshot, name), order=False)
     check_vm(Candidate(snapshot, clone))
     return clone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Container
 
 from pvc.compute.v1 import vm_pb2
 
@@ -22,7 +22,7 @@ MAC_PREFIX = "52:54:00"
 _NAMESPACE = uuid.UUID("6f1c0b3e-3c55-5c0e-9a55-0d3f5b0f7c11")
 
 
-def fill(spec: vm_pb2.VmSpec, uid: str, taken: Collection[str], order: bool = True) -> None:
+def fill(spec: vm_pb2.VmSpec, uid: str, taken: Container[str], order: bool = True) -> None:
     """Fills in a spec in place. uid: the VM's for ever; taken: hardware addresses of other VMs;
     order: give a boot order where there is none."""
     _fill_machine(spec)
@@ -53,21 +53,21 @@ def fill_disk(disk: vm_pb2.DiskSpec) -> None:
         disk.discard = not disk.read_only
 
 
-def fill_nics(spec: vm_pb2.VmSpec, uid: str, taken: Collection[str]) -> None:
+def fill_nics(spec: vm_pb2.VmSpec, uid: str, taken: Container[str]) -> None:
     """Fills in the interfaces in place; each address that is chosen is free among `taken` and its
     own VM's."""
-    used = set(taken) | {nic.mac for nic in spec.nics if nic.mac}
+    own = {nic.mac for nic in spec.nics if nic.mac}
     for nic in spec.nics:
         nic.model = nic.model or vm_pb2.NIC_MODEL_VIRTIO
         if not nic.mac:
-            nic.mac = free_mac(uid, nic.id, used)
-            used.add(nic.mac)
+            nic.mac = free_mac(uid, nic.id, taken, own)
+            own.add(nic.mac)
 
 
-def free_mac(uid: str, nic: str, taken: Collection[str]) -> str:
-    """The first free address that belongs to this interface."""
+def free_mac(uid: str, nic: str, *taken: Container[str]) -> str:
+    """The first address that belongs to this interface and is not taken."""
     attempt = 0
-    while (mac := _mac(uid, nic, attempt)) in taken:
+    while any((mac := _mac(uid, nic, attempt)) in some for some in taken):
         attempt += 1
     return mac
 

@@ -11,11 +11,11 @@ from pvc.core.v1 import operation_pb2, reason_pb2
 from services.compute.core import defaults, mask
 from services.compute.core.checks import (
     Candidate,
+    MacsOfOthers,
     Place,
     check_vm,
     in_spec,
     is_off,
-    macs_of_others,
 )
 from services.compute.core.companions import following
 from services.compute.core.requests import (
@@ -35,6 +35,7 @@ from services.compute.core.status import state_name
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, refuse
+from services.mesh.holders import holders
 from services.mesh.masks import take
 from services.state.store import Change, Delete, Put, Snapshot
 
@@ -51,7 +52,7 @@ def new_vm(
         refuse(reason_pb2.REASON_ALREADY_EXISTS, f"{name} exists; choose another id", "vm_id")
     vm = vm_pb2.Vm(name=name, meta=rows.new_meta(call, given.meta.labels), spec=given.spec)
     vm.spec.power, vm.spec.power_request = vm_pb2.POWER_STATE_UNSPECIFIED, 1
-    defaults.fill(vm.spec, vm.meta.uid, macs_of_others(snapshot, name))
+    defaults.fill(vm.spec, vm.meta.uid, MacsOfOthers(snapshot, name))
     if start:
         vm.spec.power = RUNNING
     check_vm(Candidate(snapshot, vm))
@@ -219,7 +220,7 @@ def _changed(
     """Another spec for a VM, checked, with an operation that waits for it to be in effect."""
     check_free(snapshot, vm.name, "edit")
     defaults.grow_limits(after.spec, vm.spec, paths)
-    defaults.fill(after.spec, vm.meta.uid, macs_of_others(snapshot, vm.name), order=False)
+    defaults.fill(after.spec, vm.meta.uid, MacsOfOthers(snapshot, vm.name), order=False)
     check_vm(Candidate(snapshot, after, vm, place))
     same = after.spec == vm.spec
     if not same:
@@ -249,13 +250,12 @@ def _keep(after: vm_pb2.Vm, vm: vm_pb2.Vm) -> None:
 
 def _check_deletable(snapshot: Snapshot, vm: vm_pb2.Vm) -> None:
     """Refuses the whole deletion when another VM uses one of the volumes."""
-    mine = set(own_volumes(vm))
-    for other in snapshot.rows(vm_pb2.Vm):
-        for disk in other.spec.disks if other.name != vm.name else ():
-            if disk.volume in mine:
+    for volume in own_volumes(vm):
+        for other in holders(snapshot, volume):
+            if other.name != vm.name and any(x.volume == volume for x in other.spec.disks):
                 raise PvcError(
                     reason_pb2.REASON_IN_USE,
-                    f"{disk.volume} is used by {other.name} too; nothing was removed",
+                    f"{volume} is used by {other.name} too; nothing was removed",
                     field="delete_volumes",
                 )
 
@@ -264,9 +264,9 @@ def _superseded(snapshot: Snapshot, vm: vm_pb2.Vm, call: Call) -> list[Change]:
     """Ends what nobody has taken up yet and the deletion makes pointless; the agent ends what is
     too much for this commit."""
     ended: list[Change] = []
-    for operation in snapshot.rows(operation_pb2.Operation):
+    for operation in rows.unfinished(snapshot, vm.name):
         pending = operation.state == operation_pb2.Operation.STATE_PENDING
-        if operation.target == vm.name and pending and not operation.method.endswith("/DeleteVm"):
+        if pending and not operation.method.endswith("/DeleteVm"):
             error = PvcError(reason_pb2.REASON_SUPERSEDED, f"{vm.name} is being deleted")
             failed = operation_pb2.Operation.STATE_FAILED
             ended.append(Put(rows.enter_operation(operation, failed, call.now, error=error)))

@@ -74,9 +74,7 @@ def check_free(snapshot: Snapshot, vm: str, deed: str) -> None:
             f"cancel {row.decision.migration.operation or 'the move'}",
             "name",
         )
-    for operation in snapshot.rows(Operation):
-        if operation.target != vm or operation.state in rows.FINAL:
-            continue
+    for operation in rows.unfinished(snapshot, vm):
         if deed in BLOCKS.get(operation.method, ()):
             what = operation.method.rpartition("/")[2]
             refuse(

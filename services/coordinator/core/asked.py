@@ -46,11 +46,7 @@ def state_of(node: Node) -> str:
 
 def going_on(snapshot: Snapshot, node: str) -> list[Operation]:
     """Operations on a node that have not ended."""
-    return [
-        row
-        for row in snapshot.rows(Operation)
-        if row.target == node and row.service == SERVICE and row.state not in rows.FINAL
-    ]
+    return [row for row in rows.unfinished(snapshot, node) if row.service == SERVICE]
 
 
 def changed(row: Any, call: Call) -> Any:

@@ -100,9 +100,7 @@ def _taken_up(round: Round, operation: Operation) -> Step:
 
 
 def _carried_on(round: Round, operation: Operation) -> Iterator[Step]:
-    moving = [
-        vm for vm in round.world.vms.values() if vm.decision.migration.operation == operation.name
-    ]
+    moving = [vm for vm in round.lively if vm.decision.migration.operation == operation.name]
     left = operation.parts - operation.parts_begun
     if operation.cancel_requested or left <= 0:
         yield from _ending(round, operation, moving)

@@ -53,7 +53,7 @@ def _after_boot(round: Round, node: cluster_pb2.Node) -> Iterator[Step | Unjudge
 
 
 def _each_vm(round: Round) -> Iterator[Step | Unjudged]:
-    for vm in round.world.vms.values():
+    for vm in round.lively:
         if vm.name not in round.taken:
             for step in _judged(round, vm):
                 yield round.take(vm, step) if isinstance(step, DecideVm) else step

@@ -81,7 +81,7 @@ def _drain(round: Round, operation: Operation, node: Node) -> Iterator[Step]:
         why = f"{node.name} failed meanwhile: {node.decision.why}"
         yield FailOperation(operation, reason_pb2.REASON_INTERRUPTED, why)
         return
-    vms = [vm for vm in round.world.vms.values() if vm.decision.node == node.name]
+    vms = round.residents.get(node.name, ())
     if not vms and node.decision.state == cluster_pb2.NODE_STATE_DRAINED:
         yield succeeded(round, operation, node, f"{short(node.name)} is empty")
         return

@@ -42,7 +42,7 @@ def made_for(world: World, vm: vm_pb2.Vm) -> list[str]:
 
 def judge_leftovers(round: Round) -> Iterator[Step | Unjudged]:
     """The next step of every removal."""
-    for vm in round.world.vms.values():
+    for vm in round.lively:
         if vm.decision.left_volumes and vm.name not in round.taken:
             yield from guarded(vm, partial(_judged, round, vm))
 

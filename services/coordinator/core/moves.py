@@ -40,7 +40,7 @@ REQUESTS: Mapping[str, Callable[[], Wanted]] = {
 def judge_moves(round: Round) -> Iterator[Step | Unjudged]:
     """What becomes of the moves that go on, then of those that were asked for. Every VM's step is
     counted in the load."""
-    for vm in round.world.vms.values():
+    for vm in round.lively:
         if vm.decision.HasField("migration") and vm.name not in round.taken:
             yield from guarded(vm, partial(_followed, round, vm))
     for operation in round.operations.values():

@@ -3,7 +3,6 @@ world is counted when it is first asked for: at rest, a round asks for little.""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
@@ -13,10 +12,12 @@ from pvc.compute.v1 import vm_pb2
 from pvc.coordinator.v1 import cluster_pb2
 from pvc.core.v1 import operation_pb2
 from services.coordinator.core.capacity import Load, load_of
+from services.coordinator.core.lively import LIVELY, NEAR, RESIDENTS
 from services.coordinator.core.methods import HOLDS, SERVICE
 from services.coordinator.core.plan import DecideVm, Step, Unjudged, WriteOperation
 from services.coordinator.core.residence import assign_to, may_leave, may_run_on
 from services.coordinator.core.world import World
+from services.state.table import Table
 
 Operation = operation_pb2.Operation
 Row = vm_pb2.Vm | cluster_pb2.Node | cluster_pb2.ClusterIdentity | operation_pb2.Operation
@@ -47,28 +48,25 @@ class Round:
         return {x.target: x for x in self.world.operations if x.method in HOLDS}
 
     @cached_property
-    def residents(self) -> Mapping[str, list[vm_pb2.Vm]]:
-        """Node → VMs that were given to it, as the round began."""
-        found: dict[str, list[vm_pb2.Vm]] = defaultdict(list)
-        for vm in self.world.vms.values():
-            found[vm.decision.node].append(vm)
-        return found
+    def _table(self) -> Table:
+        """The VMs. What follows from each of them by itself need not be found out in every
+        round."""
+        vms = self.world.vms
+        return vms if isinstance(vms, Table) else Table(vms)
 
-    @cached_property
-    def _near(self) -> Mapping[str, list[vm_pb2.Vm]]:
-        """Node → VMs that have anything to do with it."""
-        found: dict[str, list[vm_pb2.Vm]] = defaultdict(list)
-        for vm in self.world.vms.values():
-            places = {vm.decision.node, vm.status.node, vm.arrival.node}
-            if vm.decision.HasField("migration"):
-                places.add(vm.decision.migration.target)
-            for place in places:
-                found[place].append(vm)
-        return found
+    @property
+    def lively(self) -> tuple[vm_pb2.Vm, ...]:
+        """VMs about which there may be something to decide, as the round began."""
+        return self._table.follow(LIVELY).values
+
+    @property
+    def residents(self) -> Mapping[str, tuple[vm_pb2.Vm, ...]]:
+        """Node → VMs that were given to it, as the round began."""
+        return self._table.follow(RESIDENTS)
 
     def is_free(self, node: str) -> bool:
         """No VM runs on the node, or may come to."""
-        return not any(may_run_on(vm, node) for vm in self._near.get(node, ()))
+        return not any(may_run_on(vm, node) for vm in self._table.follow(NEAR).get(node, ()))
 
     def take(self, vm: vm_pb2.Vm, step: DecideVm) -> DecideVm:
         """Counts the step in. Its rows must be free. Every change of a VM's node passes here: none

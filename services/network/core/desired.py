@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from pvc.compute.v1.vm_pb2 import Vm
+from pvc.compute.v1.vm_pb2 import NicSpec, Vm
 from pvc.network.v1.network_pb2 import Network, NetworkSpec
 from services.network.core import firewall, naming, spec
 from services.network.core.addresses import allocate
@@ -19,6 +19,7 @@ from services.network.core.servers import (
     can_be_served,
     server_plan,
 )
+from services.state.table import Extract
 
 BRIDGE_CALLS = tuple(f"net/bridge/bridge-nf-call-{kind}" for kind in ("arptables", "iptables"))
 FORWARD = "net/ipv4/ip_forward"
@@ -120,6 +121,20 @@ def interfaces(vms: Iterable[Vm], network: str) -> tuple[Interface, ...]:
             if nic.network == network and nic.mac:
                 found.setdefault(nic.mac, Interface(vm.name, nic.id, nic.mac, nodes))
     return tuple(found.values())
+
+
+def guest_of(vm: Vm) -> Vm | None:
+    """All of a VM that networks depend on: its name, its interfaces, and where it is; None for one
+    without interfaces."""
+    if not vm.spec.nics:
+        return None
+    guest = Vm(name=vm.name)
+    guest.spec.nics.extend(NicSpec(id=x.id, network=x.network, mac=x.mac) for x in vm.spec.nics)
+    guest.decision.node, guest.status.node = vm.decision.node, vm.status.node
+    return guest
+
+
+GUESTS = Extract(Vm, guest_of)
 
 
 def users(network: str, vms: Iterable[Vm]) -> tuple[str, ...]:

@@ -14,8 +14,10 @@ from pvc.compute.v1 import vm_pb2, vm_service_pb2
 from pvc.core.v1 import operation_pb2
 from pvc.provisioner.v1 import image_pb2, provisioner_service_pb2
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
-from services.mesh.rows import FINAL
+from services.mesh import rows
+from services.mesh.holders import holders
 from services.state.store import Snapshot
+from services.state.table import Extract, Index
 
 R = TypeVar("R", bound=Message)
 
@@ -83,19 +85,17 @@ def copies_of(snapshot: Snapshot, volume: str) -> list[str]:
 
 def unfinished(snapshot: Snapshot, target: str, service: str = "") -> Iterator[Operation]:
     """The operations of a service, or of any, that still work on a resource; oldest first."""
-    for operation in snapshot.rows(Operation):
-        asked = operation.target == target and service in ("", operation.service)
-        if asked and operation.state not in FINAL:
+    for operation in rows.unfinished(snapshot, target):
+        if service in ("", operation.service):
             yield operation
 
 
 def using_image(snapshot: Snapshot, image: str) -> Operation | None:
     """An operation under way that makes a VM from the image."""
-    for operation in snapshot.rows(Operation):
-        if operation.service == SERVICE and operation.state not in FINAL:
-            request = _unpacked(operation, provisioner_service_pb2.ProvisionVmRequest)
-            if request is not None and request.image == image:
-                return operation
+    for operation in rows.unfinished(snapshot, SERVICE):
+        request = _unpacked(operation, provisioner_service_pb2.ProvisionVmRequest)
+        if request is not None and request.image == image:
+            return operation
     return None
 
 
@@ -123,14 +123,18 @@ def _mark_of(operation: Operation) -> str:
 def abandoned_seed(snapshot: Snapshot, volume: Volume) -> bool:
     """A seed of ours that nothing needs: no VM has it, its root volume is gone, and nobody works
     on either."""
-    if not volume.spec.description.startswith(_SEED_OF) or not volume.name.endswith(f"-{SEED}"):
+    root = next(_root_beside(volume), "")
+    if not root or snapshot.find(Volume, root) is not None or _in_a_vm(snapshot, volume.name):
         return False
-    vm_id = id_of(volume.name).removesuffix(f"-{SEED}")
-    root = vm_volume(pool_of(volume.name), vm_id, ROOT)
-    if snapshot.find(Volume, root) is not None or _in_a_vm(snapshot, volume.name):
-        return False
-    targets = (f"vms/{vm_id}", root, volume.name)
+    targets = (f"vms/{id_of(root).removesuffix(f'-{ROOT}')}", root, volume.name)
     return not any(any(unfinished(snapshot, target)) for target in targets)
+
+
+def _root_beside(volume: Volume) -> Iterator[str]:
+    """The root volume that a seed of ours is beside; nothing for other volumes."""
+    if volume.spec.description.startswith(_SEED_OF) and volume.name.endswith(f"-{SEED}"):
+        vm_id = id_of(volume.name).removesuffix(f"-{SEED}")
+        yield vm_volume(pool_of(volume.name), vm_id, ROOT)
 
 
 def replaceable_seed(snapshot: Snapshot, volume: Volume, vm: str) -> bool:
@@ -141,23 +145,61 @@ def replaceable_seed(snapshot: Snapshot, volume: Volume, vm: str) -> bool:
 
 def leftover(snapshot: Snapshot, volume: Volume) -> bool:
     """A volume of an operation of ours that failed and could not undo it, and that no VM has."""
-    subject, made_by, maker = volume.spec.description.rpartition(_MADE_BY)
-    if not made_by or not subject.startswith((_BLOCKS_OF, _ROOT_OF, _SEED_OF)):
-        return False
-    operation = snapshot.find(Operation, maker)
-    failed = (Operation.STATE_FAILED, Operation.STATE_CANCELLED)
+    operation = snapshot.find(Operation, next(_maker(volume), ""))
     return (
         operation is not None
-        and operation.service == SERVICE
-        and operation.state in failed
+        and _failed(operation) is not None
         and not _in_a_vm(snapshot, volume.name)
         and not any(unfinished(snapshot, volume.name))
         and not any(unfinished(snapshot, operation.target))
     )
 
 
+def _maker(volume: Volume) -> Iterator[str]:
+    """The operation of ours that made it; nothing for other volumes."""
+    subject, made_by, maker = volume.spec.description.rpartition(_MADE_BY)
+    if made_by and subject.startswith((_BLOCKS_OF, _ROOT_OF, _SEED_OF)):
+        yield maker
+
+
+def _failed(operation: Operation) -> Operation | None:
+    failed = operation.state in (Operation.STATE_FAILED, Operation.STATE_CANCELLED)
+    return operation if failed and operation.service == SERVICE else None
+
+
+def not_needed(snapshot: Snapshot) -> list[Volume]:
+    """Volumes of ours that nothing needs any more, by name. All but those whose root volume is gone
+    or whose maker failed are not even looked at: every VM may have some."""
+    seeds = snapshot.indexed(SEEDS).items()
+    alone = (x for root, some in seeds if snapshot.find(Volume, root) is None for x in some)
+    made = (x for failed in snapshot.extract(FAILED) for x in snapshot.having(MADE, failed.name))
+    found = {x.name: x for x in (*alone, *made)}
+    return [
+        found[name]
+        for name in sorted(found)
+        if abandoned_seed(snapshot, found[name]) or leftover(snapshot, found[name])
+    ]
+
+
+def _claim(operation: Operation) -> str | None:
+    """What an operation that goes on has volumes for. What is only asked of a VM claims none."""
+    asked = operation.service == "compute" and not operation.method.endswith("/DeleteVm")
+    return None if operation.state in rows.FINAL or asked else operation.target
+
+
+def _volumes(vm: Vm) -> tuple[str, ...]:
+    return (*(x.volume for x in vm.spec.disks), *(x.volume for x in vm.status.disks))
+
+
+SEEDS = Index(Volume, _root_beside)
+MADE = Index(Volume, _maker)
+FAILED = Extract(Operation, _failed)
+CLAIMS = Extract(Operation, _claim)
+VOLUMES_OF_VMS = Extract(Vm, _volumes)
+
+
 def _in_a_vm(snapshot: Snapshot, volume: str) -> bool:
-    for vm in snapshot.rows(Vm):
+    for vm in holders(snapshot, volume):
         wanted = any(drive.volume == volume for drive in vm.spec.disks)
         if wanted or any(drive.volume == volume for drive in vm.status.disks):
             return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable
 
 from pvc.compute.v1 import vm_pb2, vm_service_pb2
 from pvc.core.v1 import reason_pb2
@@ -17,6 +17,7 @@ from pvc.provisioner.v1 import provisioner_service_pb2 as api
 from services.mesh import rows
 from services.mesh.desk import Call, Mutation
 from services.mesh.errors import PvcError, refuse, shown
+from services.mesh.holders import holders
 from services.provisioner.core import facts
 from services.provisioner.core.facts import NET0, ROOT, SEED, Image, ImageStatus, Vm, vm_volume
 from services.provisioner.core.requests import (
@@ -171,20 +172,21 @@ def _fill_interfaces(snapshot: Snapshot, wanted: api.ProvisionVmRequest, operati
     if not wanted.spec.nics:
         wanted.network = wanted.network or DEFAULT_NETWORK
         wanted.spec.nics.add(id=NET0, network=wanted.network)
-    taken = {nic.mac for vm in snapshot.rows(Vm) for nic in vm.spec.nics}
-    taken |= {nic.mac for nic in wanted.spec.nics}
+    own = {nic.mac for nic in wanted.spec.nics}
     for index, nic in enumerate(wanted.spec.nics):
         field = "network" if wanted.network else f"spec.nics[{index}].network"
         if snapshot.find(network_pb2.Network, nic.network) is None:
             text = f"{shown(nic.network)} does not exist"
             refuse(reason_pb2.REASON_DANGLING_REFERENCE, text, field)
-        nic.mac = nic.mac or _free_mac(f"{operation_id}/{nic.id}", taken)
-        taken.add(nic.mac)
+        nic.mac = nic.mac or _free_mac(
+            f"{operation_id}/{nic.id}", lambda mac: mac in own or bool(holders(snapshot, mac))
+        )
+        own.add(nic.mac)
 
 
-def _free_mac(seed: str, taken: Collection[str]) -> str:
+def _free_mac(seed: str, is_taken: Callable[[str], bool]) -> str:
     attempt = 0
-    while (mac := _mac(f"{seed}/{attempt}")) in taken:
+    while is_taken(mac := _mac(f"{seed}/{attempt}")):
         attempt += 1
     return mac
 

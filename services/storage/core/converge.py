@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pvc.core.v1 import operation_pb2
 from services.mesh import rows
 from services.mesh.members import id_of
-from services.mesh.rows import FINAL
 from services.state.store import Snapshot
 from services.storage.core import layout, sharing, usage
 from services.storage.core.accept import PREFIX, SERVICE, Pool, PoolStatus, Volume, VolumeStatus
@@ -56,9 +55,8 @@ class Finding:
 def busy_names(snapshot: Snapshot) -> frozenset[str]:
     """Pools and volumes that an operation is working on: their rows are its business."""
     names: set[str] = set()
-    for operation in snapshot.rows(Operation):
-        if operation.service == SERVICE and operation.state not in FINAL:
-            names.update((operation.target, *usage.involved(operation)))
+    for operation in rows.unfinished(snapshot, SERVICE):
+        names.update((operation.target, *usage.involved(operation)))
     return frozenset(names)
 
 

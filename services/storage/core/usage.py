@@ -13,8 +13,9 @@ from google.protobuf.message import Message
 from pvc.compute.v1 import vm_pb2
 from pvc.core.v1 import operation_pb2, reason_pb2
 from pvc.storage.v1 import storage_pb2, storage_service_pb2
+from services.mesh import rows
 from services.mesh.errors import PvcError, refuse
-from services.mesh.rows import FINAL
+from services.mesh.holders import holders
 from services.state.store import Snapshot
 from services.storage.core.layout import id_of, volume_of
 
@@ -36,7 +37,7 @@ ALIVE = frozenset(
 
 def vms_with(snapshot: Snapshot, volume: str) -> Iterator[Vm]:
     """The VMs that have a volume, as they should be or as they still are."""
-    for vm in snapshot.rows(Vm):
+    for vm in holders(snapshot, volume):
         if _drive_with(vm, volume):
             yield vm
 
@@ -76,9 +77,8 @@ def copies_of(snapshot: Snapshot, volume: str) -> Iterator[Volume]:
 
 def operations_on(snapshot: Snapshot, volume: str, besides: str = "") -> Iterator[Operation]:
     """Operations under way that change a volume or read it, except the one named."""
-    for operation in snapshot.rows(Operation):
-        ours = operation.service == "storage" and operation.name != besides
-        if ours and operation.state not in FINAL and volume in involved(operation):
+    for operation in rows.unfinished(snapshot, "storage"):
+        if operation.name != besides and volume in involved(operation):
             yield operation
 
 
@@ -97,11 +97,10 @@ def involved(operation: Operation) -> tuple[str, ...]:
 
 def importing(snapshot: Snapshot, file: str) -> Operation | None:
     """The operation under way that reads a kept file."""
-    for operation in snapshot.rows(Operation):
-        if operation.state not in FINAL:
-            request = _unpacked(operation, storage_service_pb2.ImportVolumeRequest)
-            if request is not None and request.file == file:
-                return operation
+    for operation in rows.unfinished(snapshot):
+        request = _unpacked(operation, storage_service_pb2.ImportVolumeRequest)
+        if request is not None and request.file == file:
+            return operation
     return None
 
 
