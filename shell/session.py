@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -127,6 +128,12 @@ class Session:
         self.switches += 1
         self._token_file = self._ca = ""
         self._reads_env = False
+
+    def renamed(self, name: str, new: str) -> None:
+        """A connection goes by another name now: of the one that is talked to, too."""
+        chosen = self.__dict__.get("connection")
+        if chosen is not None and chosen.name == name:
+            self.connection = replace(chosen, name=new)
 
     def _env(self, name: str) -> str:
         """What the environment says, for the connection that was chosen first."""

@@ -269,8 +269,7 @@ def _used(session: Any, name: str) -> None:
 def rename(session: Any, name: str, new: str) -> None:
     """Give one another name."""
     Connections().rename(name, new)
-    if session.connection.name == name:
-        session.connection = replace(session.connection, name=new)
+    session.renamed(name, new)
     session.say(f"connection {name} is {new} now")
 
 

@@ -174,8 +174,8 @@ def test_names_are_taken_once(pvc: Pvc, prod: Said, whole: Whole) -> None:
 
 def test_the_one_that_is_talked_to_goes_by_its_new_name(prod: Said) -> None:
     session = Session("prod")
-    for arguments in (["rename", "prod", "main"], ["rename", "main", "first"]):
-        assert main.run(["connection", *arguments], session) == 0
+    for arguments in (["vm", "list"], ["connection", "rename", "prod", "first"]):
+        assert main.run(arguments, session) == 0
     assert session.connection.name == "first"
     assert main.run(["vm", "list"], session) == 0
     session.close()
