@@ -17,7 +17,7 @@ from tests.system.rig import Rig
 
 SIZES = (100, 1_000, 5_000)
 TURNS = 3
-CHANGES = 40
+CHANGES = 30
 APART_S = 0.25
 """From the end of one change to the next, so that no work is done for two of them at once."""
 
