@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import click
 
+from shell.failures import INTERRUPTED
 from shell.language.stages import Stage
 
 
@@ -75,7 +76,10 @@ def run(arguments: Sequence[str], *, captured: bool) -> int:
         )
     if captured:
         click.echo(done.stdout, nl=False)
-    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+    code = done.returncode if done.returncode >= 0 else 128 - done.returncode
+    if code == INTERRUPTED and sys.stdout.isatty():
+        click.echo()  # the terminal wrote ^C; a prompt on that line would be drawn askew
+    return code
 
 
 def found(arguments: Sequence[str]) -> list[str]:

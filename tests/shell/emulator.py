@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -17,6 +18,7 @@ import pyte
 
 ROOT = Path(__file__).parents[2]
 PATHS = ":".join(str(ROOT / part) for part in ("", "clients/python/src", "clients/python/gen"))
+GOLDENS = Path(__file__).parent / "goldens"
 WAITED_S = 60.0
 QUIET_S = 0.15
 
@@ -134,7 +136,27 @@ class Emulator:
         end = time.monotonic() + WAITED_S
         while termios.tcgetattr(self.slave)[3] & termios.ICANON:
             assert time.monotonic() < end, f"it is never raw; the screen:\n{self.text}"
-            self.read(0.02)
+            assert self.read(0.02) or self.process.poll() is None, (
+                f"it ended; the screen:\n{self.text}"
+            )
+
+    def wait_for_style(self, text: str, wanted: Callable[[str], bool]) -> None:
+        """Until the first letter of a text has a colour. What a word means may be known later than
+        the word is there."""
+
+        def met(screen: str) -> bool:
+            return text in screen and wanted(self.style_of(text)[0])
+
+        try:
+            self.wait_for(met)
+        except AssertionError as error:
+            raise AssertionError(f"{self.style_of(text)[0]} is {text!r}: {error}") from None
+
+    def wait_for_page(self, page: str) -> None:
+        """Until the screen is as a golden file has it, to the last letter."""
+        with contextlib.suppress(AssertionError):
+            self.wait_for(lambda screen: screen == page)
+        assert self.text.split("\n") == page.split("\n")
 
     def restored(self) -> bool:
         """Whether the terminal is as it was before."""
@@ -144,7 +166,7 @@ class Emulator:
         """Ends the process, whatever it does."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(60)
+        self.process.wait(WAITED_S)
         for end in (self.master, self.slave):
             if end >= 0:
                 os.close(end)
@@ -157,9 +179,19 @@ class Emulator:
         self.close()
 
 
-def golden(name: str, text: str) -> Sequence[str]:
-    """Compares with a golden file; PVC_GOLDENS=write makes it anew."""
-    path = Path(__file__).parent / "goldens" / name
+BETWEEN = "\f\n"
+"""What parts the pages of a golden file."""
+
+
+def golden(name: str, pages: int) -> Sequence[str | None]:
+    """The pages of a golden file; as many times None where PVC_GOLDENS=write makes it anew."""
     if os.environ.get("PVC_GOLDENS") == "write":
-        path.write_text(text, "utf-8")
-    return path.read_text("utf-8").split("\n")
+        return [None] * pages
+    found = (GOLDENS / name).read_text("utf-8").split(BETWEEN)
+    assert len(found) == pages
+    return found
+
+
+def keep(name: str, pages: Sequence[str]) -> None:
+    """Makes a golden file."""
+    (GOLDENS / name).write_text(BETWEEN.join(pages), "utf-8")
