@@ -134,7 +134,7 @@ def server_files(real: RealBench) -> list[Path]:
 
 
 def links(text: str) -> list[tuple[object, ...]]:
-    """Without whether a cable is in: the kernel finds that out some time after a bridge was made."""
+    """Without whether a cable is in: the kernel finds that out some time after one is made."""
     return [
         (row["ifname"], row["ifindex"], row["mtu"], set(row["flags"]) - {"NO-CARRIER", "LOWER_UP"})
         for row in json.loads(text)
