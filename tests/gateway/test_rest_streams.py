@@ -178,12 +178,12 @@ def test_a_caller_who_leaves_ends_a_long_wait(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.store.commit([Put(Operation(name="operations/long", state=Operation.STATE_RUNNING))])
-    port = world.doors.rest_port
+    port, before = world.doors.rest_port, len(world.peers.asked)
     with caplog.at_level(logging.DEBUG, "pvc.calls"):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         headers = {"authorization": f"Bearer {world.secrets['eve']}"}
         connection.request("POST", "/v1/operations/long:wait", '{"timeout":"60s"}', headers)
-        time.sleep(0.4)
+        assert soon(lambda: len(world.peers.asked) > before), "it is on its way"
         connection.close()
         assert soon(lambda: "WaitOperation by token eve: ended by the caller" in caplog.text)
 
