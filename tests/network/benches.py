@@ -111,9 +111,13 @@ class RealBench:
         return run_in(self.namespace, *words, timeout=timeout)
 
     def state(self) -> dict[str, object]:
-        """Everything of the namespace but our own, to compare before and after."""
+        """Everything of the namespace but our own, to compare before and after. IPv6 addresses that
+        the kernel makes by itself come in their own time."""
         links = [
-            {key: link[key] for key in ("ifname", "address", "mtu", "addr_info")}
+            {
+                **{key: link[key] for key in ("ifname", "address", "mtu")},
+                "addresses": [one for one in link["addr_info"] if one["family"] == "inet"],
+            }
             for link in json.loads(self.inside("ip", "-j", "address"))
             if not link["ifname"].startswith("pvcbr-")
         ]
