@@ -18,6 +18,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pvc.compute.v1.vm_pb2 import Vm
 from pvc.core.v1 import options_pb2
 from pvc.core.v1.operation_pb2 import Operation
 from pvc.gateway.v1.audit_pb2 import AuditEntry
@@ -56,15 +57,16 @@ class Node(Whole):
         )
 
     def still(self) -> dict[str, bytes]:
-        """The state, once no operation goes on and nobody writes."""
-        end = time.monotonic() + CALL_S
+        """The state, once no operation goes on, agents have seen all, and nobody writes."""
+        end, going = time.monotonic() + CALL_S, [""]
         while time.monotonic() < end:
             snapshot = self.store.snapshot()
             going = [row.name for row in snapshot.rows(Operation) if row.state not in FINAL]
+            going += [row.name for row in snapshot.rows(Vm) if is_yet_to_be_seen(row)]
             time.sleep(QUIET_S)
             if not going and self.store.snapshot().revision == snapshot.revision:
                 return self.rows()
-        raise AssertionError("it never comes to rest")
+        raise AssertionError(f"it never comes to rest: {going}")
 
     @property
     def recorder(self) -> Recorder:
@@ -81,6 +83,11 @@ class Node(Whole):
             if row.outcome == AuditEntry.OUTCOME_REFUSED:
                 found[row.reason] = found.get(row.reason, 0) + row.count
         return found
+
+
+def is_yet_to_be_seen(vm: Vm) -> bool:
+    """Its agent has something to say of it."""
+    return vm.decision.node == "nodes/n1" and vm.status.generation < vm.meta.generation
 
 
 class TlsNode(Node):
