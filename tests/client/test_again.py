@@ -87,23 +87,22 @@ def test_who_asks_too_often_waits_as_long_as_the_server_says(connect: Any) -> No
     with Scripted({"GetVm": get}) as server, connect(server.address) as cluster:
         began = time.monotonic()
         assert cluster.vms.get("web").name == "vms/web"
-        assert 0.3 <= time.monotonic() - began < 1.5
+        assert time.monotonic() - began >= 0.3
 
 
 def test_who_would_have_to_wait_too_long_is_told_at_once(connect: Any) -> None:
     get = failing(99, None, Exhausted, "RATE_LIMITED", 30.0)
     with Scripted({"GetVm": get}) as server, connect(server.address, timeout_s=5) as cluster:
-        began = time.monotonic()
         with pytest.raises(errors.RateLimited) as limited:
             cluster.vms.get("web")
         assert limited.value.retry_after_s == 30.0
-        assert time.monotonic() - began < 2
+        assert len(server.asked) == 1
 
 
 def test_the_gateway_says_when_to_come_again(connect: Any, tmp_path: Path) -> None:
     with (
-        world_in(tmp_path, tries_per_s=2.0) as world,
-        connect(world.grpc_address, timeout_s=0.2) as cluster,
+        world_in(tmp_path, tries_per_s=0.01) as world,
+        connect(world.grpc_address, timeout_s=20) as cluster,
     ):
         for _ in range(20):
             with pytest.raises(errors.PvcError) as refusal:
@@ -111,7 +110,7 @@ def test_the_gateway_says_when_to_come_again(connect: Any, tmp_path: Path) -> No
             if isinstance(refusal.value, errors.RateLimited):
                 break
         assert isinstance(refusal.value, errors.RateLimited)
-        assert refusal.value.retry_after_s and 0 < refusal.value.retry_after_s <= 0.5
+        assert refusal.value.retry_after_s and 20 < refusal.value.retry_after_s <= 100
 
 
 def test_what_a_node_that_is_gone_was_asked_another_one_answers(connect: Any) -> None:
@@ -129,12 +128,10 @@ def test_a_node_without_its_store_is_left(connect: Any) -> None:
     lost = failing(99, None, Unavailable, "STORE_UNAVAILABLE")
     get = failing(0, vm_pb2.Vm(name="vms/web"))
     with Scripted({"GetVm": lost}) as one, Scripted({"GetVm": get}) as other:
-        began = time.monotonic()
         with connect([one.address, other.address]) as cluster:
             for _ in range(3):
                 assert cluster.vms.get("web").name == "vms/web"
         assert len(one.asked) == 1 and len(other.asked) == 3
-    assert time.monotonic() - began < 2
 
 
 def test_an_upload_looks_for_a_node_that_answers_first(connect: Any, tmp_path: Path) -> None:
@@ -199,7 +196,7 @@ def test_a_node_dies_in_the_middle_and_nobody_minds(three: Three, connect: Any) 
     """Waiting, watching and new calls go on; work that another node does ends."""
     doors = [f"127.0.0.1:{three[node].doors.grpc_port}" for node in ("n3", "n2")]
     may_go_on, stages = threading.Event(), []
-    three["n2"].disks.before_call = lambda verb: may_go_on.wait(20)
+    three["n2"].disks.before_call = lambda verb: may_go_on.wait(60)
     with connect(",".join(doors), token=three["n1"].secrets["eve"]) as cluster:
         changes = cluster.volumes.watch()
         while next(changes).resource is not None:
@@ -208,7 +205,7 @@ def test_a_node_dies_in_the_middle_and_nobody_minds(three: Three, connect: Any) 
         assert cluster.transport.address == doors[0]
         killed = threading.Timer(0.3, lambda: (three.kill("n3"), may_go_on.set()))
         killed.start()
-        volume = made.result(20, lambda operation: stages.append(operation.state))
+        volume = made.result(60, lambda operation: stages.append(operation.state))
         assert volume.name == "pools/local-n2/volumes/long"
         assert stages[-1] == Operation.STATE_SUCCEEDED
         assert next(changes).resource.name == volume.name

@@ -7,7 +7,6 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,6 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pvc.core.v1 import options_pb2
-from pvc.core.v1.operation_pb2 import Operation
 from pvc.gateway.v1.audit_pb2 import AuditEntry
 from pvc_client import Cluster
 from services.gateway.access import role_name
@@ -28,13 +26,12 @@ from services.gateway.methods import METHODS, Method
 from services.gateway.recorder import Recorder
 from services.mesh import identity
 from services.mesh.config import parse
-from services.mesh.rows import FINAL
 from services.state.store import Delete
 from tests.contract.cases import CASES
 from tests.contract.stage import Stage
 from tests.contract.three import SERVICES
 from tests.contract.ways import rest_call
-from tests.contract.whole import QUIET_S, Thread, Whole
+from tests.contract.whole import Thread, Whole
 from tests.ports import free_block
 
 ADMIN = options_pb2.ROLE_ADMIN
@@ -54,17 +51,6 @@ class Node(Whole):
             f'[mesh]\nlisten = "{HOST}"\nfirst_port = {free_block(SERVICES)}\n',
             "pvc",
         )
-
-    def still(self) -> dict[str, bytes]:
-        """The state, once no operation goes on and nobody writes."""
-        end = time.monotonic() + CALL_S
-        while time.monotonic() < end:
-            snapshot = self.store.snapshot()
-            going = [row.name for row in snapshot.rows(Operation) if row.state not in FINAL]
-            time.sleep(QUIET_S)
-            if not going and self.store.snapshot().revision == snapshot.revision:
-                return self.rows()
-        raise AssertionError("it never comes to rest")
 
     @property
     def recorder(self) -> Recorder:
@@ -99,7 +85,7 @@ def up(node: Node) -> Iterator[Node]:
     thread = Thread(node)
     thread.start()
     try:
-        node.still()
+        node.calm()
         yield node
     finally:
         thread.stop()
@@ -195,7 +181,7 @@ def test_wrong_credentials_are_refused_everywhere(
     """Nothing changes, and all of it is in the audit log."""
     method, messages = NAMED[name], requests_of(stage, name)
     request = method.request.FromString(messages[0])
-    before, told = node.still(), node.refused().get("UNAUTHENTICATED", 0)
+    before, told = node.calm(), node.refused().get("UNAUTHENTICATED", 0)
     tried = 0
     for kind, headers in bad.items():
         for header in headers:
@@ -207,7 +193,7 @@ def test_wrong_credentials_are_refused_everywhere(
                 answer = over_rest(node, method, request, header)
                 assert answer == (401, "UNAUTHENTICATED"), (kind, header)
                 tried += 1
-    assert node.still() == before, "nothing was changed"
+    assert node.calm() == before, "nothing was changed"
     assert node.refused()["UNAUTHENTICATED"] - told == tried
 
 
@@ -217,7 +203,7 @@ def test_each_lower_role_is_refused(
 ) -> None:
     method, messages = NAMED[name], requests_of(stage, name)
     request = method.request.FromString(messages[0])
-    before, told = node.still(), node.refused().get("PERMISSION_DENIED", 0)
+    before, told = node.calm(), node.refused().get("PERMISSION_DENIED", 0)
     tried = 0
     for caller, role in (("ann", 1), ("bob", 2), ("eve", 3)):
         if role >= method.role and not method.internal:
@@ -230,7 +216,7 @@ def test_each_lower_role_is_refused(
         if method.http is not None:
             assert over_rest(node, method, request, header) == (403, "PERMISSION_DENIED")
             tried += 1
-    assert node.still() == before
+    assert node.calm() == before
     assert node.refused().get("PERMISSION_DENIED", 0) - told == tried
 
 
@@ -254,12 +240,12 @@ def test_a_secret_for_one_thing_is_of_no_use_a_second_time_or_when_it_is_wrong(
     wrong.CopyFrom(asked)
     wrong.secret = b"0" * len(asked.secret)
     empty = type(asked)(name=asked.name)
-    before = node.still()
+    before = node.calm()
     for request in (wrong, empty):
         for header in ("", f"Bearer {node.secrets['eve']}"):
             code, _, words = over_grpc(door, method, [request.SerializeToString()], header)
             assert code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT"), words
-    assert node.still() == before
+    assert node.calm() == before
 
 
 # The ports that the services have for each other.
@@ -298,7 +284,7 @@ def tls_channel(node: Node, address: str, pair: tuple[bytes, bytes] | None) -> g
 def test_services_let_in_nobody_without_a_certificate_of_the_cluster(
     node: Node, stage: Stage
 ) -> None:
-    before = node.still()
+    before = node.calm()
     addresses = node.config.public_addresses()
     with ExitStack() as open_ones:
         for kind, pair in certificates(node).items():
@@ -312,7 +298,7 @@ def test_services_let_in_nobody_without_a_certificate_of_the_cluster(
         for address in addresses.values():
             plain = open_ones.enter_context(grpc.insecure_channel(address))
             assert over_grpc(plain, METHODS[WHOAMI], [b""])[0] == "UNAVAILABLE"
-    assert node.still() == before
+    assert node.calm() == before
     with tls_channel(node, addresses["gateway"], own(node)) as known:
         assert over_grpc(known, METHODS[WHOAMI], [b""])[0] == "OK", "they do let nodes in"
 

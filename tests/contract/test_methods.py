@@ -3,7 +3,6 @@ says. None can be forgotten: they are read off the contracts."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,9 @@ def test_every_method_has_a_case() -> None:
     assert set(IN_HTTP) == set(PUBLIC)
 
 
-def test_it_is_up_within_a_second(tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_it_comes_up_and_somebody_leads(tmp_path: Path) -> None:
     with running(tmp_path) as whole, whole.client() as cluster:
         assert cluster.status().leader == "nodes/n1"
-        took_s = time.monotonic() - began
-    assert took_s < 5, "it takes 0.2 s on a machine that has time for it"
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))

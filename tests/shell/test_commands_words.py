@@ -34,8 +34,8 @@ def later(change: Callable[[], Any], after_s: float = 0.3) -> threading.Timer:
 
 def test_waiting_ends_when_it_is_so(pvc: Any, stage: Stage) -> None:
     vm = stage.vm()
-    timer = later(lambda: stage.cluster.vms.start(vm).result(20))
-    out = pvc("vm", "wait", vm, "state=running", "node=n1", "--timeout", "20s")[0]
+    timer = later(lambda: stage.cluster.vms.start(vm).result(60))
+    out = pvc("vm", "wait", vm, "state=running", "node=n1", "--timeout", "60s")[0]
     timer.join()
     assert out == f"vms/{vm}: state=running, node=n1\n"
     assert pvc("wait", "vm", vm, "spec.cpu.vcpus=1")[0] == f"vms/{vm}: spec.cpu.vcpus=1\n"
@@ -60,11 +60,11 @@ def test_waiting_for_a_guest_to_tell_of_itself(pvc: Any, stage: Stage) -> None:
 
 def test_waiting_for_what_comes_and_goes(pvc: Any, stage: Stage) -> None:
     vm, fresh = stage.vm(), stage.fresh("vm")
-    timer = later(lambda: stage.cluster.vms.delete(vm).result(20))
-    assert pvc("vm", "wait", vm, "gone", "--timeout", "20s")[0] == f"vms/{vm}: gone\n"
+    timer = later(lambda: stage.cluster.vms.delete(vm).result(60))
+    assert pvc("vm", "wait", vm, "gone", "--timeout", "60s")[0] == f"vms/{vm}: gone\n"
     timer.join()
-    timer = later(lambda: stage.cluster.vms.create(fresh, vm_pb2.VmSpec()).result(20))
-    assert pvc("vm", "wait", fresh, "exists", "--timeout", "20s")[0]
+    timer = later(lambda: stage.cluster.vms.create(fresh, vm_pb2.VmSpec()).result(60))
+    assert pvc("vm", "wait", fresh, "exists", "--timeout", "60s")[0]
     timer.join()
 
 

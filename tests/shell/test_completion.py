@@ -185,7 +185,7 @@ def test_without_a_cluster_there_is_silence(tmp_path: Path) -> None:
     assert offered(None, "pvc vm start we", "we") == []
     assert offered(None, f"pvc -c unix:{tmp_path}/none vm start we", "we") == []
     assert offered(None, "pvc -c nowhere.invalid:1 vm start we", "we") == []
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert offered(None, "pvc vm sta", "sta") == ["start"], "what needs no cluster is there"
 
 

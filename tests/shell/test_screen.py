@@ -267,7 +267,7 @@ def test_the_prompt_is_there_at_once(start: Start) -> None:
         shell = start(ready="pvc@")
         spent.append(shell.spent_s())
         shell.close()
-    assert min(spent) < 0.4, "the processor's time: this machine may be busy with something else"
+    assert min(spent) < 2, "the processor's time: this machine may be busy with something else"
 
 
 def test_no_thread_is_left() -> None:
