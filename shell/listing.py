@@ -74,10 +74,12 @@ def show_list(
     terms: Sequence[str] = (),
     parent: str = "",
     nothing: str = "nothing found",
+    first: str = "",
 ) -> None:
     """Prints what is in a collection as it was asked for; goes on with changes for --watch.
 
-    path, terms, parent: see Source. nothing: what to say where people read and nothing is there.
+    path, terms, parent: see Source. nothing: what to say where people read and nothing is there;
+    first: the command that makes the first one, which is told where all were asked for.
     """
     source = Source(collection, columns, path, tuple(filter(None, terms)), parent)
     told = source.found_columns()
@@ -90,6 +92,8 @@ def show_list(
         return
     rows = fetched(source, plan, asked)
     rows = ordered(rows, plan.keys, session.view(asked.output))
+    if first and not (rows or asked.pattern or asked.filter or source.terms or parent):
+        nothing = f"there is none yet; make one: {first}"
     session.show_many(cut_off(rows, asked), told, asked.output, nothing, source.kind)
 
 

@@ -23,7 +23,7 @@ from typing import NoReturn
 from services.mesh import log as mesh_log
 from services.mesh.channel import Peers, peers_of
 from services.mesh.clock import Clock, SystemClock
-from services.mesh.config import Config, load
+from services.mesh.config import DEFAULT_PATH, Config, load
 from services.mesh.errors import PvcError
 from services.mesh.identity import Files
 from services.mesh.loop import Loop, parts_of
@@ -81,7 +81,7 @@ def main(builds: Mapping[str, Build], arguments: Sequence[str] | None = None) ->
     """Runs the services until told to end; gives the exit status. Takes `--config FILE`."""
     name = "pvcd" if len(builds) > 1 else next(iter(builds))
     try:
-        config = load(_config_path(sys.argv[1:] if arguments is None else arguments))
+        config = load(_config_path(name, sys.argv[1:] if arguments is None else arguments))
         mesh_log.configure(
             config.node.log_level, config.node.log_format, service=name, node=config.node.name
         )
@@ -189,7 +189,7 @@ def _listen(server: Server, services: Sequence[str], ground: Ground) -> None:
             server.listen_tls(public[service], credentials)
 
 
-def _config_path(arguments: Sequence[str]) -> Path | None:
+def _config_path(name: str, arguments: Sequence[str]) -> Path | None:
     match list(arguments):
         case []:
             return None
@@ -197,5 +197,18 @@ def _config_path(arguments: Sequence[str]) -> Path | None:
             return Path(path)
         case [one] if one.startswith("--config="):
             return Path(one.removeprefix("--config="))
-    print("usage: [--config FILE]", file=sys.stderr)
+        case ["-h" | "--help"]:
+            print(_usage(name))
+            raise SystemExit(0)
+    print(_usage(name), file=sys.stderr)
     raise SystemExit(2)
+
+
+def _usage(name: str) -> str:
+    services = "all services" if name == "pvcd" else f"the {name} service"
+    return (
+        f"usage: {name} [--config FILE]\n\n"
+        f"Runs {services} of PVC on this machine until told to end (SIGTERM, Ctrl-C).\n"
+        f"FILE holds the settings, {DEFAULT_PATH} without it; docs/pvc.toml explains each.\n"
+        "The first time: pvc cluster init"
+    )

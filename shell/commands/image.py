@@ -42,7 +42,8 @@ def image() -> None:
     """Images that VMs are made from: build them, bring them along, remove them."""
 
 
-add_list(image, "images", "images", columns.IMAGE, "pvc image list")
+add_list(image, "images", "images", columns.IMAGE, "pvc image list",
+         first="pvc image build debian-12")  # fmt: skip
 add_info(image, "images", columns.IMAGE, "pvc image info debian-12")
 add_wait(image, "images", "images", "debian-12")
 

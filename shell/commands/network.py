@@ -48,7 +48,7 @@ add_export(network, "networks", "networks", "default")
 add_wait(network, "networks", "networks", "default")
 
 network_options = stacked(
-    field("network.spec.ipv4.cidr", "--ipnet", "-i",
+    field("network.spec.ipv4.cidr", "--ipnet", "--cidr", "-i",
           help="IPv4 network to manage; a bare network without it."),
     field("network.spec.ipv4.gateway", "--gateway", "-g",
           help="Its gateway; the first address without it."),

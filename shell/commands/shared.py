@@ -18,14 +18,17 @@ def add_list(
     path: str,
     columns: Columns,
     *examples: str,
+    first: str = "",
 ) -> None:
-    """Adds `list`. path: what names begin with: "vms", "pools/*/volumes"."""
+    """Adds `list`. path: what names begin with: "vms", "pools/*/volumes". first: the command that
+    makes the first one."""
 
     @command(group, "list", *examples)
     @list_options
     def list_(session: Any, asked: Listing) -> None:
         """List them; PATTERNs for the name may have stars."""
-        show_list(session, asked, getattr(session.cluster, collection), columns, path=path)
+        there = getattr(session.cluster, collection)
+        show_list(session, asked, there, columns, path=path, first=first)
 
 
 def add_info(

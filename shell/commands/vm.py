@@ -82,7 +82,10 @@ def list_(
         terms.append(f"status.state = {state.upper()}")
     if node:
         terms.append(f'decision.node = "nodes/{node}"')
-    show_list(session, asked, session.cluster.vms, columns.VM, path="vms", terms=terms)
+    show_list(
+        session, asked, session.cluster.vms, columns.VM, path="vms", terms=terms,
+        first="pvc vm create NAME --image IMAGE --start",
+    )  # fmt: skip
 
 
 add_info(vm, "vms", columns.VM, "pvc vm info web", "pvc vm info web -f yaml")
@@ -315,7 +318,7 @@ def _modified(session: Any, name: str, given: dict[str, Any], extra: dict[str, A
 
 @command(vm, "rename", "pvc vm rename web www")
 @name_argument("vms")
-@click.argument("new")
+@argument("RenameVmRequest.new_vm_id", "new")
 @waiting_options
 def rename(session: Any, name: str, new: str, wait: bool, dry_run: bool) -> None:
     """Give a VM that is off another name. Its volumes keep theirs."""
@@ -331,7 +334,7 @@ def rename(session: Any, name: str, new: str, wait: bool, dry_run: bool) -> None
 
 @command(vm, "clone", "pvc vm clone web web2 --start")
 @name_argument("vms")
-@click.argument("new")
+@argument("CloneVmRequest.vm_id", "new")
 @click.option("--start", is_flag=True, help="Start the clone.")
 @waiting_options
 def clone(session: Any, name: str, new: str, start: bool, wait: bool, dry_run: bool) -> None:

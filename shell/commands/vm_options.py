@@ -36,7 +36,7 @@ class Rule(click.ParamType[Any]):
 
 
 cpu_options = stacked(
-    field("vm.spec.cpu.vcpus", "--vcpus", type=int, help="Processors."),
+    field("vm.spec.cpu.vcpus", "--vcpus", "--cpus", type=int, help="Processors."),
     field("vm.spec.cpu.max_vcpus", "--max-vcpus", type=int, help="Most without a restart."),
     field("vm.spec.cpu.sockets", "--sockets", type=int, help="Sockets that the guest sees."),
     field("vm.spec.cpu.cores", "--cores", type=int, help="Cores of a socket."),

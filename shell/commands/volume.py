@@ -48,6 +48,7 @@ add_list(
     columns.VOLUME,
     "pvc volume list",
     "pvc volume list 'web-*' --sort 'status.size_bytes desc'",
+    first="pvc volume create POOL/NAME SIZE",
 )
 add_info(volume, "volumes", columns.VOLUME, "pvc volume info local/web-root")
 add_wait(volume, "pools/volumes", "volumes", "local/web-root")

@@ -197,3 +197,14 @@ def test_a_loop_is_woken_by_what_it_reads_alone() -> None:
     forget()
     store.commit([Put(token_pb2.Token(name="tokens/a"))])
     assert wakes == {"vms": 2, "all": 4, "none": 0}
+
+
+def test_help_says_what_the_process_does_and_a_wrong_word_is_refused(capsys: Any) -> None:
+    for words, code in ((["--help"], 0), (["-h"], 0), (["--nope"], 2), (["--config"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            process.main({"coordinator": Story().build}, words)
+        assert ended.value.code == code
+        told = capsys.readouterr()
+        said = told.err if code else told.out
+        assert said.startswith("usage: coordinator [--config FILE]\n") and "pvc.toml" in said
+        assert "the coordinator service" in said

@@ -258,7 +258,7 @@ def test_every_field_of_an_option_is_in_the_contract() -> None:
 
 
 LINES: Sequence[tuple[str, str]] = (
-    ("vm create web --vcpus 0", "--vcpus': must be between 1 and 512 (got 0)"),
+    ("vm create web --vcpus 0", "--vcpus' / '--cpus': must be between 1 and 512 (got 0)"),
     ("vm create web --memory 1M", "--memory': must be between 64M and 16T (got 1M)"),
     ("vm create Web", "NAME': must be lower-case letters"),
     ("vm create web --tag a/b", "--tag': must be letters, digits"),

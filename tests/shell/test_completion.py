@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import pty
@@ -59,11 +58,6 @@ def bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def take_terminal() -> None:
-    """The terminal at standard input becomes the session's own, as shells want it."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 class Shell:
     """A shell in a terminal."""
 
@@ -72,9 +66,11 @@ class Shell:
         termios.tcsetwinsize(slave, (24, 100))
         known = environment(world, HOME=str(home), TERM="xterm", ZDOTDIR=str(home))
         known["PATH"] = f"{bin}:{os.environ['PATH']}"
+        # setsid makes the terminal the shell's own; done by Python between fork and exec, it dies
+        # there now and then, as threads of gRPC run here.
         self.process = subprocess.Popen(
-            STARTS[kind], stdin=slave, stdout=slave, stderr=slave, env=known, cwd=home,
-            start_new_session=True, preexec_fn=take_terminal,
+            ["setsid", "--ctty", *STARTS[kind]], stdin=slave, stdout=slave, stderr=slave, env=known,
+            cwd=home,
         )  # fmt: skip
         os.close(slave)
         self.picture = pyte.Screen(100, 24)

@@ -60,3 +60,30 @@ def test_other_names_lead_to_commands_that_go_by_their_own(
     assert main.run([*words.split(), "--help"]) == 0
     assert capfd.readouterr().out.startswith(f"Usage: pvc {path} ")
     assert located(main.pvc, words.split())[1] == path.split()
+
+
+def test_an_empty_list_tells_what_makes_the_first(pvc: Any) -> None:
+    for words, first in (
+        (["image", "list"], "pvc image build debian-12"),
+        (["vm", "list"], "pvc vm create NAME --image IMAGE --start"),
+        (["volume", "ls"], "pvc volume create POOL/NAME SIZE"),
+    ):
+        assert pvc(*words) == ("", f"there is none yet; make one: {first}\n")
+        assert pvc(*words, "x*") == ("", "nothing found\n")
+        assert pvc(*words, "-f", "json") == ("[]\n", "")
+
+
+def test_options_go_by_the_names_that_others_give_them(pvc: Any) -> None:
+    pvc("vm", "create", "web", "--cpus", "3")
+    assert pvc("vm", "info", "web", "--columns", "cpus", "--no-header")[0] == "3\n"
+    pvc("network", "create", "lan", "--cidr", "10.9.0.0/24")
+    assert pvc("network", "list", "10*", "-f", "name")[0] == ""
+    assert pvc("network", "list", "network=10.9.0.0/24", "-f", "name")[0] == "lan\n"
+    pvc("network", "delete", "lan", "--yes")
+    pvc("vm", "delete", "web", "--yes")
+
+
+@pytest.mark.parametrize("word", ["rename", "clone"])
+def test_a_wrong_new_name_is_told_of_the_word(word: str, pvc: Any, seen: Any) -> None:
+    told = pvc("vm", word, "web", "WEB", code=2)[1]
+    assert "Invalid value for 'NEW': must be lower-case letters" in told and not seen
