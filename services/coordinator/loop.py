@@ -55,6 +55,7 @@ READS: tuple[Read, ...] = (*TABLES, rows.unfinished)
 
 ROUNDS_MAX = 64
 """Rounds of one step until the plan is empty; more would mean that two rules fight."""
+STEPS_TOLD = 3
 TOGETHER = 16
 """Decisions about VMs that are written in one commit."""
 EXPIRE_PERIOD_S = 30.0
@@ -127,7 +128,8 @@ class Coordinator:
                 self._seen = ()
                 return  # what came first wakes us: it is decided again then
         else:
-            log.error("the plan is not empty after %d rounds; going on later", ROUNDS_MAX)
+            last = "; ".join(sentence(step) for step in steps[:STEPS_TOLD])
+            raise RuntimeError(f"the plan is not empty after {ROUNDS_MAX} rounds, at last: {last}")
 
     def _plan(self) -> Plan:
         snapshot, monotonic = self._store.snapshot(), self._clock.monotonic()

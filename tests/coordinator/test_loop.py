@@ -25,8 +25,9 @@ from services.coordinator.core.expire import (
 )
 from services.coordinator.core.limits import DEFAULTS, Limits
 from services.coordinator.core.methods import REMOVE
-from services.coordinator.core.plan import Step
+from services.coordinator.core.plan import DecideVm, Plan, Step
 from services.coordinator.core.rounds import Round
+from services.coordinator.core.world import World
 from services.coordinator.loop import LEADER, TOGETHER, Coordinator
 from services.mesh import rows
 from services.mesh.clock import sortable_id
@@ -463,3 +464,21 @@ def test_a_node_that_was_removed_is_forgotten() -> None:
     assert done is not None and done.state == operation_pb2.Operation.STATE_SUCCEEDED
     told = list(agent.snapshot().rows(event_pb2.Event))[-1]
     assert (told.message, told.operation) == ("node n2 has left the cluster", asked.name)
+
+
+def test_rules_that_fight_are_told_and_do_not_write_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, agent = cluster()
+    agent.commit([Put(vm("web", vm_pb2.POWER_STATE_OFF, 1))])
+
+    def fights(now: Timestamp, world: World) -> Plan:
+        row = rows.copied(world.vms["vms/web"])
+        row.decision.why = "no" if row.decision.why == "yes" else "yes"
+        return (DecideVm(row, "says", row.decision.why),)
+
+    monkeypatch.setattr(loop, "decide", fights)
+    store = Counting(shared)
+    with pytest.raises(RuntimeError, match=r"after 64 rounds, at last: .*web.*says"):
+        Coordinator(store, ManualClock(), "nodes/n1").step()
+    assert len(store.sizes) == loop.ROUNDS_MAX

@@ -87,6 +87,15 @@ def test_what_waits_for_room_is_told_once_and_started_later() -> None:
     assert decided(now)["web"].node == "nodes/n2"
 
 
+@pytest.mark.parametrize("held", ["", "cluster maintenance\n", "cluster disarmed\n"])
+def test_what_waits_for_room_and_is_asked_for_has_one_why(held: str) -> None:
+    """Its death says why it does not run, and so does its request: the first alone is told."""
+    asked = "power=RUNNING asked=2 | node=n1 power=RUNNING asked=1 | RUNNING"
+    now = settled(world(f"{held}node n1 fenced 4096\nnode n2 online 100\nvm web {asked}"))
+    why = now.vms["vms/web"].decision.why
+    assert why.startswith("not started elsewhere: " if held else "waits for room: ")
+
+
 def test_what_waits_for_room_stays_at_home_when_that_is_back() -> None:
     now = settled(world("node n1 fenced 4096\nnode n2 online 100\nvm web " + RUN))
     back = world("node n1 online 4096 fences=1\nnode n2 online 4096")

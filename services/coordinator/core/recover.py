@@ -103,6 +103,7 @@ def _recovered(round: Round, vm: vm_pb2.Vm, unplaced: set[bytes]) -> DecideVm | 
 
 
 def _restarted(round: Round, vm: vm_pb2.Vm, why: str, unplaced: set[bytes]) -> DecideVm | None:
+    round.unrecovered.add(vm.name)
     if held := held_back(round.world):
         return _waiting(vm, f"not started elsewhere: {held}", ())
     if (shape := shape_of(vm)) in unplaced:
@@ -111,6 +112,7 @@ def _restarted(round: Round, vm: vm_pb2.Vm, why: str, unplaced: set[bytes]) -> D
     if not best:
         unplaced.add(shape)
         return _waiting(vm, f"{WAITS}{why}, and {why_none(verdicts)}", verdicts)
+    round.unrecovered.remove(vm.name)
     after = moved(vm, best, f"{why}; {', '.join(verdicts[0].reasons)}")
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)

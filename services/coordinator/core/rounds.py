@@ -31,6 +31,8 @@ class Round:
         self.world = world
         self.taken: set[str] = set()
         """Rows that this round has changed already: each is written once."""
+        self.unrecovered: set[str] = set()
+        """VMs of dead nodes that wait to be started elsewhere: their why says what for."""
 
     @cached_property
     def load(self) -> Load:

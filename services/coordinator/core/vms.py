@@ -183,7 +183,7 @@ def _homeless(
     del after.decision.verdicts[:]
     after.decision.verdicts.extend(verdicts)
     after.decision.why = f"no node fits: {why}"
-    if after.decision.why != vm.decision.why:
+    if after.decision.why != vm.decision.why and vm.name not in round.unrecovered:
         yield DecideVm(after, "no node fits", why, WARNING)
     if _may_soon_fit(round.world):
         return
