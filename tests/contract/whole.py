@@ -128,6 +128,14 @@ class Disks(SeeingDriver):
         Path(path).write_bytes(qcow2())
 
 
+def is_yet_to_be_seen(vm: Vm) -> bool:
+    """Nobody has decided where it lives, or the agent there has said nothing of it. The other nodes
+    of a stage have no agents; and a VM that no node has room for is told why, and waits."""
+    if not vm.decision.node:
+        return not vm.decision.why
+    return vm.decision.node == "nodes/n1" and not vm.status.state
+
+
 class Whole:
     """One PVC. Everything asynchronous runs in an event loop of a thread of its own.
 
@@ -195,13 +203,13 @@ class Whole:
             forget()
 
     def calm(self, timeout_s: float = 60.0) -> dict[str, bytes]:
-        """Waits until no operation goes on, every VM was seen, and nobody writes; gives the state
-        as it is then."""
+        """Waits until no operation goes on, every VM was decided on and seen, and nobody writes;
+        gives the state as it is then."""
         end, before, since = time.monotonic() + timeout_s, -1, 0.0
         while time.monotonic() < end:
             snapshot = self.store.snapshot()
             going = [row.name for row in snapshot.rows(Operation) if row.state not in FINAL]
-            going += [row.name for row in snapshot.rows(Vm) if not row.status.state]
+            going += [row.name for row in snapshot.rows(Vm) if is_yet_to_be_seen(row)]
             if going or snapshot.revision != before:
                 before, since = snapshot.revision, time.monotonic()
             elif time.monotonic() - since > QUIET_S:

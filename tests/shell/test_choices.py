@@ -130,7 +130,10 @@ def test_orders(text: str, expected: list[str]) -> None:
 def test_computed_columns_sort_by_how_large_they_are() -> None:
     rows, _ = ROWS["node"]
     told = node_columns.columns(AROUND)
-    for text, expected in (("-vms", ["n1", "n2", "n3"]), ("memory", ["n2", "n1", "n3"])):
+    for text, expected in (
+        ("-vms", ["n1", "n2", "n3", "n4"]),
+        ("memory", ["n2", "n1", "n3", "n4"]),
+    ):
         keys = sort_keys(told, rows[0].DESCRIPTOR, text)
         assert names(ordered(rows, keys, View())) == expected
         assert order_by(keys, rows[0].DESCRIPTOR) is None, "only this side can tell"
