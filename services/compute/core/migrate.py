@@ -36,7 +36,6 @@ Arrival = vm_pb2.VmArrival
 
 WHILE_OFF = frozenset({vm_pb2.MIGRATION_METHOD_SHUTDOWN, vm_pb2.MIGRATION_METHOD_NONE})
 """Methods with which nothing of it runs when it changes its node."""
-UNDER_WAY = frozenset({Phase.PHASE_PREPARING, Phase.PHASE_COPYING})
 TELL_S = 1.0
 """Progress is written no more often than this."""
 ABORT_AGAIN_S = 5.0

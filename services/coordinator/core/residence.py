@@ -28,8 +28,6 @@ WHILE_OFF = frozenset({vm_pb2.MIGRATION_METHOD_SHUTDOWN, vm_pb2.MIGRATION_METHOD
 """Methods of migrations in which the VM changes its node while nothing of it runs."""
 
 LANDED = vm_pb2.VmArrival.STATE_RUNNING
-NOT_COMING = frozenset({vm_pb2.VmArrival.STATE_GONE, vm_pb2.VmArrival.STATE_REFUSED})
-"""Arrivals after which the VM cannot run on the target any more."""
 
 
 def is_off(world: World, vm: vm_pb2.Vm) -> bool:
